@@ -1,0 +1,291 @@
+//! The manifest `dunlin.toml`: an app and its functions, as their author writes them down.
+//!
+//! ```toml
+//! app = "shop"
+//!
+//! [[function]]
+//! name = "hello"
+//! kind = "command"
+//! artifact = "build/hello.wasm"
+//! build = "make build/hello.wasm"
+//! args = ["--verbose"]
+//! env = { GREETING = "hello" }
+//! limits = { deadline_ms = 1000 }
+//! routes = ["/hello"]
+//! ```
+//!
+//! Any text may be given to [`Manifest::parse`]: it answers with a manifest that is valid in every
+//! part, or with the problems found, each with its line. Nothing is read from disk here; paths
+//! stay as they were written, relative to the manifest's folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{AppName, FunctionName, Kind, Limits, Settings};
+use toml::Spanned;
+
+pub mod keys;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+use keys::{Problem, Problems};
+
+/// The manifest's file name.
+pub const FILE_NAME: &str = "dunlin.toml";
+/// Longest manifest that is read, in bytes.
+pub const BYTES_MAX: usize = 1 << 20;
+/// Most functions of one manifest.
+pub const FUNCTIONS_MAX: usize = 256;
+/// Most arguments, variables and routes of one function, each.
+pub const ENTRIES_MAX: usize = 256;
+/// Longest text value, in bytes.
+pub const TEXT_BYTES_MAX: usize = 32 << 10;
+/// Longest route, in bytes.
+pub const ROUTE_BYTES_MAX: usize = 1024;
+
+/// A valid manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The app that its functions belong to.
+    pub app: AppName,
+    /// Its functions, in the order they are written.
+    pub functions: Vec<Function>,
+}
+
+/// One function of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its name within the app.
+    pub name: FunctionName,
+    /// Its kind; found from the artifact where it is not given.
+    pub kind: Option<Kind>,
+    /// Path of the Wasm file, relative to the manifest.
+    pub artifact: String,
+    /// Folder that the build command runs in, relative to the manifest; its own folder by default.
+    pub source: Option<String>,
+    /// Shell command that makes the artifact.
+    pub build: Option<String>,
+    /// Arguments, environment and limits.
+    pub settings: Settings,
+    /// Path prefixes that lead to the function beside `/APP/FUNCTION`.
+    pub routes: Vec<String>,
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        if text.len() > BYTES_MAX {
+            let bytes = text.len();
+            return Err(Problems::one(Problem::whole(format!(
+                "a manifest of {bytes} bytes is too long: at most {BYTES_MAX}"
+            ))));
+        }
+        let unknown = keys::unknown(text, raw::SHAPE)?;
+        if !unknown.is_empty() {
+            return Err(Problems::new(unknown));
+        }
+        let raw = toml::from_str::<raw::Manifest>(text)
+            .map_err(|error| Problems::one(Problem::of_toml(text, &error)))?;
+        Reader::new(text).manifest(raw)
+    }
+
+    /// The JSON Schema of a manifest, as it is published for editors.
+    pub fn schema() -> serde_json::Value {
+        let mut schema = schemars::schema_for!(raw::Manifest);
+        schema.insert("title".into(), "dunlin.toml".into());
+        schema.insert(
+            "$id".into(),
+            "https://github.com/dunlin/dunlin/docs/dunlin.schema.json".into(),
+        );
+        schema.to_value()
+    }
+}
+
+/// Turns what was written into what it means, and collects what is wrong with it.
+struct Reader<'a> {
+    text: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            problems: Vec::new(),
+        }
+    }
+
+    fn manifest(mut self, raw: raw::Manifest) -> Result<Manifest, Problems> {
+        let app = self.name(&raw.app);
+        if raw.function.len() > FUNCTIONS_MAX {
+            let count = raw.function.len();
+            self.whole(format!(
+                "{count} functions are too many: at most {FUNCTIONS_MAX}"
+            ));
+        } else if raw.function.is_empty() {
+            self.whole("it has no function: add a [[function]] table with name and artifact");
+        }
+        let mut names = BTreeSet::new();
+        let mut routes = BTreeSet::new();
+        let mut functions = Vec::new();
+        for function in raw.function.into_iter().take(FUNCTIONS_MAX) {
+            let at = function.name.span().start;
+            let Some(function) = self.function(function, &mut routes) else {
+                continue;
+            };
+            if !names.insert(function.name.clone()) {
+                self.at(at, format!("function `{}` is written twice", function.name));
+            }
+            functions.push(function);
+        }
+        match app {
+            Some(app) if self.problems.is_empty() => Ok(Manifest { app, functions }),
+            _ => Err(Problems::new(self.problems)),
+        }
+    }
+
+    fn function(&mut self, raw: raw::Function, routes: &mut BTreeSet<String>) -> Option<Function> {
+        let at = raw.name.span().start;
+        let name = self.name(&raw.name);
+        let kind = raw.kind.map(Kind::from);
+        let artifact = self.path("artifact", &raw.artifact);
+        let source = raw
+            .source
+            .as_ref()
+            .map(|source| self.path("source", source));
+        let build = raw.build.map(|build| self.text("build", build));
+        self.count(at, "args", raw.args.len());
+        self.count(at, "env", raw.env.len());
+        self.count(at, "routes", raw.routes.len());
+        let args = raw.args.into_iter().take(ENTRIES_MAX);
+        let args = args.map(|arg| self.text("an argument", arg)).collect();
+        let env = self.env(raw.env);
+        let limits = self.limits(raw.limits);
+        let mut kept = Vec::new();
+        for route in raw.routes.into_iter().take(ENTRIES_MAX) {
+            self.route(&route, routes);
+            kept.push(route.into_inner());
+        }
+        Some(Function {
+            name: name?,
+            kind,
+            artifact,
+            source,
+            build,
+            settings: Settings { args, env, limits },
+            routes: kept,
+        })
+    }
+
+    fn name<N: std::str::FromStr<Err = model::NameError>>(
+        &mut self,
+        raw: &Spanned<String>,
+    ) -> Option<N> {
+        match raw.get_ref().parse() {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.at(raw.span().start, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn text(&mut self, what: &str, raw: Spanned<String>) -> String {
+        let at = raw.span().start;
+        let text = raw.into_inner();
+        if text.contains('\0') {
+            self.at(at, format!("{what} contains a zero byte"));
+        }
+        if text.len() > TEXT_BYTES_MAX {
+            let bytes = text.len();
+            self.at(
+                at,
+                format!("{what} of {bytes} bytes is too long: at most {TEXT_BYTES_MAX}"),
+            );
+        }
+        text
+    }
+
+    fn path(&mut self, what: &str, raw: &Spanned<String>) -> String {
+        if raw.get_ref().is_empty() {
+            self.at(raw.span().start, format!("`{what}` is empty: write a path"));
+        }
+        self.text(&format!("`{what}`"), raw.clone())
+    }
+
+    fn env(&mut self, raw: BTreeMap<String, Spanned<String>>) -> BTreeMap<String, String> {
+        let mut env = BTreeMap::new();
+        for (key, value) in raw.into_iter().take(ENTRIES_MAX) {
+            if key.is_empty() || key.len() > TEXT_BYTES_MAX || key.contains(['=', '\0']) {
+                let key: String = key.chars().take(40).collect();
+                self.at(
+                    value.span().start,
+                    format!("`{key}` cannot name a variable of the environment"),
+                );
+            }
+            let value = self.text(&format!("the value of `{key:.40}`"), value);
+            env.insert(key, value);
+        }
+        env
+    }
+
+    fn limits(&mut self, raw: Option<Spanned<raw::Limits>>) -> Limits {
+        let Some(raw) = raw else {
+            return Limits::default();
+        };
+        let at = raw.span().start;
+        let limits = raw.into_inner().over(Limits::default());
+        if let Err(error) = limits.check() {
+            self.at(at, error.to_string());
+        }
+        limits
+    }
+
+    fn route(&mut self, raw: &Spanned<String>, seen: &mut BTreeSet<String>) {
+        let at = raw.span().start;
+        if let Err(why) = check_route(raw.get_ref()) {
+            let shown: String = raw.get_ref().chars().take(40).collect();
+            self.at(at, format!("`{shown}` is not a route: {why}"));
+        } else if !seen.insert(raw.get_ref().clone()) {
+            self.at(at, format!("route `{}` is written twice", raw.get_ref()));
+        }
+    }
+
+    fn count(&mut self, at: usize, what: &str, count: usize) {
+        if count > ENTRIES_MAX {
+            self.at(
+                at,
+                format!("{count} entries of `{what}` are too many: at most {ENTRIES_MAX}"),
+            );
+        }
+    }
+
+    fn at(&mut self, offset: usize, message: impl Into<String>) {
+        self.problems
+            .push(Problem::at(self.text, offset, message.into()));
+    }
+
+    fn whole(&mut self, message: impl Into<String>) {
+        self.problems.push(Problem::whole(message.into()));
+    }
+}
+
+/// Whether `route` is a path prefix that a gateway can match byte by byte.
+fn check_route(route: &str) -> Result<(), &'static str> {
+    if !route.starts_with('/') {
+        return Err("it must start with `/`");
+    }
+    if route.len() > ROUTE_BYTES_MAX {
+        return Err("it is too long");
+    }
+    if !route.bytes().all(|byte| byte.is_ascii_graphic()) || route.contains(['?', '#', '%', '\\']) {
+        return Err("use visible ASCII without `?`, `#`, `%` and `\\`");
+    }
+    if route.split('/').any(|part| part == "." || part == "..") {
+        return Err("it must not contain `.` or `..` as a part");
+    }
+    if route.contains("//") {
+        return Err("it has an empty part");
+    }
+    Ok(())
+}

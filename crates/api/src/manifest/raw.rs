@@ -1,0 +1,167 @@
+//! The manifest as it is written: one field a key, and the source of the published JSON Schema.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::keys::Shape;
+
+/// Every key that a manifest may have. A test compares it with the schema.
+pub const SHAPE: Shape = Shape::Table(&[
+    ("app", Shape::Value),
+    (
+        "function",
+        Shape::Tables(&[
+            ("name", Shape::Value),
+            ("kind", Shape::Value),
+            ("artifact", Shape::Value),
+            ("source", Shape::Value),
+            ("build", Shape::Value),
+            ("args", Shape::Value),
+            ("env", Shape::Value),
+            ("limits", Shape::Table(LIMITS)),
+            ("routes", Shape::Value),
+        ]),
+    ),
+]);
+
+const LIMITS: &[(&str, Shape)] = &[
+    ("deadline_ms", Shape::Value),
+    ("memory_bytes_max", Shape::Value),
+    ("input_bytes_max", Shape::Value),
+    ("output_bytes_max", Shape::Value),
+    ("log_bytes_max", Shape::Value),
+    ("concurrency_max", Shape::Value),
+    ("queue_max", Shape::Value),
+    ("keep_alive_ms", Shape::Value),
+    ("attempts_max", Shape::Value),
+];
+
+/// An app and its functions.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Name of the app: a-z, 0-9 and `-`, at most 63.
+    #[schemars(
+        with = "String",
+        regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    )]
+    pub app: Spanned<String>,
+    /// The functions of the app.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
+    pub function: Vec<Function>,
+}
+
+/// One function.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Function {
+    /// Name of the function: a-z, 0-9 and `-`, at most 63.
+    #[schemars(
+        with = "String",
+        regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    )]
+    pub name: Spanned<String>,
+    /// How the function is called; found from the artifact where it is left out.
+    pub kind: Option<Kind>,
+    /// Path of the Wasm file, relative to the manifest.
+    #[schemars(with = "String", length(min = 1))]
+    pub artifact: Spanned<String>,
+    /// Folder that the build command runs in, relative to the manifest (the manifest's own folder
+    /// by default).
+    #[schemars(with = "Option<String>")]
+    pub source: Option<Spanned<String>>,
+    /// Shell command that makes the artifact.
+    #[schemars(with = "Option<String>")]
+    pub build: Option<Spanned<String>>,
+    /// Arguments after the program's name.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", length(max = 256))]
+    pub args: Vec<Spanned<String>>,
+    /// Environment of the function; nothing is inherited from the node.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub env: BTreeMap<String, Spanned<String>>,
+    /// Resource limits; each has a default.
+    #[schemars(with = "Option<Limits>")]
+    pub limits: Option<Spanned<Limits>>,
+    /// Path prefixes that lead to the function, beside `/APP/FUNCTION`.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", length(max = 256))]
+    pub routes: Vec<Spanned<String>>,
+}
+
+/// How a function is called.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A component of `wasi:http/proxy` 0.2 or `wasi:http/service` 0.3.
+    Http,
+    /// A WASI preview-1 module or `wasi:cli` component: body on stdin, reply from stdout.
+    Command,
+    /// A core module that exports `handle`.
+    Reactor,
+}
+
+impl From<Kind> for model::Kind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Http => Self::Http,
+            Kind::Command => Self::Command,
+            Kind::Reactor => Self::Reactor,
+        }
+    }
+}
+
+/// Resource limits, with their units in their names.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Wall-clock time of one invocation, in milliseconds (default 30000).
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub deadline_ms: Option<u64>,
+    /// Memory of one sandbox, in bytes (default 256 MiB).
+    #[schemars(range(min = 65_536, max = 4_294_901_760u64))]
+    pub memory_bytes_max: Option<u64>,
+    /// Request body of a command or reactor, in bytes (default 6 MiB).
+    #[schemars(range(max = 1_073_741_824))]
+    pub input_bytes_max: Option<u64>,
+    /// Reply body, in bytes (default 6 MiB).
+    #[schemars(range(max = 1_073_741_824))]
+    pub output_bytes_max: Option<u64>,
+    /// Captured output of one invocation, in bytes (default 256 KiB).
+    #[schemars(range(max = 67_108_864))]
+    pub log_bytes_max: Option<u64>,
+    /// Invocations that run at once (default 64).
+    #[schemars(range(min = 1, max = 65_536))]
+    pub concurrency_max: Option<u32>,
+    /// Invocations that wait for a place (default 1024).
+    #[schemars(range(max = 1_048_576))]
+    pub queue_max: Option<u32>,
+    /// How long an idle sandbox is kept, in milliseconds (default 60000).
+    #[schemars(range(max = 86_400_000))]
+    pub keep_alive_ms: Option<u64>,
+    /// Attempts of an asynchronous invocation before it is a dead letter (default 3).
+    #[schemars(range(min = 1, max = 100))]
+    pub attempts_max: Option<u32>,
+}
+
+impl Limits {
+    /// These limits, and those of `base` where none is written.
+    pub fn over(self, base: model::Limits) -> model::Limits {
+        model::Limits {
+            deadline_ms: self.deadline_ms.unwrap_or(base.deadline_ms),
+            memory_bytes_max: self.memory_bytes_max.unwrap_or(base.memory_bytes_max),
+            input_bytes_max: self.input_bytes_max.unwrap_or(base.input_bytes_max),
+            output_bytes_max: self.output_bytes_max.unwrap_or(base.output_bytes_max),
+            log_bytes_max: self.log_bytes_max.unwrap_or(base.log_bytes_max),
+            concurrency_max: self.concurrency_max.unwrap_or(base.concurrency_max),
+            queue_max: self.queue_max.unwrap_or(base.queue_max),
+            keep_alive_ms: self.keep_alive_ms.unwrap_or(base.keep_alive_ms),
+            attempts_max: self.attempts_max.unwrap_or(base.attempts_max),
+        }
+    }
+}
