@@ -1,0 +1,197 @@
+//! One guest's memory: a span of reserved addresses that begins as a copy of an image.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rustix::mm::{Advice, MprotectFlags};
+
+use crate::pagemap::{self, Run};
+use crate::slab::{SlabInner, Slot, protect_poll};
+use crate::{Image, MemoryError, PAGE_BYTES};
+
+/// Written pages that a reset copies back and keeps resident; those past it are dropped. Copying
+/// costs a tenth of faulting a page in again, but holds its memory.
+const COPIED_PAGES_MAX: usize = 512;
+/// Runs of written pages looked up at a time.
+const RUNS_AT_A_TIME: usize = 128;
+
+/// A guest memory over an image. Shared between the engine, which grows it, and the sandbox, which
+/// resets it when no guest runs.
+pub struct Range {
+    slot: Slot,
+    image: Arc<Image>,
+    slab: Arc<SlabInner>,
+    /// Accessible bytes.
+    bytes: AtomicUsize,
+    /// Most accessible bytes since the last reset.
+    peak: AtomicUsize,
+    /// Whether a reset failed half-way.
+    spoiled: AtomicBool,
+}
+
+impl Range {
+    pub(crate) fn new(slot: Slot, image: Arc<Image>, slab: Arc<SlabInner>) -> Self {
+        let bytes = image.bytes();
+        Self {
+            slot,
+            image,
+            slab,
+            bytes: bytes.into(),
+            peak: bytes.into(),
+            spoiled: false.into(),
+        }
+    }
+
+    /// The first byte.
+    pub fn base(&self) -> *mut u8 {
+        self.slot.base() as *mut u8
+    }
+
+    /// A page of its own before the memory, which guest code reads at its polls.
+    pub fn poll_page(&self) -> *mut u8 {
+        self.slot.poll() as *mut u8
+    }
+
+    /// Lets polls pass, or makes them trap. Callable from any thread while the guest runs.
+    pub fn set_poll_passes(&self, passes: bool) -> Result<(), MemoryError> {
+        protect_poll(self.slot, passes)
+    }
+
+    /// Accessible bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Most accessible bytes since the last reset.
+    pub fn peak_bytes(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes that it can grow to.
+    pub fn bytes_max(&self) -> usize {
+        self.slab.reservation_bytes()
+    }
+
+    /// The image that it began as.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// Makes the first `bytes` bytes accessible; added bytes are zero. Never shrinks.
+    pub fn grow_to(&self, bytes: usize) -> Result<(), MemoryError> {
+        let old = self.bytes();
+        let new = bytes.next_multiple_of(PAGE_BYTES);
+        if new > self.bytes_max() {
+            return Err(MemoryError::TooLarge {
+                asked: bytes,
+                most: self.bytes_max(),
+            });
+        }
+        if new <= old {
+            return Ok(());
+        }
+        let access = MprotectFlags::READ | MprotectFlags::WRITE;
+        // SAFETY: the span lies in this range's own reservation and was without access, so nothing
+        // refers to it.
+        unsafe { rustix::mm::mprotect((self.slot.base() + old) as *mut _, new - old, access) }
+            .map_err(MemoryError::kernel("grow guest memory"))?;
+        self.bytes.store(new, Ordering::Relaxed);
+        self.peak.fetch_max(new, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the range equal to its image again: as long, and with the same bytes. To be called when
+    /// no guest runs in it and nobody holds a reference into it. Returns whether it had grown.
+    pub fn reset(&self) -> Result<bool, MemoryError> {
+        let done = self
+            .shrink()
+            .and_then(|grown| self.restore().map(|()| grown));
+        if done.is_err() {
+            self.spoiled.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+
+    fn shrink(&self) -> Result<bool, MemoryError> {
+        let (kept, bytes) = (self.image.bytes(), self.bytes());
+        self.peak.store(kept, Ordering::Relaxed);
+        if bytes == kept {
+            return Ok(false);
+        }
+        let (start, length) = (self.slot.base() + kept, bytes - kept);
+        self.forget(start, length)?;
+        // SAFETY: the span is this range's own, and the caller vouches that nobody refers to it.
+        unsafe { rustix::mm::mprotect(start as *mut _, length, MprotectFlags::empty()) }
+            .map_err(MemoryError::kernel("shrink guest memory"))?;
+        self.bytes.store(kept, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    fn restore(&self) -> Result<(), MemoryError> {
+        let (mut at, end) = (self.slot.base(), self.slot.base() + self.image.bytes());
+        let mut runs = [Run::default(); RUNS_AT_A_TIME];
+        let mut copied = 0;
+        while at < end {
+            let Some((found, walked)) = pagemap::written(at, end - at, &mut runs) else {
+                return self.forget(at, end - at);
+            };
+            for run in &runs[..found] {
+                copied += run.pages();
+                self.restore_run(run, copied <= COPIED_PAGES_MAX)?;
+            }
+            if walked <= at {
+                return self.forget(at, end - at);
+            }
+            at = walked;
+        }
+        Ok(())
+    }
+
+    fn restore_run(&self, run: &Run, keep: bool) -> Result<(), MemoryError> {
+        let (start, length) = (run.start as usize, run.pages() * PAGE_BYTES);
+        if !keep {
+            return self.forget(start, length);
+        }
+        let image = self.image.contents();
+        for at in (start..start + length).step_by(PAGE_BYTES) {
+            let offset = at - self.slot.base();
+            // SAFETY: the page lies in the accessible part of this range, which the caller vouches
+            // nobody else refers to; the image is at least as long and never overlaps it.
+            unsafe {
+                if self.image.is_stored(offset / PAGE_BYTES) {
+                    let from = image.as_ptr().add(offset);
+                    std::ptr::copy_nonoverlapping(from, at as *mut u8, PAGE_BYTES);
+                } else {
+                    std::ptr::write_bytes(at as *mut u8, 0, PAGE_BYTES);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops private pages: the image, or zeros, show through again.
+    fn forget(&self, start: usize, length: usize) -> Result<(), MemoryError> {
+        // SAFETY: the span is private memory of this range, which the caller vouches nobody
+        // refers to.
+        unsafe { rustix::mm::madvise(start as *mut _, length, Advice::LinuxDontNeed) }
+            .map_err(MemoryError::kernel("drop written guest pages"))
+    }
+
+    fn empty(&self) -> Result<(), MemoryError> {
+        self.shrink()?;
+        if self.image.bytes() > 0 {
+            self.forget(self.slot.base(), self.image.bytes())?;
+        }
+        self.set_poll_passes(true)
+    }
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        if !self.spoiled.load(Ordering::Relaxed) && self.empty().is_ok() {
+            self.slab.give_back_idle(self.slot, self.image.digest());
+        } else {
+            self.slab.give_back_dirty(self.slot);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Reserved address ranges for guest memories, kept under the image that they map.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use model::Digest;
+use parking_lot::Mutex;
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+
+use crate::range::Range;
+use crate::{Image, MemoryError, PAGE_BYTES, sysctl};
+
+/// What a slab reserves.
+#[derive(Clone, Copy, Debug)]
+pub struct SlabConfig {
+    /// Most ranges that may be live at once; lowered to what `vm.max_map_count` allows.
+    pub ranges_max: usize,
+    /// Address space of one guest memory: the most that it can grow to.
+    pub reservation_bytes: usize,
+    /// Unmapped bytes after each reservation.
+    pub guard_bytes: usize,
+    /// Idle ranges that stay mapped to their image.
+    pub idle_max: usize,
+}
+
+impl Default for SlabConfig {
+    /// What wasm32 needs for memories without bounds checks: 4 GiB and a 32 MiB guard. 47 bits of
+    /// address space hold 32,000 of these; half is left to everything else.
+    fn default() -> Self {
+        Self {
+            ranges_max: 16_000,
+            reservation_bytes: 4 << 30,
+            guard_bytes: 32 << 20,
+            idle_max: 256,
+        }
+    }
+}
+
+/// A reserved span: one poll page, the reservation, the guard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot(usize);
+
+impl Slot {
+    /// Address of the poll page.
+    pub fn poll(self) -> usize {
+        self.0
+    }
+
+    /// Address of the guest memory's first byte.
+    pub fn base(self) -> usize {
+        self.0 + PAGE_BYTES
+    }
+}
+
+#[derive(Default)]
+struct Slots {
+    /// Reserved and unmapped.
+    blank: Vec<Slot>,
+    /// Mapped to an image, equal to it.
+    idle: HashMap<Digest, Vec<Slot>>,
+    idle_count: usize,
+    live: usize,
+}
+
+pub(crate) struct SlabInner {
+    config: SlabConfig,
+    ranges_max: usize,
+    slots: Mutex<Slots>,
+}
+
+/// Hands out ranges. Cheap to clone.
+#[derive(Clone)]
+pub struct Slab(Arc<SlabInner>);
+
+impl Slab {
+    /// A slab. Nothing is reserved before the first [`Slab::take`].
+    pub fn new(config: SlabConfig) -> Self {
+        let ranges_max = sysctl::ranges_that_fit(config.ranges_max);
+        Self(Arc::new(SlabInner {
+            config,
+            ranges_max,
+            slots: Mutex::default(),
+        }))
+    }
+
+    /// A range that equals `image`, preferably one that was mapped to it before.
+    pub fn take(&self, image: &Arc<Image>) -> Result<Range, MemoryError> {
+        let most = self.0.config.reservation_bytes;
+        if image.bytes() > most {
+            return Err(MemoryError::TooLarge {
+                asked: image.bytes(),
+                most,
+            });
+        }
+        let (slot, mapped) = self.0.pick(image.digest())?;
+        if !mapped && let Err(error) = map_image(slot, image) {
+            self.0.give_back_blank(slot);
+            return Err(error);
+        }
+        Ok(Range::new(slot, image.clone(), self.0.clone()))
+    }
+
+    /// Ranges that are in use.
+    pub fn live(&self) -> usize {
+        self.0.slots.lock().live
+    }
+
+    /// Most ranges that can be in use.
+    pub fn ranges_max(&self) -> usize {
+        self.0.ranges_max
+    }
+}
+
+impl SlabInner {
+    pub fn reservation_bytes(&self) -> usize {
+        self.config.reservation_bytes
+    }
+
+    fn stride(&self) -> usize {
+        PAGE_BYTES + self.config.reservation_bytes + self.config.guard_bytes
+    }
+
+    /// A slot, and whether it is mapped to the image `wanted`.
+    fn pick(&self, wanted: Digest) -> Result<(Slot, bool), MemoryError> {
+        let mut slots = self.slots.lock();
+        if slots.live >= self.ranges_max {
+            return Err(MemoryError::Full {
+                live: slots.live,
+                max: self.ranges_max,
+            });
+        }
+        if let Some(slot) = slots.idle.get_mut(&wanted).and_then(Vec::pop) {
+            slots.idle_count -= 1;
+            slots.live += 1;
+            return Ok((slot, true));
+        }
+        let slot = match slots.blank.pop() {
+            Some(slot) => slot,
+            None => self.reserve()?,
+        };
+        slots.live += 1;
+        Ok((slot, false))
+    }
+
+    fn reserve(&self) -> Result<Slot, MemoryError> {
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
+        let span = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                self.stride(),
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        };
+        let slot = Slot(span.map_err(MemoryError::kernel("reserve guest memory"))? as usize);
+        protect_poll(slot, true)?;
+        Ok(slot)
+    }
+
+    /// Takes a slot back that equals its image and holds no private page.
+    pub fn give_back_idle(&self, slot: Slot, image: Digest) {
+        let mut slots = self.slots.lock();
+        if slots.idle_count < self.config.idle_max {
+            slots.live -= 1;
+            slots.idle_count += 1;
+            slots.idle.entry(image).or_default().push(slot);
+            return;
+        }
+        drop(slots);
+        self.give_back_dirty(slot);
+    }
+
+    /// Takes a slot back in any state: everything mapped in it goes.
+    pub fn give_back_dirty(&self, slot: Slot) {
+        match unmap(slot, self.config.reservation_bytes).and_then(|()| protect_poll(slot, true)) {
+            Ok(()) => self.give_back_blank(slot),
+            Err(error) => {
+                tracing::error!(%error, "a guest memory could not be unmapped and is set aside");
+                self.slots.lock().live -= 1;
+            }
+        }
+    }
+
+    fn give_back_blank(&self, slot: Slot) {
+        let mut slots = self.slots.lock();
+        slots.live -= 1;
+        slots.blank.push(slot);
+    }
+}
+
+impl Drop for SlabInner {
+    fn drop(&mut self) {
+        let stride = self.stride();
+        let slots = self.slots.get_mut();
+        let idle = slots.idle.drain().flat_map(|(_, slots)| slots);
+        for slot in idle.chain(slots.blank.drain(..)) {
+            // SAFETY: no range lives any more, since each holds the slab; the slot spans exactly
+            // `stride` bytes that this slab reserved.
+            let _ = unsafe { rustix::mm::munmap(slot.poll() as *mut _, stride) };
+        }
+    }
+}
+
+fn map_image(slot: Slot, image: &Image) -> Result<(), MemoryError> {
+    if image.bytes() == 0 {
+        return Ok(());
+    }
+    // SAFETY: the slot belongs to the caller alone and its reservation is at least as long as the
+    // image; the pages replaced hold nothing that anybody refers to.
+    unsafe {
+        rustix::mm::mmap(
+            slot.base() as *mut _,
+            image.bytes(),
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+            image.memfd(),
+            0,
+        )
+    }
+    .map(|_| ())
+    .map_err(MemoryError::kernel("map an image into guest memory"))
+}
+
+fn unmap(slot: Slot, bytes: usize) -> Result<(), MemoryError> {
+    // SAFETY: the slot belongs to the caller alone; mapping the reservation anew without access
+    // drops whatever was mapped in it.
+    unsafe {
+        rustix::mm::mmap_anonymous(
+            slot.base() as *mut _,
+            bytes,
+            ProtFlags::empty(),
+            MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+        )
+    }
+    .map(|_| ())
+    .map_err(MemoryError::kernel("unmap guest memory"))
+}
+
+/// Makes the poll page readable, or a trap for whoever polls it.
+pub(crate) fn protect_poll(slot: Slot, readable: bool) -> Result<(), MemoryError> {
+    let access = if readable {
+        MprotectFlags::READ
+    } else {
+        MprotectFlags::empty()
+    };
+    // SAFETY: the poll page belongs to the slot; the host never touches it, and guest code that
+    // faults on it is caught as a trap.
+    unsafe { rustix::mm::mprotect(slot.poll() as *mut _, PAGE_BYTES, access) }
+        .map_err(MemoryError::kernel("protect a poll page"))
+}

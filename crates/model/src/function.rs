@@ -1,0 +1,157 @@
+//! What a function is: its kind, its settings, and the immutable version made of both.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Limits};
+
+/// How a function takes its request and gives its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A component of `wasi:http/proxy` 0.2 or `wasi:http/service` 0.3.
+    Http,
+    /// A WASI preview-1 module or `wasi:cli` component: body on stdin, reply from stdout.
+    Command,
+    /// A core module that exports `handle` and uses the `dunlin` input and output imports.
+    Reactor,
+}
+
+/// A text that names no kind.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a kind of function: use http, command or reactor")]
+pub struct KindError(String);
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 3] = [Kind::Http, Kind::Command, Kind::Reactor];
+
+    /// The kind as it is written in manifests, flags and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Http => "http",
+            Kind::Command => "command",
+            Kind::Reactor => "reactor",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = KindError;
+
+    fn from_str(text: &str) -> Result<Self, KindError> {
+        let refuse = || KindError(text.chars().take(40).collect());
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(refuse)
+    }
+}
+
+/// What a deploy may set beside the artifact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Arguments after the program's name.
+    pub args: Vec<String>,
+    /// Environment of the guest; nothing is inherited from the node.
+    pub env: BTreeMap<String, String>,
+    /// Resource limits.
+    pub limits: Limits,
+}
+
+/// Everything that makes a version: immutable, and named by the digest of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionSpec {
+    /// How the function is called.
+    pub kind: Kind,
+    /// The uploaded Wasm.
+    pub artifact: Digest,
+    /// What was set beside it.
+    pub settings: Settings,
+}
+
+impl VersionSpec {
+    /// The version's name: the digest of kind, artifact and settings.
+    pub fn digest(&self) -> Digest {
+        let mut parts: Vec<Vec<u8>> = vec![
+            b"dunlin version 1".to_vec(),
+            self.kind.as_str().into(),
+            self.artifact.as_bytes().to_vec(),
+            (self.settings.args.len() as u64).to_le_bytes().to_vec(),
+        ];
+        parts.extend(self.settings.args.iter().map(|arg| arg.as_bytes().to_vec()));
+        for (key, value) in &self.settings.env {
+            parts.push(key.as_bytes().to_vec());
+            parts.push(value.as_bytes().to_vec());
+        }
+        let Limits {
+            deadline_ms,
+            memory_bytes_max,
+            input_bytes_max,
+            output_bytes_max,
+            log_bytes_max,
+            concurrency_max,
+            queue_max,
+            keep_alive_ms,
+            attempts_max,
+        } = self.settings.limits;
+        let numbers = [
+            deadline_ms,
+            memory_bytes_max,
+            input_bytes_max,
+            output_bytes_max,
+            log_bytes_max,
+            concurrency_max.into(),
+            queue_max.into(),
+            keep_alive_ms,
+            attempts_max.into(),
+        ];
+        parts.extend(numbers.map(|n| n.to_le_bytes().to_vec()));
+        Digest::of_parts(parts.iter().map(Vec::as_slice))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> VersionSpec {
+        VersionSpec {
+            kind: Kind::Command,
+            artifact: Digest::of(b"wasm"),
+            settings: Settings::default(),
+        }
+    }
+
+    #[test]
+    fn the_same_parts_make_the_same_version() {
+        assert_eq!(spec().digest(), spec().digest());
+    }
+
+    #[test]
+    fn each_part_changes_the_version() {
+        let mut env = spec();
+        env.settings.env.insert("A".into(), "B".into());
+        let mut args = spec();
+        args.settings.args.push("A".into());
+        let mut limits = spec();
+        limits.settings.limits.deadline_ms += 1;
+        let kind = VersionSpec {
+            kind: Kind::Reactor,
+            ..spec()
+        };
+        let all = [spec(), env, args, limits, kind].map(|s| s.digest());
+        let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
+        assert_eq!(distinct.len(), 5);
+    }
+}

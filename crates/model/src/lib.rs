@@ -1,0 +1,21 @@
+//! The words of Dunlin: ids, names, limits, usage and outcomes. No I/O, no clock, no lock.
+//!
+//! Everything that crosses a crate's border is said in these types, so that one word means one
+//! thing in code, records, metrics and the API. Records and wire types are built from them, which
+//! is why they alone among the inner crates derive serde.
+
+mod digest;
+mod function;
+mod ids;
+mod limits;
+mod names;
+mod outcome;
+mod usage;
+
+pub use digest::{Digest, DigestError};
+pub use function::{Kind, KindError, Settings, VersionSpec};
+pub use ids::{IdError, InvocationId};
+pub use limits::{Limits, LimitsError};
+pub use names::{AppName, FunctionName, FunctionPath, NameError};
+pub use outcome::{Outcome, StartKind, Status, TrapKind};
+pub use usage::Usage;

@@ -1,0 +1,67 @@
+//! The traits that every wall implements.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use model::{Digest, VersionSpec};
+
+use crate::{BodyError, Call, Completion, LoadError, PrepareError, SandboxError, State};
+
+/// Where artifacts are read from when their compiled form is missing or stale.
+#[async_trait]
+pub trait Artifacts: Send + Sync {
+    /// The bytes of the artifact named `digest`.
+    async fn artifact(&self, digest: &Digest) -> Result<Bytes, BodyError>;
+}
+
+/// What a deploy made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Whether the cache held it already.
+    pub cached: bool,
+    /// Bytes of compiled code.
+    pub code_bytes: u64,
+    /// Bytes of the frozen image; 0 where code and data are one file.
+    pub image_bytes: u64,
+}
+
+/// One kind of wall.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Checks, compiles and initialises `artifact`, and puts the result in the cache. Slow: it runs
+    /// off the request path. Any guest code that runs is held to the limits of `spec`.
+    async fn prepare(&self, spec: &VersionSpec, artifact: Bytes) -> Result<Prepared, PrepareError>;
+
+    /// Loads what [`Backend::prepare`] made; prepares it again if the cache lost or spoiled it, or
+    /// if the engine's configuration has changed since.
+    async fn load(
+        &self,
+        spec: &VersionSpec,
+        artifacts: &dyn Artifacts,
+    ) -> Result<Arc<dyn Program>, LoadError>;
+}
+
+/// A loaded version: makes sandboxes.
+pub trait Program: Send + Sync + 'static {
+    /// A fresh sandbox, restored from the program's image.
+    fn sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError>;
+
+    /// Whether guests yield to other tasks while they compute. One that does not may hold its
+    /// thread until its deadline.
+    fn cooperative(&self) -> bool;
+}
+
+/// One guest. Dropping it frees everything that it holds, also in the middle of a call.
+pub trait Sandbox: Send {
+    /// Calls the guest. The sandbox must be fresh; it is spent afterwards, also when the future is
+    /// dropped before its end. Never panics and never fails but through its completion.
+    fn invoke(&mut self, call: Call) -> BoxFuture<'_, Completion>;
+
+    /// Makes a spent sandbox equal to its image again. After an error it is retired.
+    fn reset(&mut self) -> Result<(), SandboxError>;
+
+    /// Where the sandbox is in its life.
+    fn state(&self) -> State;
+}

@@ -1,0 +1,31 @@
+//! The sandbox: one guest behind a wall, whatever the wall is made of.
+//!
+//! ```text
+//!  Backend ──prepare──▶ cache (code + image, by digest)
+//!     └────load───────▶ Program ──sandbox──▶ Sandbox
+//!
+//!            invoke            (ends)           reset
+//!   Fresh ──────────▶ Running ───────▶ Spent ──────────▶ Fresh
+//!                        └── dropped ──▶ Spent   └─ fails ─▶ Retired
+//! ```
+//!
+//! Invariants:
+//! - A call runs in a fresh sandbox only: what one invocation wrote, the next cannot read.
+//! - A guest's fault ends its own call, with one [`Completion`]; it never unwinds into the host.
+//! - After `reset` fails the sandbox is retired: it is dropped, never called again.
+
+mod backend;
+mod body;
+mod call;
+mod error;
+mod log;
+mod state;
+
+pub mod conformance;
+
+pub use backend::{Artifacts, Backend, Prepared, Program, Sandbox};
+pub use body::{Body, BodyError, body_of, empty_body};
+pub use call::{Call, Completion, End, HttpCall, Payload};
+pub use error::{LoadError, PrepareError, SandboxError};
+pub use log::{CallLog, LogSink, LogStream};
+pub use state::{State, StateError};
