@@ -1,0 +1,23 @@
+//! Wire types of the admin API, version 1.
+
+mod function;
+mod invocation;
+mod log;
+mod node;
+mod settings;
+mod usage;
+
+pub use function::{
+    Alias, AliasSet, App, Apps, Artifact, Deploy, Deployed, Function, Functions, Kind, Rollback,
+    Target, Version, Versions,
+};
+pub use invocation::{
+    Accepted, Invocation, InvocationState, Invocations, OutcomeView, Redrive, Redriven, StartKind,
+    UsageView,
+};
+pub use log::{LogLine, LogStream, Logs};
+pub use node::{
+    NodeInfo, Pool, Pools, Ready, StartCounts, Token, TokenCreate, TokenCreated, Tokens,
+};
+pub use settings::{Limits, Settings};
+pub use usage::{Price, UsageReport, UsageRow};

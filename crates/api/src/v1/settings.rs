@@ -1,0 +1,144 @@
+//! Settings of a function, as they are sent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a deploy may set beside the artifact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Arguments after the program's name.
+    pub args: Vec<String>,
+    /// Environment of the guest; nothing is inherited from the node.
+    pub env: BTreeMap<String, String>,
+    /// Resource limits.
+    pub limits: Limits,
+}
+
+/// The limits of one function. What is left out has its default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Wall-clock time of one invocation, in milliseconds.
+    #[schema(example = 30_000)]
+    pub deadline_ms: u64,
+    /// Linear memory of one sandbox, in bytes.
+    #[schema(example = 268_435_456)]
+    pub memory_bytes_max: u64,
+    /// Request body of a command or reactor, in bytes.
+    pub input_bytes_max: u64,
+    /// Reply body of one invocation, in bytes.
+    pub output_bytes_max: u64,
+    /// Captured stdout and stderr of one invocation, in bytes.
+    pub log_bytes_max: u64,
+    /// Invocations that run at once.
+    pub concurrency_max: u32,
+    /// Invocations that wait for a place.
+    pub queue_max: u32,
+    /// How long an idle sandbox is kept, in milliseconds.
+    pub keep_alive_ms: u64,
+    /// Attempts of an asynchronous invocation.
+    pub attempts_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        model::Limits::default().into()
+    }
+}
+
+impl From<model::Limits> for Limits {
+    fn from(from: model::Limits) -> Self {
+        let model::Limits {
+            deadline_ms,
+            memory_bytes_max,
+            input_bytes_max,
+            output_bytes_max,
+            log_bytes_max,
+            concurrency_max,
+            queue_max,
+            keep_alive_ms,
+            attempts_max,
+        } = from;
+        Self {
+            deadline_ms,
+            memory_bytes_max,
+            input_bytes_max,
+            output_bytes_max,
+            log_bytes_max,
+            concurrency_max,
+            queue_max,
+            keep_alive_ms,
+            attempts_max,
+        }
+    }
+}
+
+impl From<Limits> for model::Limits {
+    fn from(from: Limits) -> Self {
+        let Limits {
+            deadline_ms,
+            memory_bytes_max,
+            input_bytes_max,
+            output_bytes_max,
+            log_bytes_max,
+            concurrency_max,
+            queue_max,
+            keep_alive_ms,
+            attempts_max,
+        } = from;
+        Self {
+            deadline_ms,
+            memory_bytes_max,
+            input_bytes_max,
+            output_bytes_max,
+            log_bytes_max,
+            concurrency_max,
+            queue_max,
+            keep_alive_ms,
+            attempts_max,
+        }
+    }
+}
+
+impl From<model::Settings> for Settings {
+    fn from(from: model::Settings) -> Self {
+        let model::Settings { args, env, limits } = from;
+        Self {
+            args,
+            env,
+            limits: limits.into(),
+        }
+    }
+}
+
+impl From<Settings> for model::Settings {
+    fn from(from: Settings) -> Self {
+        let Settings { args, env, limits } = from;
+        Self {
+            args,
+            env,
+            limits: limits.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_has_the_default_of_the_model() {
+        let settings: Settings = serde_json::from_str("{}").expect("all is optional");
+        assert_eq!(model::Settings::from(settings), model::Settings::default());
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        for json in [r#"{"arg": []}"#, r#"{"limits": {"deadline": 1}}"#] {
+            assert!(serde_json::from_str::<Settings>(json).is_err(), "{json}");
+        }
+    }
+}
