@@ -1,0 +1,351 @@
+//! The cache of what deploys make: compiled code, images and what describes them, by digest.
+//!
+//! ```text
+//!  <dir>/<64 hex digits>.cwasm        the entry itself, so that an engine can map it as it is
+//!  <dir>/<64 hex digits>.cwasm.sum    the SHA-256 of the entry, in hexadecimal
+//!  <dir>/.partial-<pid>-<n>           being written; locked by its writer, swept at start if not
+//! ```
+//!
+//! An entry counts only with its sum: a crash between the two renames leaves no entry. What does
+//! not match its sum is deleted, logged and reported as missing, so that its owner makes it anew.
+//! The directory belongs to the node alone: mapping code from it trusts its other writers.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model::Digest;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+
+const PARTIAL_PREFIX: &str = ".partial-";
+const HASH_CHUNK_BYTES: usize = 256 << 10;
+
+/// What an entry holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EntryKind {
+    /// Compiled code, in the engine's own format.
+    Code,
+    /// A frozen guest memory.
+    Image,
+    /// What describes code and image.
+    Meta,
+}
+
+impl EntryKind {
+    const ALL: [EntryKind; 3] = [EntryKind::Code, EntryKind::Image, EntryKind::Meta];
+
+    const fn extension(self) -> &'static str {
+        match self {
+            EntryKind::Code => "cwasm",
+            EntryKind::Image => "image",
+            EntryKind::Meta => "meta",
+        }
+    }
+}
+
+/// Why the cache could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// No space, or no quota, is left.
+    #[error("no space is left in the cache {dir}")]
+    Full {
+        /// The cache's directory.
+        dir: PathBuf,
+    },
+    /// The file system refused.
+    #[error("could not {doing} {path}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A directory of checked entries; share it behind an `Arc`.
+#[derive(Debug)]
+pub struct Cache {
+    dir: PathBuf,
+    sequence: AtomicU64,
+    /// Held while an entry and its sum take their places, so that racing writers do not mix theirs.
+    placing: Mutex<()>,
+}
+
+impl Cache {
+    /// Opens the cache in `dir`, which is made if it is missing, and sweeps what writers that are
+    /// gone have left unfinished.
+    pub fn new(dir: impl Into<PathBuf>) -> Result<Self, CacheError> {
+        let cache = Self {
+            dir: dir.into(),
+            sequence: AtomicU64::new(0),
+            placing: Mutex::new(()),
+        };
+        let cache_ref = &cache;
+        let failed = |doing| move |source| cache_ref.failed(doing, &cache_ref.dir, source);
+        fs::create_dir_all(&cache.dir).map_err(failed("make the cache directory"))?;
+        fs::set_permissions(&cache.dir, Permissions::from_mode(0o700))
+            .map_err(failed("protect the cache directory"))?;
+        cache.sweep().map_err(failed("sweep the cache directory"))?;
+        Ok(cache)
+    }
+
+    /// Stores `bytes` as the entry `key`, in place of what was there; on return it is durable.
+    pub fn store(
+        &self,
+        key: &Digest,
+        kind: EntryKind,
+        bytes: &[u8],
+    ) -> Result<PathBuf, CacheError> {
+        let path = self.entry_path(key, kind);
+        let entry = self.write_partial(bytes)?;
+        let sum = self.write_partial(hex::encode(Sha256::digest(bytes)).as_bytes())?;
+        let _placing = self.placing.lock();
+        self.place(entry, &path)?;
+        self.place(sum, &sum_path(&path))?;
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|source| self.failed("sync the directory", &self.dir, source))?;
+        Ok(path)
+    }
+
+    /// Where the entry `key` is; `None` if it is missing, or was corrupt and is now deleted.
+    pub fn load(&self, key: &Digest, kind: EntryKind) -> Result<Option<PathBuf>, CacheError> {
+        let path = self.entry_path(key, kind);
+        let _placing = self.placing.lock();
+        let read = |path: &Path, source| self.failed("read the cache entry", path, source);
+        let Some(actual) = present(hash_file(&path)).map_err(|source| read(&path, source))? else {
+            return Ok(None);
+        };
+        let sum = sum_path(&path);
+        let promised = present(fs::read(&sum)).map_err(|source| read(&sum, source))?;
+        if promised.is_some_and(|promised| promised == actual.as_bytes()) {
+            return Ok(Some(path));
+        }
+        tracing::warn!(entry = %path.display(), "deleted a corrupt cache entry");
+        self.delete(&path)?;
+        Ok(None)
+    }
+
+    /// Deletes every kind of entry of `key`; what maps one keeps its mapping.
+    pub fn remove(&self, key: &Digest) -> Result<(), CacheError> {
+        let _placing = self.placing.lock();
+        for kind in EntryKind::ALL {
+            self.delete(&self.entry_path(key, kind))?;
+        }
+        Ok(())
+    }
+
+    fn entry_path(&self, key: &Digest, kind: EntryKind) -> PathBuf {
+        self.dir.join(format!("{}.{}", key.hex(), kind.extension()))
+    }
+
+    fn delete(&self, path: &Path) -> Result<(), CacheError> {
+        for path in [sum_path(path), path.to_owned()] {
+            present(fs::remove_file(&path))
+                .map_err(|source| self.failed("delete the cache entry", &path, source))?;
+        }
+        Ok(())
+    }
+
+    fn write_partial(&self, bytes: &[u8]) -> Result<Partial, CacheError> {
+        let number = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PARTIAL_PREFIX}{}-{number:x}", partial_stem(self));
+        let path = self.dir.join(name);
+        let write = || {
+            let mut options = OpenOptions::new();
+            let file = options.write(true).create_new(true).open(&path)?;
+            let mut partial = Partial {
+                path: path.clone(),
+                file,
+            };
+            partial.file.lock()?;
+            partial.file.write_all(bytes)?;
+            partial.file.sync_all()?;
+            Ok(partial)
+        };
+        write().map_err(|source| self.failed("write the cache entry", &path, source))
+    }
+
+    fn place(&self, partial: Partial, path: &Path) -> Result<(), CacheError> {
+        fs::rename(&partial.path, path)
+            .map_err(|source| self.failed("place the cache entry", path, source))
+    }
+
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if !entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(PARTIAL_PREFIX.as_bytes())
+            {
+                continue;
+            }
+            let Some(file) = present(File::open(entry.path()))? else {
+                continue;
+            };
+            if file.try_lock().is_ok() {
+                tracing::info!(file = %entry.path().display(), "swept an unfinished cache entry");
+                present(fs::remove_file(entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, doing: &'static str, path: &Path, source: io::Error) -> CacheError {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        if matches!(source.kind(), StorageFull | QuotaExceeded) {
+            return CacheError::Full {
+                dir: self.dir.clone(),
+            };
+        }
+        CacheError::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// A file being written: deleted when dropped, unless it was renamed to its place before.
+struct Partial {
+    path: PathBuf,
+    file: File,
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Distinguishes the partial files of this cache from those of other processes and other caches.
+fn partial_stem(cache: &Cache) -> String {
+    format!(
+        "{}-{:x}",
+        std::process::id(),
+        std::ptr::from_ref(cache).addr()
+    )
+}
+
+fn sum_path(entry: &Path) -> PathBuf {
+    let mut path = entry.as_os_str().to_owned();
+    path.push(".sum");
+    path.into()
+}
+
+fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn hash_file(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; HASH_CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hex::encode(hasher.finalize())),
+            n => hasher.update(&chunk[..n]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().join("cache")).unwrap();
+        (dir, cache)
+    }
+
+    fn key() -> Digest {
+        Digest::of(b"key")
+    }
+
+    #[test]
+    fn an_entry_is_found_again_also_by_the_next_process() {
+        let (_dir, cache) = open();
+        assert!(cache.load(&key(), EntryKind::Code).unwrap().is_none());
+        let stored = cache.store(&key(), EntryKind::Code, b"code").unwrap();
+        let again = Cache::new(&cache.dir).unwrap();
+        let path = again.load(&key(), EntryKind::Code).unwrap().unwrap();
+        assert_eq!(
+            (fs::read(&path).unwrap().as_slice(), path),
+            (&b"code"[..], stored)
+        );
+        assert!(again.load(&key(), EntryKind::Image).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_later_entry_takes_the_place_of_an_earlier_one() {
+        let (_dir, cache) = open();
+        for bytes in [&b"one"[..], b"two"] {
+            cache.store(&key(), EntryKind::Meta, bytes).unwrap();
+            let path = cache.load(&key(), EntryKind::Meta).unwrap().unwrap();
+            assert_eq!(fs::read(path).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_corrupt_entry_is_deleted_and_missing() {
+        let spoil: [fn(&Path); 4] = [
+            |path| fs::write(path, b"Code").unwrap(),
+            |path| fs::write(path, b"").unwrap(),
+            |path| fs::write(sum_path(path), b"00").unwrap(),
+            |path| fs::remove_file(sum_path(path)).unwrap(),
+        ];
+        for spoil in spoil {
+            let (_dir, cache) = open();
+            spoil(&cache.store(&key(), EntryKind::Code, b"code").unwrap());
+            assert!(cache.load(&key(), EntryKind::Code).unwrap().is_none());
+            assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn removal_takes_every_kind() {
+        let (_dir, cache) = open();
+        for kind in EntryKind::ALL {
+            cache.store(&key(), kind, b"bytes").unwrap();
+        }
+        cache.remove(&key()).unwrap();
+        cache.remove(&key()).unwrap();
+        assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn unfinished_files_are_swept_at_start_unless_their_writer_lives() {
+        let (_dir, cache) = open();
+        let live = cache.write_partial(b"live").unwrap();
+        fs::write(cache.dir.join(".partial-1-1"), b"dead").unwrap();
+        Cache::new(&cache.dir).unwrap();
+        let left: Vec<_> = fs::read_dir(&cache.dir)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        assert_eq!(left, [live.path.clone()]);
+    }
+
+    #[test]
+    fn no_space_has_an_error_of_its_own() {
+        let (_dir, cache) = open();
+        for code in [libc::ENOSPC, libc::EDQUOT] {
+            let error = cache.failed("write", &cache.dir, io::Error::from_raw_os_error(code));
+            assert!(matches!(error, CacheError::Full { .. }), "{error}");
+        }
+        let error = cache.failed("write", &cache.dir, io::Error::from_raw_os_error(libc::EIO));
+        assert!(matches!(error, CacheError::Io { .. }), "{error}");
+    }
+}

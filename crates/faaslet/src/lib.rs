@@ -1,0 +1,5 @@
+//! Faaslets: functions behind WebAssembly's wall, on wasmtime.
+
+mod cache;
+
+pub use cache::{Cache, CacheError, EntryKind};
