@@ -1,0 +1,3 @@
+module dunlin.example/table
+
+go 1.23

@@ -1,0 +1,147 @@
+#!/bin/bash
+# Builds the example functions into guests/out; guests/setup.sh installs what this needs.
+# usage: guests/build.sh [NAME…]      NAME: a folder of examples, or "kernels"; all unless told
+#
+# A function is built again only when its sources, the SDK or these scripts are newer than it.
+# Every failure is named, and the exit status is 1 if there is one.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(dirname "$here")
+# shellcheck source=guests/env.sh
+. "$here/env.sh"
+out=$here/out
+logs=$here/.build
+mkdir -p "$out/kernels" "$logs"
+
+clang=(clang-19 --target=wasm32-wasi "--sysroot=$SYSROOT" -O3 -msimd128 -s -w)
+clangxx=(clang++-19 --target=wasm32-wasi "--sysroot=$SYSROOT" -O3 -msimd128 -s -w -fno-exceptions)
+
+say() { echo "guests/build: $*" >&2; }
+
+# What each example is made with; $1 is its folder, $2 the file to write.
+build_sqlite() {
+  local sqlite=$SOURCES/libsqlite3-sys/sqlite3
+  "${clang[@]}" -DSQLITE_THREADSAFE=0 -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_DEFAULT_MEMSTATUS=0 \
+    -DSQLITE_TEMP_STORE=3 -DSQLITE_DQS=0 -DSQLITE_OMIT_WAL=1 -DSQLITE_ENABLE_MATH_FUNCTIONS \
+    -DSQLITE_ENABLE_FTS5 -I "$sqlite" "$sqlite/sqlite3.c" "$1/main.c" -o "$2"
+}
+build_wordcount() { "${clangxx[@]}" -std=c++20 "$1/main.cpp" -o "$2"; }
+build_webp() {
+  local webp=$SOURCES/libwebp-sys/vendor
+  "${clang[@]}" -mexec-model=reactor -ffunction-sections -fdata-sections -Wl,--gc-sections \
+    -I "$root/sdk/c" -I "$webp" -I "$webp/src" "$1/main.c" \
+    "$webp"/src/enc/*.c "$webp"/src/dsp/*.c "$webp"/src/utils/*.c "$webp"/sharpyuv/*.c -o "$2"
+}
+# Linked as a component straight from wasip1, because there wit-bindgen brings all that no_std lacks.
+build_hello_http() {
+  CARGO_TARGET_WASM32_WASIP1_LINKER=wasm-component-ld rust wasm32-wasip1 "$1" hello_http.wasm "$2"
+}
+build_hello_http3() { rust wasm32-wasip2 "$1" hello_http3.wasm "$2"; }
+build_rollup() { rust wasm32-wasip1 "$1" rollup.wasm "$2"; }
+build_stats_py() {
+  # Built from a copy, for Python leaves its caches beside the sources.
+  rm -rf "$logs/stats-py"
+  mkdir -p "$logs/stats-py"
+  cp "$1/app.py" "$logs/stats-py/"
+  (cd "$logs/stats-py" && "$VENV/bin/componentize-py" -q -d "$SOURCES/wasip2/wit" \
+    -w wasi:http/proxy@0.2.12 componentize app -o "$2")
+}
+build_list_js() {
+  local node
+  node=$(find_node) || { echo "no node; run guests/setup.sh"; return 1; }
+  # The engine of componentize-js speaks WASI 0.2.10, of which the later 0.2.12 is an extension.
+  rm -rf "$logs/wit-js"
+  cp -r "$SOURCES/wasip2/wit" "$logs/wit-js"
+  find "$logs/wit-js" -name '*.wit' -exec sed -i 's/0\.2\.1[12]/0.2.10/g' {} +
+  "$node" "$1/build.mjs" "$NODE_MODULES" "$logs/wit-js" "$1/app.js" "$2"
+}
+build_distance_as() {
+  local node
+  node=$(find_node) || { echo "no node; run guests/setup.sh"; return 1; }
+  # A random seed would be an import of the host's environment; nothing here draws random numbers.
+  (cd "$root" && "$node" "$NODE_MODULES/assemblyscript/bin/asc.js" "${1#"$root/"}/index.ts" \
+    -O3 --runtime incremental --use abort= -o "$2")
+}
+build_table_go() {
+  (cd "$1" && GOOS=wasip1 GOARCH=wasm GOFLAGS=-mod=mod GOTOOLCHAIN=local GOWORK=off \
+    /usr/lib/go-1.23/bin/go build -trimpath -ldflags='-s -w' -o "$2" .)
+}
+
+# rust TARGET FOLDER PRODUCT OUT: Debian's cargo, a target folder outside the repository.
+rust() {
+  (cd "$2" && env -u RUSTFLAGS -u RUSTUP_TOOLCHAIN PATH="$TOOLS:/usr/bin:/bin" \
+    CARGO_TARGET_WASM32_WASIP1_LINKER="${CARGO_TARGET_WASM32_WASIP1_LINKER:-wasm-ld-19}" \
+    CARGO_TARGET_DIR="$TOOLCHAINS/target/$(basename "$2")" \
+    "$DEBIAN_CARGO" build -q --release --locked --target "$1") &&
+    cp "$TOOLCHAINS/target/$(basename "$2")/$1/release/$3" "$4"
+}
+
+# kernel NAME: the bench's kernel as a wasip1 command and as a native program.
+kernel() {
+  local source=$root/benches/kernels/$1.c
+  "${clang[@]}" "$source" -o "$out/kernels/$1.wasm.new" -lm &&
+    gcc -O3 -w "$source" -o "$out/kernels/$1.new" -lm &&
+    mv "$out/kernels/$1.wasm.new" "$out/kernels/$1.wasm" &&
+    mv "$out/kernels/$1.new" "$out/kernels/$1"
+}
+
+# fresh OUT INPUT…: whether OUT is there and no input, nor a script of ours, is newer.
+fresh() {
+  local product=$1
+  shift
+  [ -e "$product" ] &&
+    [ -z "$(find "$@" "$here/build.sh" "$here/env.sh" -type f -newer "$product" -print -quit)" ]
+}
+
+# build_one NAME, where NAME is an example or kernels/KERNEL.
+build_one() {
+  local name=$1 product=$out/$1.wasm folder=$root/examples/$1 log=$logs/${1//\//-}.log start=$SECONDS
+  case $name in
+    kernels/*)
+      fresh "$product" "$root/benches/$name.c" && return 0
+      kernel "${name#kernels/}" >"$log" 2>&1
+      ;;
+    *)
+      fresh "$product" "$folder" "$root/sdk" && return 0
+      rm -f "$product.new"
+      "build_${name//-/_}" "$folder" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
+      ;;
+  esac
+  local status=$?
+  if [ $status -ne 0 ]; then
+    tail -30 "$log" >&2
+    say "FAILED $name (whole log: ${log#"$root/"})"
+    echo "$name" >>"$failures"
+    return 1
+  fi
+  say "$name: $(stat -c %s "$product") bytes, $((SECONDS - start)) s"
+}
+
+# The names to build: what was asked for, or every example, slowest first, and then the kernels.
+names=()
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup wordcount table-go distance-as kernels)
+[ $# -gt 0 ] || set -- "${all[@]}"
+for name in "$@"; do
+  if [ "$name" = kernels ]; then
+    for source in "$root"/benches/kernels/*.c; do names+=("kernels/$(basename "$source" .c)"); done
+  elif [ -d "$root/examples/$name" ] && declare -F "build_${name//-/_}" >/dev/null; then
+    names+=("$name")
+  else
+    say "no example named $name; there are: ${all[*]}"
+    exit 2
+  fi
+done
+
+failures=$(mktemp)
+trap 'rm -f "$failures"' EXIT
+jobs_max=$(nproc)
+for name in "${names[@]}"; do
+  while [ "$(jobs -rp | wc -l)" -ge "$jobs_max" ]; do wait -n || true; done
+  build_one "$name" &
+done
+wait
+if [ -s "$failures" ]; then
+  say "failed: $(paste -sd ' ' "$failures")"
+  exit 1
+fi
+say "${#names[@]} up to date in ${out#"$root/"}"
