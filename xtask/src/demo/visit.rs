@@ -1,0 +1,138 @@
+//! One function visited: deployed through the command line, called over HTTP, its usage read.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::Request;
+
+use super::APP;
+use super::catalogue::{Body, Entry};
+use super::table::Usage;
+use crate::node::Node;
+
+/// How long one call may take.
+const CALL_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Largest reply that is read.
+const REPLY_BYTES_MAX: u64 = 64 << 20;
+
+/// A client that keeps its connections and takes every status as a reply.
+pub fn agent() -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(CALL_WAIT_MAX))
+        .build();
+    Agent::new_with_config(config)
+}
+
+/// Deploys the function; how long `dunlin deploy` took.
+pub fn deploy(root: &Path, node: &Node, entry: &Entry) -> Result<Duration> {
+    let artifact = root.join(&entry.artifact);
+    let artifact = artifact
+        .to_str()
+        .context("the repository's path is not UTF-8")?;
+    let start = Instant::now();
+    let flags = [
+        "deploy",
+        "--app",
+        APP,
+        "--name",
+        &entry.name,
+        "--kind",
+        &entry.kind,
+        artifact,
+    ];
+    node.cli(&flags)?;
+    Ok(start.elapsed())
+}
+
+/// Calls the function once: how long it took until the whole reply was there, and what is wrong
+/// with the reply.
+pub fn call(
+    root: &Path,
+    node: &Node,
+    agent: &Agent,
+    entry: &Entry,
+) -> Result<(Duration, Option<String>)> {
+    let body = match &entry.body {
+        Body::Text(text) => text.clone().into_bytes(),
+        Body::File(file) => {
+            std::fs::read(root.join(file)).with_context(|| format!("reading {file}"))?
+        }
+    };
+    let request = Request::builder()
+        .method(entry.method.as_str())
+        .uri(url(node, entry));
+    let request = request.body(body).context("the catalogue's request")?;
+    let start = Instant::now();
+    let mut reply = agent.run(request).context("calling")?;
+    let body = reply
+        .body_mut()
+        .with_config()
+        .limit(REPLY_BYTES_MAX)
+        .read_to_vec();
+    let body = body.context("reading the reply")?;
+    let time = start.elapsed();
+    let status = reply.status().as_u16();
+    let fault = match status == entry.status {
+        true => entry.reply.fault(&body),
+        false => Some(format!(
+            "status {status}: {}",
+            String::from_utf8_lossy(&body)
+        )),
+    };
+    Ok((time, fault))
+}
+
+fn url(node: &Node, entry: &Entry) -> String {
+    let mut url = format!("http://{}/{APP}/{}{}", node.data, entry.name, entry.path);
+    for arg in &entry.args {
+        url.push(if url.contains('?') { '&' } else { '?' });
+        url.push_str("arg=");
+        url.push_str(&percent_encoded(arg));
+    }
+    url
+}
+
+fn percent_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+/// What the function used over all its calls, as `dunlin usage` reports it.
+pub fn usage(node: &Node, entry: &Entry) -> Result<Usage> {
+    let report: Value = serde_json::from_slice(&node.cli(&["usage", "--output", "json"])?)?;
+    let rows = report["functions"].as_array().into_iter().flatten();
+    let mut sum = Usage::default();
+    for row in rows.filter(|row| row["app"] == APP && row["function"] == entry.name.as_str()) {
+        let number = |name: &str| {
+            row[name]
+                .as_u64()
+                .with_context(|| format!("no {name}: {row}"))
+        };
+        sum.memory_peak_bytes = sum.memory_peak_bytes.max(number("memory_peak_bytes")?);
+        sum.wall_ms += number("wall_ms")?;
+        sum.gb_s += row["gb_s"]
+            .as_f64()
+            .with_context(|| format!("no gb_s: {row}"))?;
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_percent_encoded() {
+        assert_eq!(percent_encoded("a b&c=ü"), "a%20b%26c%3D%C3%BC");
+    }
+}

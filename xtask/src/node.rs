@@ -1,0 +1,131 @@
+//! A node of our own for a while: on free ports, with a data folder that is removed after it.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use ureq::Agent;
+
+/// How long a node may take until it is ready.
+const READY_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long a node may take to drain.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How often a wait looks again.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A running node; dropped, it is stopped and its data is removed.
+pub struct Node {
+    binary: PathBuf,
+    child: Child,
+    folder: PathBuf,
+    /// `host:port` of the data listener.
+    pub data: String,
+    /// `host:port` of the admin listener.
+    pub admin: String,
+}
+
+impl Node {
+    /// Starts `binary` and waits until it is ready.
+    pub fn start(binary: &Path, agent: &Agent) -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("dunlin-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).context("making the node's folder")?;
+        let (data, admin) = (free_address()?, free_address()?);
+        let log = File::create(folder.join("node.log")).context("making the node's log")?;
+        let child = Command::new(binary)
+            .arg("up")
+            .arg("--data")
+            .arg(folder.join("data"))
+            .args(["--listen", &data, "--admin", &admin])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", binary.display()))?;
+        let mut node = Self {
+            binary: binary.to_owned(),
+            child,
+            folder,
+            data,
+            admin,
+        };
+        node.wait_until_ready(agent)?;
+        Ok(node)
+    }
+
+    fn wait_until_ready(&mut self, agent: &Agent) -> Result<()> {
+        let url = format!("http://{}/readyz", self.admin);
+        let end = Instant::now() + READY_WAIT_MAX;
+        while !agent
+            .get(&url)
+            .call()
+            .is_ok_and(|reply| reply.status() == 200)
+        {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the node ended with {status}:\n{}", self.log());
+            }
+            if Instant::now() > end {
+                bail!(
+                    "the node is not ready after {READY_WAIT_MAX:?}:\n{}",
+                    self.log()
+                );
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// What the node printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("node.log")).unwrap_or_default()
+    }
+
+    /// Runs `dunlin ARGUMENTS` against this node; its standard output.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Vec<u8>> {
+        let output = Command::new(&self.binary)
+            .args(arguments)
+            .env("DUNLIN_ADMIN", format!("http://{}", self.admin))
+            .env_remove("DUNLIN_TOKEN")
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("starting {}", self.binary.display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("dunlin {}: {}", arguments.join(" "), said.trim());
+        }
+        Ok(output.stdout)
+    }
+
+    /// Asks the node to drain and waits until it is gone; by force after [`STOP_WAIT_MAX`].
+    fn stop(&mut self) {
+        let asked = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        let end = Instant::now() + STOP_WAIT_MAX;
+        while asked.is_ok() && matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        // Both fail on a node that is gone already, which is what is wanted.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
+            eprintln!("{} is left: {error}", self.folder.display());
+        }
+    }
+}
+
+/// A loopback address that nothing listens on right now.
+fn free_address() -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
+    Ok(listener.local_addr()?.to_string())
+}
