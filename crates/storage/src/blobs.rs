@@ -1,0 +1,146 @@
+//! Blobs: immutable bytes named by their SHA-256 digest.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use model::Digest;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Location;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::StorageError;
+
+/// One blob of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobInfo {
+    /// The blob's name.
+    pub digest: Digest,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A set of blobs; cheap to clone.
+///
+/// A blob is there whole or not at all, durable once [`Blobs::put`] returns, and checked against
+/// its name each time it is read.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    objects: Arc<dyn ObjectStore>,
+}
+
+impl Blobs {
+    /// The blobs in a directory, which is made when it is not there; one process at a time owns
+    /// it. What a crash left half written is removed. This blocks.
+    pub fn open(folder: &Path) -> Result<Self, StorageError> {
+        let doing = "opening the blobs";
+        std::fs::create_dir_all(folder).map_err(|e| StorageError::of_disk(doing, e))?;
+        remove_staged(folder).map_err(|e| StorageError::of_disk(doing, e))?;
+        let objects = LocalFileSystem::new_with_prefix(folder);
+        let objects = objects
+            .map_err(|e| StorageError::of_disk(doing, e))?
+            .with_fsync(true);
+        Ok(Self {
+            objects: Arc::new(objects),
+        })
+    }
+
+    /// Stores `bytes`; what is already there, undamaged, is not written again.
+    pub async fn put(&self, bytes: Bytes) -> Result<Digest, StorageError> {
+        let digest = Digest::of(&bytes);
+        let location = location(&digest);
+        if self.size(&location).await? == Some(bytes.len() as u64)
+            && matches!(self.get(&digest).await, Ok(Some(_)))
+        {
+            return Ok(digest);
+        }
+        let put = self.objects.put(&location, bytes.into()).await;
+        put.map(|_| digest)
+            .map_err(|e| StorageError::of_disk("writing a blob", e))
+    }
+
+    /// The blob's bytes; damaged ones are [`StorageError::BlobDamaged`].
+    pub async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
+        let failed = |e| StorageError::of_disk("reading a blob", e);
+        let found = match self.objects.get(&location(digest)).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            found => found.map_err(failed)?,
+        };
+        let bytes = found.bytes().await.map_err(failed)?;
+        let found = Digest::of(&bytes);
+        match found == *digest {
+            true => Ok(Some(bytes)),
+            false => Err(StorageError::BlobDamaged {
+                digest: *digest,
+                found,
+            }),
+        }
+    }
+
+    /// Whether the blob is there; its bytes are not looked at.
+    pub async fn contains(&self, digest: &Digest) -> Result<bool, StorageError> {
+        Ok(self.size(&location(digest)).await?.is_some())
+    }
+
+    /// Removes the blob, if it is there.
+    pub async fn delete(&self, digest: &Digest) -> Result<(), StorageError> {
+        match self.objects.delete(&location(digest)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(StorageError::of_disk("deleting a blob", error)),
+        }
+    }
+
+    /// Every blob, in no order.
+    pub fn list(&self) -> BoxStream<'static, Result<BlobInfo, StorageError>> {
+        let all = self.objects.list(Some(&Location::from(ROOT)));
+        all.map_err(|e| StorageError::of_disk("listing blobs", e))
+            .try_filter_map(async |meta| {
+                let name = meta.location.filename().unwrap_or_default();
+                let digest = format!("sha256:{name}").parse().ok();
+                Ok(digest.map(|digest| BlobInfo {
+                    digest,
+                    bytes: meta.size,
+                }))
+            })
+            .boxed()
+    }
+
+    async fn size(&self, location: &Location) -> Result<Option<u64>, StorageError> {
+        match self.objects.head(location).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(StorageError::of_disk("looking for a blob", error)),
+        }
+    }
+}
+
+const ROOT: &str = "sha256";
+
+/// `sha256/ab/ab…`: 256 folders keep each directory short.
+fn location(digest: &Digest) -> Location {
+    let hex = digest.hex();
+    Location::from(format!("{ROOT}/{}/{hex}", &hex[..2]))
+}
+
+/// Removes files that an interrupted write left: the object store stages as `NAME#N`.
+fn remove_staged(folder: &Path) -> std::io::Result<()> {
+    let root = folder.join(ROOT);
+    if !root.try_exists()? {
+        return Ok(());
+    }
+    for shard in std::fs::read_dir(root)? {
+        let shard = shard?.path();
+        if !shard.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(shard)? {
+            let file = file?;
+            if file.file_name().to_string_lossy().contains('#') {
+                std::fs::remove_file(file.path())?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Random transactions, ranges and restarts: the store on disk does what a map in memory does.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use storage::{Config, LeaseId, Range, RedbStore, Revision, Store, Txn, TxnOutcome};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Txn {
+        compares: Vec<(u8, Expect)>,
+        ops: Vec<(u8, Change)>,
+    },
+    Range {
+        start: u8,
+        end: u8,
+        limit: usize,
+        reverse: bool,
+    },
+    Revoke,
+    Reopen,
+}
+
+#[derive(Clone, Debug)]
+enum Expect {
+    Absent,
+    Present,
+    Value(u8),
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Put(u8),
+    Leased(u8),
+    Delete,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let expect = prop_oneof![
+        Just(Expect::Absent),
+        Just(Expect::Present),
+        (0u8..3).prop_map(Expect::Value)
+    ];
+    let change = prop_oneof![
+        3 => (0u8..3).prop_map(Change::Put),
+        1 => (0u8..3).prop_map(Change::Leased),
+        2 => Just(Change::Delete)
+    ];
+    let compares = prop::collection::vec((0u8..8, expect), 0..2);
+    let ops = prop::collection::vec((0u8..8, change), 0..4).prop_map(|mut ops| {
+        ops.sort_by_key(|(key, _)| *key);
+        ops.dedup_by_key(|(key, _)| *key);
+        ops
+    });
+    let range = (0u8..9, 0u8..9, 0usize..9, any::<bool>());
+    prop_oneof![
+        8 => (compares, ops).prop_map(|(compares, ops)| Step::Txn { compares, ops }),
+        4 => range.prop_map(|(start, end, limit, reverse)| Step::Range { start, end, limit, reverse }),
+        1 => Just(Step::Revoke),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+#[derive(Default)]
+struct Model {
+    revision: u64,
+    rows: BTreeMap<u8, Row>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Row {
+    value: u8,
+    revision: u64,
+    leased: bool,
+}
+
+impl Model {
+    fn transact(&mut self, compares: &[(u8, Expect)], ops: &[(u8, Change)]) -> TxnOutcome {
+        let holds = |(key, expect): &(u8, Expect)| match (self.rows.get(key), expect) {
+            (row, Expect::Absent) => row.is_none(),
+            (row, Expect::Present) => row.is_some(),
+            (row, Expect::Value(value)) => row.is_some_and(|row| row.value == *value),
+        };
+        if !compares.iter().all(holds) {
+            return TxnOutcome::Conflict;
+        }
+        let revision = self.revision + 1;
+        for (key, change) in ops {
+            let changed = match *change {
+                Change::Put(value) => {
+                    self.rows.insert(
+                        *key,
+                        Row {
+                            value,
+                            revision,
+                            leased: false,
+                        },
+                    );
+                    true
+                }
+                Change::Leased(value) => {
+                    self.rows.insert(
+                        *key,
+                        Row {
+                            value,
+                            revision,
+                            leased: true,
+                        },
+                    );
+                    true
+                }
+                Change::Delete => self.rows.remove(key).is_some(),
+            };
+            if changed {
+                self.revision = revision;
+            }
+        }
+        TxnOutcome::Committed {
+            revision: Revision(self.revision),
+        }
+    }
+
+    fn revoke(&mut self) {
+        let before = self.rows.len();
+        self.rows.retain(|_, row| !row.leased);
+        self.revision += u64::from(self.rows.len() != before);
+    }
+
+    fn range(&self, start: u8, end: u8, limit: usize, reverse: bool) -> Vec<(u8, u8, u64)> {
+        let mut rows: Vec<_> = self
+            .rows
+            .iter()
+            .filter(|(key, _)| (start..end).contains(key))
+            .map(|(key, row)| (*key, row.value, row.revision))
+            .collect();
+        if reverse {
+            rows.reverse();
+        }
+        rows.truncate(limit);
+        rows
+    }
+
+    /// The transaction as the store takes it; "present" is said by the key's revision.
+    fn txn(&self, compares: &[(u8, Expect)], ops: &[(u8, Change)], lease: LeaseId) -> Txn {
+        let mut txn = Txn::new();
+        for (key, expect) in compares {
+            let row = self.rows.get(key);
+            let revision = Revision(row.map_or(u64::MAX, |row| row.revision));
+            txn = match expect {
+                Expect::Absent => txn.if_absent(vec![*key]),
+                Expect::Present => txn.if_revision(vec![*key], revision),
+                Expect::Value(value) => txn.if_value(vec![*key], vec![*value]),
+            };
+        }
+        for (key, change) in ops {
+            txn = match change {
+                Change::Put(value) => txn.put(vec![*key], vec![*value]),
+                Change::Leased(value) => txn.put_leased(vec![*key], vec![*value], lease),
+                Change::Delete => txn.delete(vec![*key]),
+            };
+        }
+        txn
+    }
+}
+
+async fn lease(store: &RedbStore) -> LeaseId {
+    store.lease(Duration::from_secs(3600)).await.unwrap()
+}
+
+async fn agree(path: &Path, steps: Vec<Step>) {
+    let open = || RedbStore::open(path, Config::default()).unwrap();
+    let (mut store, mut model) = (open(), Model::default());
+    let mut leased = lease(&store).await;
+    for step in steps {
+        match step {
+            Step::Txn { compares, ops } => {
+                let txn = model.txn(&compares, &ops, leased);
+                let outcome = store.transact(txn).await.unwrap();
+                assert_eq!(outcome, model.transact(&compares, &ops));
+            }
+            Step::Range {
+                start,
+                end,
+                limit,
+                reverse,
+            } => {
+                let mut range = Range::between(vec![start], vec![end]).limit(limit);
+                range.reverse = reverse;
+                let page = store.range(range).await.unwrap();
+                let row = |e: &storage::Entry| (e.key[0], e.value[0], e.revision.0);
+                let found: Vec<_> = page.entries.iter().map(row).collect();
+                assert_eq!(found, model.range(start, end, limit, reverse));
+                let all = model.range(start, end, usize::MAX, reverse).len();
+                assert_eq!(page.more, all > found.len());
+                assert_eq!(page.revision, Revision(model.revision));
+            }
+            Step::Revoke => {
+                store.revoke(leased).await.unwrap();
+                model.revoke();
+                leased = lease(&store).await;
+            }
+            Step::Reopen => {
+                drop(store);
+                store = open();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn the_store_does_what_a_map_does(steps in prop::collection::vec(step(), 1..40)) {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(agree(&folder.path().join("store"), steps));
+    }
+}
