@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::command::{exists, succeeds};
+use xtask::command::{exists, succeeds};
 
 /// The version that `ci` installs where cargo-deny is missing.
 const DENY_VERSION: &str = "0.18.9";

@@ -15,9 +15,7 @@
 )]
 
 mod chores;
-mod command;
 mod demo;
-mod node;
 mod suite;
 mod tidy;
 mod tour;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::chores;
-use crate::command::{exists, succeeds, watched};
-use crate::tidy;
+use xtask::command::{exists, succeeds, watched};
+
+use crate::{chores, tidy};
 
 /// What passed and what did not; a check (format, lints, …) counts as one.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,16 +1,16 @@
 //! `./x demo`: a node, every function of the catalogue deployed and called, and a table of it.
 
-mod catalogue;
 mod table;
-mod visit;
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use xtask::catalogue::{self, Entry};
+use xtask::node::Node;
+use xtask::visit;
+
 use crate::chores;
-use crate::node::Node;
-use catalogue::Entry;
 
 /// Calls of each function.
 const CALLS: usize = 100;
@@ -69,11 +69,12 @@ fn fill(
     entry: &Entry,
     row: &mut table::Row,
 ) -> Result<()> {
-    row.deploy = Some(visit::deploy(root, node, entry)?);
+    row.deploy = Some(visit::deploy(root, node, APP, entry)?);
+    let request = visit::request(root, &node.data, APP, entry)?;
     let mut times = Vec::with_capacity(CALLS);
     for at in 0..CALLS {
         row.invoked += 1;
-        let (time, fault) = visit::call(root, node, agent, entry)?;
+        let (time, fault) = visit::call(agent, &request)?;
         if let Some(fault) = fault {
             row.failed += 1;
             eprintln!("✗ {} call {at}: {fault}", entry.name);
@@ -83,6 +84,6 @@ fn fill(
     row.first = times.first().copied();
     times.sort();
     row.median = times.get(times.len() / 2).copied();
-    row.usage = Some(visit::usage(node, entry).context("reading its usage")?);
+    row.usage = Some(visit::usage(node, APP, entry).context("reading its usage")?);
     Ok(())
 }

@@ -2,18 +2,8 @@
 
 use std::time::Duration;
 
-use super::catalogue::Entry;
-
-/// What a function used over all its calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Usage {
-    /// Largest linear memory of a call.
-    pub memory_peak_bytes: u64,
-    /// Billed wall time over all calls.
-    pub wall_ms: u64,
-    /// Billed memory × time over all calls, in GB-seconds.
-    pub gb_s: f64,
-}
+use xtask::catalogue::Entry;
+use xtask::visit::Usage;
 
 /// One function.
 #[derive(Debug)]

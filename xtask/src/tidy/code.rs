@@ -200,11 +200,8 @@ mod tests {
             "//! A.\nunsafe fn f() {}\n",
             &["unsafe"],
         );
-        check_text(
-            "crates/executor/src/a.rs",
-            "//! A.\nuse serde::Serialize;\n",
-            &["serde"; 2],
-        );
+        let shaped = "//! A.\n#[derive(Serialize)]\nstruct A;\n";
+        check_text("crates/executor/src/a.rs", shaped, &["serde"]);
         let long = format!("//! A.\n// {}\n", "x".repeat(100));
         check_text("crates/model/src/a.rs", &long, &["columns"]);
         let tall = format!("//! A.\nfn f() {{\n{}}}\n", "    g();\n".repeat(70));

@@ -1,4 +1,4 @@
-//! Who may depend on whom: the ```` ```layers ```` block of ARCHITECTURE.md against cargo's metadata.
+//! Who may depend on whom: the `layers` block of ARCHITECTURE.md against cargo's metadata.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use xtask::command::program;
+
 use super::{Finding, Source};
-use crate::command::program;
 
 const PAGE: &str = "ARCHITECTURE.md";
 

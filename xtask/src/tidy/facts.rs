@@ -29,7 +29,7 @@ pub struct Facts {
     pub unsafes: Vec<usize>,
     /// Lines of attributes that leave a test out.
     pub ignores: Vec<usize>,
-    /// Lines that name serde.
+    /// Lines of attributes that give a type a serde form.
     pub serdes: Vec<usize>,
     /// Names of modules.
     pub modules: Vec<Word>,
@@ -88,7 +88,6 @@ impl Facts {
             ("mod", Some(name)) => self.modules.push((name, line)),
             ("struct" | "enum" | "trait" | "type", Some(name)) => self.types.push((name, line)),
             ("unsafe", _) => self.unsafes.push(line),
-            ("serde" | "Serialize" | "Deserialize", _) => self.serdes.push(line),
             _ => {}
         }
     }

@@ -6,11 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use ureq::Agent;
-use ureq::http::Request;
 
-use super::APP;
-use super::catalogue::{Body, Entry};
-use super::table::Usage;
+use crate::catalogue::{Body, Entry};
 use crate::node::Node;
 
 /// How long one call may take.
@@ -28,8 +25,19 @@ pub fn agent() -> Agent {
     Agent::new_with_config(config)
 }
 
-/// Deploys the function; how long `dunlin deploy` took.
-pub fn deploy(root: &Path, node: &Node, entry: &Entry) -> Result<Duration> {
+/// What a function used over all its calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Largest linear memory of a call.
+    pub memory_peak_bytes: u64,
+    /// Billed wall time over all calls.
+    pub wall_ms: u64,
+    /// Billed memory × time over all calls, in GB-seconds.
+    pub gb_s: f64,
+}
+
+/// Deploys the function in `app`; how long `dunlin deploy` took.
+pub fn deploy(root: &Path, node: &Node, app: &str, entry: &Entry) -> Result<Duration> {
     let artifact = root.join(&entry.artifact);
     let artifact = artifact
         .to_str()
@@ -38,7 +46,7 @@ pub fn deploy(root: &Path, node: &Node, entry: &Entry) -> Result<Duration> {
     let flags = [
         "deploy",
         "--app",
-        APP,
+        app,
         "--name",
         &entry.name,
         "--kind",
@@ -49,26 +57,40 @@ pub fn deploy(root: &Path, node: &Node, entry: &Entry) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// Calls the function once: how long it took until the whole reply was there, and what is wrong
-/// with the reply.
-pub fn call(
-    root: &Path,
-    node: &Node,
-    agent: &Agent,
-    entry: &Entry,
-) -> Result<(Duration, Option<String>)> {
+/// A request that can be made again and again, and what it must reply.
+pub struct Request<'a> {
+    entry: &'a Entry,
+    url: String,
+    body: Vec<u8>,
+}
+
+/// The catalogue's request of `entry` for the node that listens at `data`.
+pub fn request<'a>(root: &Path, data: &str, app: &str, entry: &'a Entry) -> Result<Request<'a>> {
     let body = match &entry.body {
         Body::Text(text) => text.clone().into_bytes(),
         Body::File(file) => {
             std::fs::read(root.join(file)).with_context(|| format!("reading {file}"))?
         }
     };
-    let request = Request::builder()
+    Ok(Request {
+        entry,
+        url: url(data, app, entry),
+        body,
+    })
+}
+
+/// Calls a function once: how long it took until the whole reply was there, and what is wrong
+/// with the reply.
+pub fn call(agent: &Agent, request: &Request<'_>) -> Result<(Duration, Option<String>)> {
+    let entry = request.entry;
+    let message = ureq::http::Request::builder()
         .method(entry.method.as_str())
-        .uri(url(node, entry));
-    let request = request.body(body).context("the catalogue's request")?;
+        .uri(&request.url);
+    let message = message
+        .body(&request.body[..])
+        .context("the catalogue's request")?;
     let start = Instant::now();
-    let mut reply = agent.run(request).context("calling")?;
+    let mut reply = agent.run(message).context("calling")?;
     let body = reply
         .body_mut()
         .with_config()
@@ -87,8 +109,8 @@ pub fn call(
     Ok((time, fault))
 }
 
-fn url(node: &Node, entry: &Entry) -> String {
-    let mut url = format!("http://{}/{APP}/{}{}", node.data, entry.name, entry.path);
+fn url(data: &str, app: &str, entry: &Entry) -> String {
+    let mut url = format!("http://{data}/{app}/{}{}", entry.name, entry.path);
     for arg in &entry.args {
         url.push(if url.contains('?') { '&' } else { '?' });
         url.push_str("arg=");
@@ -108,11 +130,11 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// What the function used over all its calls, as `dunlin usage` reports it.
-pub fn usage(node: &Node, entry: &Entry) -> Result<Usage> {
+pub fn usage(node: &Node, app: &str, entry: &Entry) -> Result<Usage> {
     let report: Value = serde_json::from_slice(&node.cli(&["usage", "--output", "json"])?)?;
     let rows = report["functions"].as_array().into_iter().flatten();
     let mut sum = Usage::default();
-    for row in rows.filter(|row| row["app"] == APP && row["function"] == entry.name.as_str()) {
+    for row in rows.filter(|row| row["app"] == app && row["function"] == entry.name.as_str()) {
         let number = |name: &str| {
             row[name]
                 .as_u64()
