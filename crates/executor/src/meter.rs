@@ -1,0 +1,108 @@
+//! The poll loop around a guest: processor time, the span, the backstop, and no panic past it.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use rustix::time::{ClockId, clock_gettime};
+use sandbox::Completion;
+use tokio::time::Sleep;
+use tracing::Span;
+
+/// Processor time of one call, in nanoseconds.
+#[derive(Debug, Default)]
+pub(crate) struct CpuMeter(AtomicU64);
+
+impl CpuMeter {
+    pub(crate) fn ns(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    fn add(&self, ns: u64) {
+        self.0.fetch_add(ns, Ordering::Relaxed);
+    }
+}
+
+/// The processor time of this thread, in nanoseconds.
+fn thread_cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, ns) = (time.tv_sec as u64, time.tv_nsec as u64);
+    seconds * 1_000_000_000 + ns
+}
+
+/// Why a call ended without its back-end saying so.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The back-end did not end it in time.
+    Overdue,
+    /// The back-end panicked, with these words.
+    Panicked(String),
+}
+
+/// One call of a guest, metered in each poll.
+pub(crate) struct Metered<'a> {
+    guest: BoxFuture<'a, Completion>,
+    cpu: &'a CpuMeter,
+    span: &'a Span,
+    overdue: Instant,
+    /// Armed by the first wait only: a call that never waits needs no timer.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a> Metered<'a> {
+    pub(crate) fn new(
+        guest: BoxFuture<'a, Completion>,
+        cpu: &'a CpuMeter,
+        span: &'a Span,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            guest,
+            cpu,
+            span,
+            overdue: Instant::now() + patience,
+            timer: None,
+        }
+    }
+}
+
+impl Future for Metered<'_> {
+    type Output = Result<Completion, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let before = thread_cpu_ns();
+        let polled = {
+            let _in_span = this.span.enter();
+            catch_unwind(AssertUnwindSafe(|| this.guest.as_mut().poll(cx)))
+        };
+        this.cpu.add(thread_cpu_ns().saturating_sub(before));
+        match polled {
+            Ok(Poll::Ready(completion)) => return Poll::Ready(Ok(completion)),
+            Ok(Poll::Pending) => {}
+            Err(panic) => return Poll::Ready(Err(Fault::Panicked(words_of(&*panic)))),
+        }
+        let overdue = this.overdue;
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(overdue.into())));
+        timer.as_mut().poll(cx).map(|()| Err(Fault::Overdue))
+    }
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no words".to_owned())
+}
