@@ -77,6 +77,9 @@ pub struct Deploy {
     /// alias is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
+    /// Path prefixes that lead to the function, beside `/APP/FUNCTION`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
 }
 
 /// What a deploy made.
