@@ -79,7 +79,7 @@ rust() {
 # kernel NAME: the bench's kernel as a wasip1 command and as a native program.
 kernel() {
   local source=$root/benches/kernels/$1.c
-  "${clang[@]}" "$source" -o "$out/kernels/$1.wasm.new" -lm &&
+  "${clang[@]}" -mbulk-memory "$source" -o "$out/kernels/$1.wasm.new" -lm &&
     gcc -O3 -w "$source" -o "$out/kernels/$1.new" -lm &&
     mv "$out/kernels/$1.wasm.new" "$out/kernels/$1.wasm" &&
     mv "$out/kernels/$1.new" "$out/kernels/$1"
