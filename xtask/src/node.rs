@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,7 +19,7 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often a wait looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A running node; dropped, it is stopped and its data is removed.
+/// A node; dropped, it is stopped and its data is removed.
 pub struct Node {
     binary: PathBuf,
     child: Child,
@@ -30,22 +31,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts `binary` and waits until it is ready.
+    /// Starts `binary` on an empty data folder and waits until it is ready.
     pub fn start(binary: &Path, agent: &Agent) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("dunlin-demo-{}", std::process::id()));
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("dunlin-node-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).context("making the node's folder")?;
         let (data, admin) = (free_address()?, free_address()?);
-        let log = File::create(folder.join("node.log")).context("making the node's log")?;
-        let child = Command::new(binary)
-            .arg("up")
-            .arg("--data")
-            .arg(folder.join("data"))
-            .args(["--listen", &data, "--admin", &admin])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("starting {}", binary.display()))?;
+        let child = spawn(binary, &folder, &data, &admin)?;
         let mut node = Self {
             binary: binary.to_owned(),
             child,
@@ -55,6 +49,17 @@ impl Node {
         };
         node.wait_until_ready(agent)?;
         Ok(node)
+    }
+
+    /// Starts the stopped node again on its data; does not wait until it is ready.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.child = spawn(&self.binary, &self.folder, &self.data, &self.admin)?;
+        Ok(())
+    }
+
+    /// The node's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn wait_until_ready(&mut self, agent: &Agent) -> Result<()> {
@@ -101,7 +106,7 @@ impl Node {
     }
 
     /// Asks the node to drain and waits until it is gone; by force after [`STOP_WAIT_MAX`].
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let asked = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status();
@@ -124,8 +129,26 @@ impl Drop for Node {
     }
 }
 
+fn spawn(binary: &Path, folder: &Path, data: &str, admin: &str) -> Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("node.log"));
+    let log = log.context("making the node's log")?;
+    Command::new(binary)
+        .arg("up")
+        .arg("--data")
+        .arg(folder.join("data"))
+        .args(["--listen", data, "--admin", admin])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("starting {}", binary.display()))
+}
+
 /// A loopback address that nothing listens on right now.
-fn free_address() -> Result<String> {
+pub fn free_address() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
     Ok(listener.local_addr()?.to_string())
 }

@@ -1,0 +1,133 @@
+//! Measures what BUDGETS.md promises: `benches [NAME…] [--check]`.
+//!
+//! Every figure is a median over interleaved rounds, and every ratio is of two things that ran in
+//! turns in one run, so that a noisy machine slows both. Each bench prints a table and writes
+//! `target/bench/NAME.json`.
+#![allow(
+    clippy::print_stdout,
+    reason = "a program for a terminal: stdout is its reply"
+)]
+
+mod bare;
+mod budgets;
+mod child;
+mod density;
+mod faaslets;
+mod first_call;
+mod http;
+mod kernels;
+mod load;
+mod measure;
+mod plain;
+mod report;
+mod start;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use report::Report;
+
+/// A bench: measures, and reports.
+type Bench = fn(&Setting) -> Result<Report>;
+
+const BENCHES: [(&str, Bench); 5] = [
+    ("start", start::run),
+    ("http", http::run),
+    ("density", density::run),
+    ("kernels", kernels::run),
+    ("first-call", first_call::run),
+];
+
+/// Where things lie.
+struct Setting {
+    /// The repository.
+    root: PathBuf,
+    /// Where cargo builds to.
+    target: PathBuf,
+}
+
+impl Setting {
+    /// `dunlin`, built for release.
+    fn binary(&self) -> PathBuf {
+        self.target.join("release/dunlin")
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the benches asked for; false when a figure is missed and `--check` was given.
+fn run(arguments: &[String]) -> Result<bool> {
+    if let [verb, address] = arguments
+        && verb == plain::VERB
+    {
+        return plain::serve(address).map(|()| true);
+    }
+    let check = arguments.iter().any(|argument| argument == "--check");
+    let names: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        .filter(|name| *name != "--check")
+        .collect();
+    for name in &names {
+        if !BENCHES.iter().any(|(known, _)| known == name) {
+            let known = BENCHES.map(|(known, _)| known).join(", ");
+            bail!("there is no bench `{name}`; there are: {known}");
+        }
+    }
+    let setting = setting()?;
+    let page = std::fs::read_to_string(setting.root.join(budgets::PAGE))
+        .with_context(|| format!("reading {}", budgets::PAGE))?;
+    let budgets = budgets::read(&page)?;
+    let mut kept = true;
+    for (name, bench) in BENCHES {
+        if names.is_empty() || names.contains(&name) {
+            eprintln!("▶ {name}");
+            let report = bench(&setting).with_context(|| format!("the bench {name}"))?;
+            kept &= conclude(
+                &setting,
+                &report,
+                &budgets::verdicts(name, &budgets, &report),
+            )?;
+        }
+    }
+    Ok(kept || !check)
+}
+
+/// Prints a report and writes it; whether all its budgets are kept.
+fn conclude(setting: &Setting, report: &Report, verdicts: &[budgets::Verdict]) -> Result<bool> {
+    println!("\n{}", report.text());
+    for verdict in verdicts {
+        println!("{verdict}");
+    }
+    let folder = setting.target.join("bench");
+    std::fs::create_dir_all(&folder).context("making target/bench")?;
+    let file = folder.join(format!("{}.json", report.name));
+    let json = serde_json::to_string_pretty(&report.json(verdicts))?;
+    std::fs::write(&file, json).with_context(|| format!("writing {}", file.display()))?;
+    Ok(verdicts.iter().all(|verdict| verdict.kept))
+}
+
+fn setting() -> Result<Setting> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here
+        .parent()
+        .context("the repository has no root")?
+        .to_path_buf();
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(path) => root.join(path),
+        None => root.join("target"),
+    };
+    Ok(Setting { root, target })
+}
