@@ -1,0 +1,163 @@
+//! What the host keeps for one guest: WASI's state, the memory cap, and no way out.
+
+use std::future::Future;
+use std::sync::LazyLock;
+
+use http::uri::Scheme;
+use wasmtime::component::ResourceTable;
+use wasmtime::{ResourceLimiter, Result};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx,
+    WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+/// Most elements that one table may grow to.
+const TABLE_ELEMENTS_MAX: usize = 1 << 20;
+
+static FORBIDDEN_HEADERS: LazyLock<ForbiddenHeaderFilter> =
+    LazyLock::new(|| std::sync::Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
+
+/// The data of a guest's store.
+pub(super) struct Guest {
+    pub(super) memory: MemoryCap,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    egress: NoEgress,
+    table: ResourceTable,
+}
+
+impl Guest {
+    pub(super) fn new(wasi: WasiCtx, memory_bytes_max: u64) -> Self {
+        Self {
+            memory: MemoryCap::new(memory_bytes_max),
+            wasi,
+            http: WasiHttpCtx::new(),
+            egress: NoEgress,
+            table: ResourceTable::new(),
+        }
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.egress,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+/// Denies every outgoing request.
+struct NoEgress;
+
+type Sent = (
+    http::Response<WasiBody>,
+    Box<dyn Future<Output = Result<(), Error>> + Send>,
+);
+
+impl WasiHttpHooks for NoEgress {
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        FORBIDDEN_HEADERS.clone()
+    }
+
+    fn is_supported_scheme(&mut self, scheme: &Scheme) -> bool {
+        *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS
+    }
+
+    fn send_request(
+        &mut self,
+        _request: http::Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        Box::new(async { Err(Error::HttpRequestDenied) })
+    }
+}
+
+/// Caps the sum of a guest's linear memories and remembers its peak.
+pub(super) struct MemoryCap {
+    bytes_max: usize,
+    bytes: usize,
+    growing: usize,
+    /// The largest sum so far.
+    pub(super) peak_bytes: usize,
+    /// Whether growth over the cap was asked for and refused.
+    pub(super) refused: bool,
+}
+
+impl MemoryCap {
+    fn new(bytes_max: u64) -> Self {
+        Self {
+            bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            bytes: 0,
+            growing: 0,
+            peak_bytes: 0,
+            refused: false,
+        }
+    }
+}
+
+impl ResourceLimiter for MemoryCap {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let growing = desired.saturating_sub(current);
+        let bytes = self.bytes.saturating_add(growing);
+        if bytes > self.bytes_max {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.growing = growing;
+        self.bytes = bytes;
+        self.peak_bytes = self.peak_bytes.max(bytes);
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> Result<()> {
+        self.bytes -= std::mem::take(&mut self.growing);
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cap_is_over_the_sum_of_memories() {
+        let mut cap = MemoryCap::new(100);
+        assert!(cap.memory_growing(0, 60, None).unwrap());
+        assert!(!cap.memory_growing(0, 41, Some(30)).unwrap());
+        assert!(!cap.refused, "a memory's own maximum is not our cap");
+        assert!(!cap.memory_growing(0, 41, None).unwrap());
+        assert!(cap.refused);
+        assert!(cap.memory_growing(60, 100, None).unwrap());
+        assert_eq!(cap.peak_bytes, 100);
+    }
+}

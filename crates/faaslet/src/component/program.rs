@@ -1,0 +1,203 @@
+//! A loaded component and its sandboxes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use model::{Kind, Status, VersionSpec};
+use sandbox::{
+    Call, CallLog, Completion, LogStream, Payload, Program, Sandbox, SandboxError, State,
+};
+use wasmtime::component::Component;
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store};
+use wasmtime_wasi::{WasiCtx, p2, p3};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+
+use super::command::{self, Command, Input};
+use super::engine::{Gate, Machine, Place};
+use super::guest::Guest;
+use super::http::{Bounds, Handler};
+use super::ticker::Ticker;
+use super::world::Entry;
+use crate::status::status_of;
+use crate::stdio::{Log, Reply, Stdio};
+
+/// Ticks before a guest first yields. The first may come at once: with two, a guest that is quick
+/// ends without having been suspended.
+const FIRST_YIELD_TICKS: u64 = 2;
+const NEXT_YIELD_TICKS: u64 = 1;
+
+/// A loaded component.
+pub(super) struct ComponentProgram(Arc<Loaded>);
+
+struct Loaded {
+    engine: Engine,
+    entry: Callable,
+    spec: VersionSpec,
+    memories: usize,
+    gate: Arc<Gate>,
+    ticker: Arc<Ticker>,
+}
+
+enum Callable {
+    Http(Handler),
+    Command(Command),
+}
+
+impl ComponentProgram {
+    /// Resolves the imports and exports of `component`, once for all of its calls.
+    pub(super) fn new(
+        machine: &Machine,
+        component: &Component,
+        entry: Entry,
+        spec: &VersionSpec,
+        (gate, ticker): (Arc<Gate>, Arc<Ticker>),
+    ) -> wasmtime::Result<Self> {
+        let pre = machine.linker.instantiate_pre(component)?;
+        let entry = match entry {
+            Entry::Http2 => Callable::Http(Handler::P2(ProxyPre::new(pre)?)),
+            Entry::Http3 => Callable::Http(Handler::P3(ServicePre::new(pre)?)),
+            Entry::Command2 => Callable::Command(Command::P2(p2::bindings::CommandPre::new(pre)?)),
+            Entry::Command3 => Callable::Command(Command::P3(p3::bindings::CommandPre::new(pre)?)),
+        };
+        let required = component.resources_required();
+        Ok(Self(Arc::new(Loaded {
+            engine: machine.engine.clone(),
+            entry,
+            spec: spec.clone(),
+            memories: required.map_or(1, |required| required.num_memories as usize),
+            gate,
+            ticker,
+        })))
+    }
+}
+
+impl Program for ComponentProgram {
+    fn sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
+        Ok(Box::new(ComponentSandbox {
+            place: self.0.gate.enter(self.0.memories)?,
+            program: self.0.clone(),
+            state: State::Fresh,
+            spent: None,
+        }))
+    }
+
+    fn cooperative(&self) -> bool {
+        true
+    }
+}
+
+/// A place for calls of one component. Each call instantiates the component anew from its image,
+/// which the engine's pool keeps mapped; nothing but the place outlives the call.
+struct ComponentSandbox {
+    /// Dropped before `place`, so that the pools have room for whoever takes the place.
+    spent: Option<Store<Guest>>,
+    program: Arc<Loaded>,
+    state: State,
+    #[expect(dead_code, reason = "held for its drop")]
+    place: Place,
+}
+
+impl Sandbox for ComponentSandbox {
+    fn invoke(&mut self, call: Call) -> BoxFuture<'_, Completion> {
+        async move {
+            if let Err(error) = self.state.step(State::Running) {
+                return platform(error.to_string());
+            }
+            // Nobody can look while the call borrows the sandbox; if it is dropped, this holds.
+            self.state = State::Spent;
+            let (store, completion) = self.program.call(call).await;
+            // Giving the instance back to its pool can wait for the reset, after the reply.
+            self.spent = store;
+            completion
+        }
+        .boxed()
+    }
+
+    fn reset(&mut self) -> Result<(), SandboxError> {
+        self.spent = None;
+        Ok(self.state.step(State::Fresh)?)
+    }
+
+    fn state(&self) -> State {
+        self.state
+    }
+}
+
+impl Loaded {
+    async fn call(&self, call: Call) -> (Option<Store<Guest>>, Completion) {
+        let bounds = Bounds {
+            started: Instant::now(),
+            deadline: Duration::from_millis(call.limits.deadline_ms),
+            output_bytes_max: call.limits.output_bytes_max,
+        };
+        let memory_bytes_max = call.limits.memory_bytes_max;
+        match (&self.entry, call.payload) {
+            (Callable::Http(handler), Payload::Http(http)) => {
+                let wasi = self.http_context(call.log);
+                let mut store = self.store(Guest::new(wasi, memory_bytes_max));
+                let completion = handler.call(&mut store, *http, &bounds, &self.ticker).await;
+                (Some(store), completion)
+            }
+            (Callable::Command(command), Payload::Bytes { body, args, env }) => {
+                let reply = Reply::new(bounds.output_bytes_max);
+                let input = Input { body, args, env };
+                let wasi = command::context(&self.spec.settings, input, &reply, call.log);
+                let mut store = self.store(Guest::new(wasi, memory_bytes_max));
+                let completion = command
+                    .call(&mut store, &reply, &bounds, &self.ticker)
+                    .await;
+                (Some(store), completion)
+            }
+            (Callable::Http(_), Payload::Bytes { .. }) => (None, wrong_payload(Kind::Http)),
+            (Callable::Command(_), Payload::Http(_)) => (None, wrong_payload(Kind::Command)),
+        }
+    }
+
+    fn http_context(&self, log: Arc<CallLog>) -> WasiCtx {
+        let log = Log::new(log, false);
+        let settings = &self.spec.settings;
+        let env: Vec<_> = settings.env.iter().collect();
+        command::closed()
+            .stdout(Stdio::Log(LogStream::Stdout, log.clone()))
+            .stderr(Stdio::Log(LogStream::Stderr, log))
+            .args(&settings.args)
+            .envs(&env)
+            .build()
+    }
+
+    fn store(&self, guest: Guest) -> Store<Guest> {
+        let mut store = Store::new(&self.engine, guest);
+        store.limiter(|guest| &mut guest.memory);
+        store.set_epoch_deadline(FIRST_YIELD_TICKS);
+        store.epoch_deadline_async_yield_and_update(NEXT_YIELD_TICKS);
+        store
+    }
+}
+
+/// The start and the length of a call's time.
+pub(super) fn in_time(bounds: &Bounds) -> (Instant, Duration) {
+    (bounds.started, bounds.deadline)
+}
+
+/// How a guest failed that ended with `error`; `None` if it only exited with success.
+pub(super) fn failure(error: &wasmtime::Error, guest: &Guest) -> Option<Status> {
+    if error.is::<PoolConcurrencyLimitError>() {
+        let message = error.to_string();
+        return Some(Status::Platform { message });
+    }
+    match status_of(error, guest.memory.refused) {
+        Status::Ok => None,
+        status => Some(status),
+    }
+}
+
+fn wrong_payload(kind: Kind) -> Completion {
+    platform(format!("a function of kind {kind} was called as another"))
+}
+
+fn platform(message: String) -> Completion {
+    Completion::without_reply(Status::Platform { message })
+}
