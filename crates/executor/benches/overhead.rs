@@ -1,1 +1,120 @@
-fn main(){}
+//! What the executor adds to a sandbox's own call: processor time of a whole invocation (queue,
+//! metering, outcome, reset) against invoke and reset of the same sandbox called directly.
+//!
+//! Both are loops on one thread of a current-thread runtime, so the reset that the executor spawns
+//! is counted too. Prints the medians over rounds that alternate, in nanoseconds.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a bench prints and may fail"
+)]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use executor::{Config, Executor, Job};
+use model::{InvocationId, Limits};
+use rustix::time::{ClockId, clock_gettime};
+use sandbox::{Artifacts, Backend, Call, CallLog, LogSink, Payload, Sandbox};
+use testkit::{Guest, MemoryArtifacts, MockBackend, NoLog};
+
+const ROUNDS: usize = 41;
+const CALLS: u32 = 5_000;
+
+fn thread_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn median(mut samples: Vec<u64>) -> u64 {
+    samples.sort_unstable();
+    samples[samples.len() / 2]
+}
+
+async fn direct(sandbox: &mut Box<dyn Sandbox>, job: &Job, limits: &Arc<Limits>) -> u64 {
+    let before = thread_ns();
+    for _ in 0..CALLS {
+        let log: Arc<dyn LogSink> = job.log.clone();
+        let call = Call {
+            id: job.id,
+            payload: Payload::Bytes {
+                body: Bytes::from_static(b"x"),
+                args: Vec::new(),
+                env: Vec::new(),
+            },
+            limits: limits.clone(),
+            budget: None,
+            log: Arc::new(CallLog::new(job.id, log, limits.log_bytes_max)),
+        };
+        let completion = sandbox.invoke(call).await;
+        assert_eq!(completion.reply.len(), 1);
+        sandbox.reset().unwrap();
+    }
+    (thread_ns() - before) / u64::from(CALLS)
+}
+
+async fn through(executor: &Executor, job: &Job) -> u64 {
+    let before = thread_ns();
+    for _ in 0..CALLS {
+        let body = Bytes::from_static(b"x");
+        let run = executor.invoke(job.clone(), body, Vec::new(), Vec::new());
+        assert_eq!(run.await.unwrap().reply.len(), 1);
+        // As a server does between requests: the reset gets its turn.
+        tokio::task::yield_now().await;
+    }
+    (thread_ns() - before) / u64::from(CALLS)
+}
+
+fn clock_ns() -> u64 {
+    let before = thread_ns();
+    for _ in 0..CALLS {
+        std::hint::black_box(thread_ns());
+    }
+    (thread_ns() - before) / u64::from(CALLS)
+}
+
+async fn bench(guests: tokio::runtime::Handle) {
+    let backend = MockBackend::new();
+    let artifacts = Arc::new(MemoryArtifacts::default());
+    artifacts.put(Guest::Echo.artifact());
+    let spec = Arc::new(Guest::Echo.spec(Limits::default()));
+    let job = Job {
+        id: InvocationId::new(1),
+        path: "bench/echo".parse().unwrap(),
+        version: spec.digest(),
+        spec: spec.clone(),
+        log: Arc::new(NoLog),
+    };
+    let limits = Arc::new(spec.settings.limits.clone());
+    let stored: Arc<dyn Artifacts> = artifacts;
+    let program = backend.load(&spec, &*stored).await.unwrap();
+    let mut sandbox = program.sandbox().unwrap();
+    let executor = Executor::new(Config::default(), Arc::new(backend), stored, guests);
+    let (mut alone, mut whole) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        alone.push(direct(&mut sandbox, &job, &limits).await);
+        whole.push(through(&executor, &job).await);
+    }
+    let (alone, whole) = (median(alone), median(whole));
+    println!("sandbox alone      {alone:>6} ns");
+    println!("through executor   {whole:>6} ns");
+    println!("executor adds      {:>6} ns", whole.saturating_sub(alone));
+    println!(
+        "of it two readings of the thread clock: {} ns",
+        2 * clock_ns()
+    );
+}
+
+fn main() {
+    let guests = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let main = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    main.block_on(bench(guests.handle().clone()));
+}

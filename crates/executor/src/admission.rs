@@ -372,7 +372,10 @@ impl<W> Admission<W> {
     }
 
     /// Keys come from `register` and die with their `unregister`, so a slot is never empty here.
-    #[expect(clippy::expect_used, reason = "a key without its function is a bug of ours")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a key without its function is a bug of ours"
+    )]
     fn function(&mut self, index: usize) -> &mut Function<W> {
         self.functions[index]
             .as_mut()
@@ -381,7 +384,9 @@ impl<W> Admission<W> {
 
     #[expect(clippy::expect_used, reason = "an app lives as long as its functions")]
     fn app(&mut self, index: usize) -> &mut App {
-        self.apps[index].as_mut().expect("registered apps have a slot")
+        self.apps[index]
+            .as_mut()
+            .expect("registered apps have a slot")
     }
 }
 

@@ -118,10 +118,7 @@ impl Executor {
                 guests: guests.clone(),
             }),
         });
-        guests.spawn(reaper::run(
-            Arc::downgrade(&inner),
-            inner.services.clone(),
-        ));
+        guests.spawn(reaper::run(Arc::downgrade(&inner), inner.services.clone()));
         Self { inner }
     }
 
@@ -155,10 +152,7 @@ impl Executor {
         args: Vec<String>,
         env: Vec<(String, String)>,
     ) -> Result<Finished, Rejected> {
-        let (bytes, bytes_max) = (
-            body.len() as u64,
-            job.spec.settings.limits.input_bytes_max,
-        );
+        let (bytes, bytes_max) = (body.len() as u64, job.spec.settings.limits.input_bytes_max);
         if bytes > bytes_max {
             return Err(Rejected::InputTooLarge { bytes, bytes_max });
         }
@@ -230,7 +224,7 @@ impl Executor {
             Taken::Make(loaded, way) => self.inner.make(&loaded).map(|sandbox| (sandbox, way)),
             Taken::Load => {
                 running.start = StartKind::Cold;
-                self.load(&running).await
+                self.load(running.pool.clone()).await
             }
         };
         match found {
@@ -247,8 +241,8 @@ impl Executor {
         }
     }
 
-    async fn load(&self, running: &Running) -> Result<(Box<dyn Sandbox>, Way), Rejected> {
-        let (loaded, way) = running.pool.load().await.map_err(Rejected::Load)?;
+    async fn load(&self, pool: Arc<Pool>) -> Result<(Box<dyn Sandbox>, Way), Rejected> {
+        let (loaded, way) = pool.load().await.map_err(Rejected::Load)?;
         Ok((self.inner.make(&loaded)?, way))
     }
 }
@@ -313,7 +307,9 @@ impl Inner {
 
     fn evict_oldest(&self) -> usize {
         let pools = self.all();
-        let idle = pools.iter().filter_map(|pool| Some((pool.idle_since()?, pool)));
+        let idle = pools
+            .iter()
+            .filter_map(|pool| Some((pool.idle_since()?, pool)));
         let oldest = idle.min_by_key(|(since, _)| *since);
         oldest.map_or(0, |(_, pool)| pool.evict().len())
     }
@@ -337,7 +333,10 @@ impl Inner {
         });
         services.metrics.running.set(services.gate.running());
         services.metrics.queued.set(services.gate.queued());
-        services.metrics.idle.set(services.idle.load(Ordering::Relaxed) as f64);
+        services
+            .metrics
+            .idle
+            .set(services.idle.load(Ordering::Relaxed) as f64);
     }
 }
 

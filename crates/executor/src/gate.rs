@@ -57,6 +57,11 @@ impl Gate {
         self.state.lock().close();
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().is_closed()
+    }
+
     /// Sends all who wait away.
     pub(crate) fn dismiss(&self) {
         // Dropping a sender wakes its waiter: not under the lock.

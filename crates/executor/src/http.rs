@@ -12,9 +12,9 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use ::http::header::CONTENT_LENGTH;
 use ::http::{Method, Request, Response};
+use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use model::{Outcome, StartKind, Status};
@@ -70,7 +70,9 @@ impl Future for Done {
             Either::Runs(outcome, start) => {
                 let start = *start;
                 let lost = || Finished::without_reply(start, Status::Cancelled).outcome;
-                Pin::new(outcome).poll(cx).map(|told| told.unwrap_or_else(|_| lost()))
+                Pin::new(outcome)
+                    .poll(cx)
+                    .map(|told| told.unwrap_or_else(|_| lost()))
             }
         }
     }

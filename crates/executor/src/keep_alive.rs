@@ -88,6 +88,9 @@ mod tests {
 
     #[test]
     fn old_habits_fade() {
-        check(&[(300_000, 1000), (5_000, 30_000)], Duration::from_millis(8192));
+        check(
+            &[(300_000, 1000), (5_000, 30_000)],
+            Duration::from_millis(8192),
+        );
     }
 }

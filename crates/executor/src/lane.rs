@@ -151,10 +151,7 @@ mod tests {
     fn each_exile_is_twice_as_long_up_to_a_limit() {
         let mut pace = quick();
         let calls: Vec<u32> = (0..10).map(|_| calls_in_exile(&mut pace)).collect();
-        assert_eq!(
-            calls,
-            [32, 64, 128, 256, 512, 1024, 2048, 4096, 4096, 4096]
-        );
+        assert_eq!(calls, [32, 64, 128, 256, 512, 1024, 2048, 4096, 4096, 4096]);
     }
 
     #[test]

@@ -261,7 +261,10 @@ impl Pool {
             drop(state);
             result
         });
-        let waited = async { task.await.unwrap_or_else(|_| Err(load_broke_off("it stops"))) };
+        let waited = async {
+            task.await
+                .unwrap_or_else(|_| Err(load_broke_off("it stops")))
+        };
         waited.boxed().shared()
     }
 
@@ -405,7 +408,11 @@ pub(crate) fn make(loaded: &Loaded) -> Result<Box<dyn Sandbox>, SandboxError> {
 }
 
 fn way(cooperative: bool, pace: &Pace) -> Way {
-    let lane = if cooperative { Lane::Inline } else { pace.lane() };
+    let lane = if cooperative {
+        Lane::Inline
+    } else {
+        pace.lane()
+    };
     Way { lane, cooperative }
 }
 

@@ -276,7 +276,9 @@ impl Running {
 impl Claim {
     fn is_overdue(&self, patience: Duration) -> bool {
         // A call that has not begun waits for a thread; the deadlines of others bound that.
-        self.begun.get().is_some_and(|begun| begun.elapsed() >= patience)
+        self.begun
+            .get()
+            .is_some_and(|begun| begun.elapsed() >= patience)
     }
 }
 

@@ -1,0 +1,20 @@
+//! What tests and benches of several crates need: a back-end whose guests are scripts, artifacts
+//! in memory, logs that are kept. Nothing here is part of the product.
+//!
+//! ```text
+//!  Guest ──artifact()──▶ bytes ──prepare, load──▶ MockBackend ──▶ a sandbox that does as scripted
+//!                                                     └─ gate(name): hold guests, let them go
+//! ```
+
+mod artifacts;
+mod gate;
+mod guest;
+mod log;
+mod mock;
+mod mock_sandbox;
+
+pub use artifacts::MemoryArtifacts;
+pub use gate::Gate;
+pub use guest::Guest;
+pub use log::{KeptLog, NoLog};
+pub use mock::{MockBackend, MockCounts};
