@@ -4,7 +4,7 @@
 //!   Image (sealed memfd, content-addressed file)
 //!     │ MAP_PRIVATE over
 //!     ▼
-//!   Slab ──take──▶ Range  [poll page | image … grown | unmapped reservation + guard]
+//!   Slab ──take──▶ Range  [image … grown | unmapped reservation + guard | poll page]
 //!     ▲              │ reset: dirty pages (PAGEMAP_SCAN) copied back, growth undone
 //!     └────drop──────┘ kept under its image, for the next sandbox of the same program
 //! ```

@@ -44,12 +44,12 @@ impl Range {
 
     /// The first byte.
     pub fn base(&self) -> *mut u8 {
-        self.slot.base() as *mut u8
+        self.slot.base as *mut u8
     }
 
-    /// A page of its own before the memory, which guest code reads at its polls.
+    /// A page of its own past the memory and its guard, which guest code reads at its polls.
     pub fn poll_page(&self) -> *mut u8 {
-        self.slot.poll() as *mut u8
+        self.slot.poll as *mut u8
     }
 
     /// Lets polls pass, or makes them trap. Callable from any thread while the guest runs.
@@ -93,7 +93,7 @@ impl Range {
         let access = MprotectFlags::READ | MprotectFlags::WRITE;
         // SAFETY: the span lies in this range's own reservation and was without access, so nothing
         // refers to it.
-        unsafe { rustix::mm::mprotect((self.slot.base() + old) as *mut _, new - old, access) }
+        unsafe { rustix::mm::mprotect((self.slot.base + old) as *mut _, new - old, access) }
             .map_err(MemoryError::kernel("grow guest memory"))?;
         self.bytes.store(new, Ordering::Relaxed);
         self.peak.fetch_max(new, Ordering::Relaxed);
@@ -118,7 +118,7 @@ impl Range {
         if bytes == kept {
             return Ok(false);
         }
-        let (start, length) = (self.slot.base() + kept, bytes - kept);
+        let (start, length) = (self.slot.base + kept, bytes - kept);
         self.forget(start, length)?;
         // SAFETY: the span is this range's own, and the caller vouches that nobody refers to it.
         unsafe { rustix::mm::mprotect(start as *mut _, length, MprotectFlags::empty()) }
@@ -128,7 +128,7 @@ impl Range {
     }
 
     fn restore(&self) -> Result<(), MemoryError> {
-        let (mut at, end) = (self.slot.base(), self.slot.base() + self.image.bytes());
+        let (mut at, end) = (self.slot.base, self.slot.base + self.image.bytes());
         let mut runs = [Run::default(); RUNS_AT_A_TIME];
         let mut copied = 0;
         while at < end {
@@ -154,7 +154,7 @@ impl Range {
         }
         let image = self.image.contents();
         for at in (start..start + length).step_by(PAGE_BYTES) {
-            let offset = at - self.slot.base();
+            let offset = at - self.slot.base;
             // SAFETY: the page lies in the accessible part of this range, which the caller vouches
             // nobody else refers to; the image is at least as long and never overlaps it.
             unsafe {
@@ -180,7 +180,7 @@ impl Range {
     fn empty(&self) -> Result<(), MemoryError> {
         self.shrink()?;
         if self.image.bytes() > 0 {
-            self.forget(self.slot.base(), self.image.bytes())?;
+            self.forget(self.slot.base, self.image.bytes())?;
         }
         self.set_poll_passes(true)
     }

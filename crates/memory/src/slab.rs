@@ -36,20 +36,14 @@ impl Default for SlabConfig {
     }
 }
 
-/// A reserved span: one poll page, the reservation, the guard.
+/// A reserved span: the reservation, the guard, one poll page. The poll page comes last since an
+/// engine counts a reservation and a guard after each memory as that memory's own.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot(usize);
-
-impl Slot {
-    /// Address of the poll page.
-    pub fn poll(self) -> usize {
-        self.0
-    }
-
+pub(crate) struct Slot {
     /// Address of the guest memory's first byte.
-    pub fn base(self) -> usize {
-        self.0 + PAGE_BYTES
-    }
+    pub base: usize,
+    /// Address of the poll page.
+    pub poll: usize,
 }
 
 #[derive(Default)]
@@ -117,7 +111,7 @@ impl SlabInner {
     }
 
     fn stride(&self) -> usize {
-        PAGE_BYTES + self.config.reservation_bytes + self.config.guard_bytes
+        self.config.reservation_bytes + self.config.guard_bytes + PAGE_BYTES
     }
 
     /// A slot, and whether it is mapped to the image `wanted`.
@@ -152,7 +146,11 @@ impl SlabInner {
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )
         };
-        let slot = Slot(span.map_err(MemoryError::kernel("reserve guest memory"))? as usize);
+        let base = span.map_err(MemoryError::kernel("reserve guest memory"))? as usize;
+        let slot = Slot {
+            base,
+            poll: base + self.stride() - PAGE_BYTES,
+        };
         protect_poll(slot, true)?;
         Ok(slot)
     }
@@ -196,7 +194,7 @@ impl Drop for SlabInner {
         for slot in idle.chain(slots.blank.drain(..)) {
             // SAFETY: no range lives any more, since each holds the slab; the slot spans exactly
             // `stride` bytes that this slab reserved.
-            let _ = unsafe { rustix::mm::munmap(slot.poll() as *mut _, stride) };
+            let _ = unsafe { rustix::mm::munmap(slot.base as *mut _, stride) };
         }
     }
 }
@@ -209,7 +207,7 @@ fn map_image(slot: Slot, image: &Image) -> Result<(), MemoryError> {
     // image; the pages replaced hold nothing that anybody refers to.
     unsafe {
         rustix::mm::mmap(
-            slot.base() as *mut _,
+            slot.base as *mut _,
             image.bytes(),
             ProtFlags::READ | ProtFlags::WRITE,
             MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
@@ -226,7 +224,7 @@ fn unmap(slot: Slot, bytes: usize) -> Result<(), MemoryError> {
     // drops whatever was mapped in it.
     unsafe {
         rustix::mm::mmap_anonymous(
-            slot.base() as *mut _,
+            slot.base as *mut _,
             bytes,
             ProtFlags::empty(),
             MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
@@ -245,6 +243,6 @@ pub(crate) fn protect_poll(slot: Slot, readable: bool) -> Result<(), MemoryError
     };
     // SAFETY: the poll page belongs to the slot; the host never touches it, and guest code that
     // faults on it is caught as a trap.
-    unsafe { rustix::mm::mprotect(slot.poll() as *mut _, PAGE_BYTES, access) }
+    unsafe { rustix::mm::mprotect(slot.poll as *mut _, PAGE_BYTES, access) }
         .map_err(MemoryError::kernel("protect a poll page"))
 }

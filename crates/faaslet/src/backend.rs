@@ -1,0 +1,106 @@
+//! Both engines as one back-end.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use model::VersionSpec;
+use sandbox::{Artifacts, Backend, LoadError, PrepareError, Prepared, Program};
+
+use crate::cache::{Cache, CacheError};
+use crate::config::Config;
+use crate::core_module::CoreEngine;
+
+/// The first bytes of every module and component.
+const WASM_MAGIC: &[u8] = b"\0asm";
+
+/// Why the engines could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum FaasletsError {
+    /// The cache directory cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The engine refused its configuration.
+    #[error("the engine could not start: {0:#}")]
+    Engine(wasmtime::Error),
+}
+
+/// The WebAssembly back-end: core modules and components.
+#[derive(Clone)]
+pub struct Faaslets(Arc<Inner>);
+
+struct Inner {
+    cache: Cache,
+    core: Arc<CoreEngine>,
+}
+
+impl Faaslets {
+    /// Starts both engines.
+    pub fn new(config: Config) -> Result<Self, FaasletsError> {
+        let cache = Cache::new(&config.cache_dir)?;
+        let core = CoreEngine::new(config.sandboxes_max).map_err(FaasletsError::Engine)?;
+        Ok(Self(Arc::new(Inner {
+            cache,
+            core: Arc::new(core),
+        })))
+    }
+}
+
+#[async_trait]
+impl Backend for Faaslets {
+    async fn prepare(&self, spec: &VersionSpec, artifact: Bytes) -> Result<Prepared, PrepareError> {
+        check_magic(&artifact)?;
+        let (inner, spec) = (self.0.clone(), spec.clone());
+        off_the_request_path(move || inner.core.prepare(&inner.cache, &spec, &artifact)).await
+    }
+
+    async fn load(
+        &self,
+        spec: &VersionSpec,
+        artifacts: &dyn Artifacts,
+    ) -> Result<Arc<dyn Program>, LoadError> {
+        let find = || {
+            let (inner, spec) = (self.0.clone(), spec.clone());
+            off_the_request_path(move || inner.core.find(&inner.cache, &spec))
+        };
+        if let Some(program) = find().await? {
+            return Ok(Arc::new(program));
+        }
+        let digest = spec.artifact;
+        let artifact = artifacts
+            .artifact(&digest)
+            .await
+            .map_err(|source| LoadError::Artifact { digest, source })?;
+        self.prepare(spec, artifact).await?;
+        let program = find().await?.ok_or_else(|| PrepareError::Platform {
+            reason: "the cache does not keep what was just put in it".into(),
+            source: None,
+        })?;
+        Ok(Arc::new(program))
+    }
+}
+
+fn check_magic(artifact: &[u8]) -> Result<(), PrepareError> {
+    if artifact.starts_with(WASM_MAGIC) {
+        return Ok(());
+    }
+    let reason = match artifact.len() {
+        0 => "it is empty".to_owned(),
+        bytes => format!("its {bytes} bytes do not begin with the magic number `\\0asm`"),
+    };
+    Err(PrepareError::NotWasm { reason })
+}
+
+/// Runs what compiles or reads files where it may block.
+async fn off_the_request_path<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
+) -> Result<T, PrepareError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            Err(PrepareError::Platform {
+                reason: "the work was cut off".into(),
+                source: Some(error.into()),
+            })
+        })
+}

@@ -1,0 +1,22 @@
+//! What the engines of a node are given.
+
+use std::path::PathBuf;
+
+/// The engines' configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where compiled code and images are kept; the node's own, nobody else's.
+    pub cache_dir: PathBuf,
+    /// Most live sandboxes of core modules; lowered to what the kernel's limits allow.
+    pub sandboxes_max: usize,
+}
+
+impl Config {
+    /// Defaults, with the cache in `cache_dir`.
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            cache_dir: cache_dir.into(),
+            sandboxes_max: 12_000,
+        }
+    }
+}

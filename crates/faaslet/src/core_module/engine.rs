@@ -1,0 +1,107 @@
+//! The engine of core modules: on-demand instances over our own memories and stacks.
+
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+
+use memory::{ImageBuilder, Slab, SlabConfig, Stacks};
+use model::Digest;
+use sha2::{Digest as _, Sha256};
+use wasmtime::{Config, Engine, Linker, OptLevel, Store};
+
+use super::creator::{GuestStacks, Memories};
+use super::host::{self, Host};
+use super::rewrite::REWRITE_VERSION;
+
+/// Stack of a guest that may wait, and of the host calls on top of it.
+const ASYNC_STACK_BYTES: usize = 2 << 20;
+/// Part of a stack that guest code may use; a deeper recursion traps.
+const GUEST_STACK_BYTES: usize = 1 << 20;
+
+/// What all core programs of a node share.
+pub(crate) struct CoreEngine {
+    pub engine: Engine,
+    pub slab: Slab,
+    /// Offers what guests that never wait may import.
+    pub sync_linker: Linker<Host>,
+    /// Offers that and preview 1, whose calls may wait.
+    pub wasi_linker: Linker<Host>,
+    /// Every import that is offered, as module and name.
+    pub offered: HashSet<(String, String)>,
+    /// Changes with everything that compiled code depends on.
+    pub compatibility: Digest,
+}
+
+impl CoreEngine {
+    pub fn new(sandboxes_max: usize) -> wasmtime::Result<Self> {
+        let slab_config = SlabConfig {
+            ranges_max: sandboxes_max,
+            ..SlabConfig::default()
+        };
+        let slab = Slab::new(slab_config);
+        let empty = std::sync::Arc::new(ImageBuilder::new(0).freeze()?);
+        let memories = Memories {
+            slab: slab.clone(),
+            empty,
+        };
+        let engine = Engine::new(&config(&slab_config, memories))?;
+        let mut sync_linker = Linker::new(&engine);
+        host::add_dunlin(&mut sync_linker)?;
+        let mut wasi_linker = Linker::new(&engine);
+        host::add_dunlin(&mut wasi_linker)?;
+        host::add_wasi(&mut wasi_linker)?;
+        let mut store = Store::new(&engine, Host::default());
+        let offered = wasi_linker
+            .iter(&mut store)
+            .map(|(module, name, _)| (module.to_owned(), name.to_owned()))
+            .collect();
+        let compatibility = compatibility(&engine);
+        Ok(Self {
+            engine,
+            slab,
+            sync_linker,
+            wasi_linker,
+            offered,
+            compatibility,
+        })
+    }
+}
+
+fn config(slab: &SlabConfig, memories: Memories) -> Config {
+    let mut config = Config::new();
+    config
+        .cranelift_opt_level(OptLevel::Speed)
+        .wasm_threads(true)
+        .wasm_multi_memory(true)
+        .wasm_exceptions(true)
+        .memory_reservation(slab.reservation_bytes as u64)
+        .memory_guard_size(slab.guard_bytes as u64)
+        .memory_may_move(false)
+        .memory_init_cow(false)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(ASYNC_STACK_BYTES)
+        .with_host_memory(std::sync::Arc::new(memories))
+        .with_host_stack(std::sync::Arc::new(GuestStacks(Stacks::new(
+            ASYNC_STACK_BYTES,
+        ))));
+    config
+}
+
+fn compatibility(engine: &Engine) -> Digest {
+    let mut hasher = DigestHasher(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.0.update(REWRITE_VERSION);
+    Digest::from_bytes(hasher.0.finalize().into())
+}
+
+/// Feeds what is hashed to SHA-256, so that the result is the same in every process.
+struct DigestHasher(Sha256);
+
+impl Hasher for DigestHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}

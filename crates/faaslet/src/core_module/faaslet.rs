@@ -1,0 +1,321 @@
+//! A core module behind the wall: one call, then a reset.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use memory::Range;
+use model::{Limits, Status};
+use sandbox::{Call, CallLog, Completion, End, LogStream, Payload, Sandbox, SandboxError, State};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::cli::StdoutStream;
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+
+use super::host::HostCall;
+use super::interrupt;
+use super::program::{CoreParts, Entry, Live, failed};
+use crate::status::status_of;
+use crate::stdio::{Log, Reply, Stdio};
+
+/// The guest's `argv[0]`.
+const PROGRAM_NAME: &str = "function";
+
+/// A guest over a range of the slab.
+pub(super) struct Faaslet {
+    parts: Arc<CoreParts>,
+    range: Arc<Range>,
+    live: Option<Live>,
+    state: State,
+    /// Whether a call broke off in a way that its instance may not outlive.
+    broken: bool,
+}
+
+/// How the guest's code came to its end.
+enum Ran {
+    Returned(i32),
+    Failed(wasmtime::Error),
+    /// Stopped by the watchdog, or still waiting at its deadline.
+    Stopped,
+}
+
+/// When a guest is to be stopped.
+#[derive(Clone, Copy)]
+struct Until {
+    deadline: Instant,
+    budget: Option<Duration>,
+}
+
+impl Until {
+    /// The end of a run that begins at `now`.
+    fn of_run(self, now: Instant) -> Instant {
+        self.budget
+            .map_or(self.deadline, |budget| self.deadline.min(now + budget))
+    }
+}
+
+impl Faaslet {
+    pub fn new(parts: Arc<CoreParts>) -> Result<Self, SandboxError> {
+        let range = parts.range()?;
+        let live = Some(parts.instantiate(&range)?);
+        Ok(Self {
+            parts,
+            range,
+            live,
+            state: State::Fresh,
+            broken: false,
+        })
+    }
+
+    pub fn parts(&self) -> &Arc<CoreParts> {
+        &self.parts
+    }
+
+    pub fn range(&self) -> &Arc<Range> {
+        &self.range
+    }
+
+    /// The instance, for freezing it.
+    pub fn live_mut(&mut self) -> Option<&mut Live> {
+        self.live.as_mut()
+    }
+
+    async fn run(&mut self, call: Call) -> Completion {
+        if let Err(error) = self.state.step(State::Running) {
+            let message = error.to_string();
+            return Completion::without_reply(Status::Platform { message });
+        }
+        // Until this call is seen to end, its instance is one that broke off.
+        self.broken = true;
+        let completion = self.run_fresh(call).await;
+        self.state = State::Spent;
+        completion
+    }
+
+    async fn run_fresh(&mut self, call: Call) -> Completion {
+        let Some(live) = self.live.as_mut() else {
+            let message = "the sandbox has no instance".to_owned();
+            return Completion::without_reply(Status::Platform { message });
+        };
+        let Payload::Bytes { body, args, env } = call.payload else {
+            let message = "a core module takes bytes, not an http request".to_owned();
+            return Completion::without_reply(Status::Platform { message });
+        };
+        let log = Log::new(call.log.clone(), call.budget.is_some());
+        let reply = Reply::new(call.limits.output_bytes_max);
+        let parts = &self.parts;
+        if parts.frozen.waits {
+            let stdout = match parts.entry {
+                "_start" => Stdio::Reply(reply.clone()),
+                _ => Stdio::Log(LogStream::Stdout, log.clone()),
+            };
+            live.store.data_mut().wasi = Some(wasi(parts, &body, &args, &env, stdout, &log));
+        }
+        let host = live.store.data_mut();
+        host.limiter.refused = false;
+        host.call = Some(HostCall {
+            input: body,
+            reply: reply.clone(),
+            log: log.clone(),
+        });
+
+        let until = Until::of_call(&call.limits, call.budget);
+        let ran = if parts.frozen.waits {
+            run_waiting(live, &self.range, until).await
+        } else {
+            run_straight(live, &self.range, until)
+        };
+        let host = live.store.data_mut();
+        (host.call, host.wasi) = (None, None);
+        let refused = host.limiter.refused;
+        self.broken = matches!(ran, Ran::Stopped);
+        let end = end_of(ran, refused, until);
+        if end != End::OverBudget {
+            log.release();
+        }
+        Completion {
+            memory_peak_bytes: self.range.peak_bytes() as u64,
+            reply: reply.take(),
+            ..Completion {
+                end,
+                ..Completion::without_reply(Status::Ok)
+            }
+        }
+    }
+
+    fn try_reset(&mut self) -> Result<(), SandboxError> {
+        let new_instance = self.broken || self.parts.frozen.new_instance;
+        if new_instance {
+            self.live = None;
+        }
+        let grown = self
+            .range
+            .reset()
+            .map_err(|error| failed("reset")(&error))?;
+        match self.live.as_mut() {
+            Some(live) => rewind(live, grown).map_err(|error| failed("reset")(&error))?,
+            None => self.live = Some(self.parts.instantiate(&self.range)?),
+        }
+        self.broken = false;
+        Ok(())
+    }
+}
+
+impl Until {
+    fn of_call(limits: &Limits, budget: Option<Duration>) -> Self {
+        Self {
+            deadline: Instant::now() + Duration::from_millis(limits.deadline_ms),
+            budget,
+        }
+    }
+}
+
+impl Sandbox for Faaslet {
+    fn invoke(&mut self, call: Call) -> BoxFuture<'_, Completion> {
+        Box::pin(self.run(call))
+    }
+
+    fn reset(&mut self) -> Result<(), SandboxError> {
+        if self.state == State::Running {
+            // Its future was dropped: `broken` says so.
+            self.state.step(State::Spent)?;
+        }
+        let mut next = self.state;
+        next.step(State::Fresh)?;
+        let done = self.try_reset();
+        self.state = if done.is_ok() {
+            State::Fresh
+        } else {
+            State::Retired
+        };
+        done
+    }
+
+    fn state(&self) -> State {
+        self.state
+    }
+}
+
+/// Brings an instance whose memory was reset back to its image.
+fn rewind(live: &mut Live, grown: bool) -> wasmtime::Result<()> {
+    if grown && let Some(memory) = live.memory {
+        // Growing by nothing makes the instance look up the size again, which shrank.
+        memory.grow(&mut live.store, 0)?;
+    }
+    for (global, value) in &live.globals {
+        global.set(&mut live.store, *value)?;
+    }
+    Ok(())
+}
+
+/// Runs a guest that never waits, on this thread's stack.
+fn run_straight(live: &mut Live, range: &Range, until: Until) -> Ran {
+    let entered = interrupt::enter(range, until.of_run(Instant::now()));
+    let result = match &live.entry {
+        Entry::Unit(entry) => entry.call(&mut live.store, ()).map(|()| 0),
+        Entry::Code(entry) => entry.call(&mut live.store, ()),
+    };
+    ran_of(result, entered.leave())
+}
+
+/// Runs a guest that may wait, on a stack of its own.
+async fn run_waiting(live: &mut Live, range: &Range, until: Until) -> Ran {
+    let Live { store, entry, .. } = live;
+    let mut running = pin!(async move {
+        match entry {
+            Entry::Unit(entry) => entry.call_async(store, ()).await.map(|()| 0),
+            Entry::Code(entry) => entry.call_async(store, ()).await,
+        }
+    });
+    let mut alarm = None;
+    poll_fn(|context| poll_run(running.as_mut(), range, until, &mut alarm, context)).await
+}
+
+fn poll_run(
+    running: Pin<&mut impl Future<Output = wasmtime::Result<i32>>>,
+    range: &Range,
+    until: Until,
+    alarm: &mut Option<Pin<Box<tokio::time::Sleep>>>,
+    context: &mut Context<'_>,
+) -> Poll<Ran> {
+    let entered = interrupt::enter(range, until.of_run(Instant::now()));
+    let polled = running.poll(context);
+    let stopped = entered.leave();
+    if let Poll::Ready(result) = polled {
+        return Poll::Ready(ran_of(result, stopped));
+    }
+    if stopped {
+        return Poll::Ready(Ran::Stopped);
+    }
+    let sleep = || Box::pin(tokio::time::sleep_until(until.deadline.into()));
+    alarm
+        .get_or_insert_with(sleep)
+        .as_mut()
+        .poll(context)
+        .map(|()| Ran::Stopped)
+}
+
+fn ran_of(result: wasmtime::Result<i32>, stopped: bool) -> Ran {
+    match result {
+        Ok(code) => Ran::Returned(code),
+        Err(_) if stopped => Ran::Stopped,
+        Err(error) => Ran::Failed(error),
+    }
+}
+
+fn end_of(ran: Ran, refused_memory: bool, until: Until) -> End {
+    End::Done(match ran {
+        Ran::Returned(0) => Status::Ok,
+        Ran::Returned(code) => Status::Exit { code },
+        Ran::Failed(error) => status_of(&error, refused_memory),
+        Ran::Stopped if Instant::now() < until.deadline => return End::OverBudget,
+        Ran::Stopped => Status::Timeout,
+    })
+}
+
+fn wasi(
+    parts: &CoreParts,
+    body: &Bytes,
+    args: &[String],
+    env: &[(String, String)],
+    stdout: impl StdoutStream + 'static,
+    log: &Log,
+) -> WasiP1Ctx {
+    let mut builder = WasiCtxBuilder::new();
+    builder
+        .stdin(MemoryInputPipe::new(body.clone()))
+        .stdout(stdout)
+        .stderr(Stdio::Log(LogStream::Stderr, log.clone()))
+        .arg(PROGRAM_NAME)
+        .args(&parts.settings.args)
+        .args(args);
+    for (key, value) in &parts.settings.env {
+        if !env.iter().any(|(over, _)| over == key) {
+            builder.env(key, value);
+        }
+    }
+    builder.envs(env).build_p1()
+}
+
+/// What a guest sees of the system while it is initialised: its settings, and no input.
+pub(super) fn wasi_for_init(parts: &CoreParts, log: &Log) -> WasiP1Ctx {
+    let stdout = Stdio::Log(LogStream::Stdout, log.clone());
+    wasi(parts, &Bytes::new(), &[], &[], stdout, log)
+}
+
+/// A log that goes nowhere, for guest code that runs at deploy.
+pub(super) fn discard() -> Arc<CallLog> {
+    struct Nowhere;
+    impl sandbox::LogSink for Nowhere {
+        fn write(&self, _: model::InvocationId, _: LogStream, _: &[u8]) {}
+    }
+    Arc::new(CallLog::new(
+        model::InvocationId::new(0),
+        Arc::new(Nowhere),
+        0,
+    ))
+}

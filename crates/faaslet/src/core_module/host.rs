@@ -1,0 +1,170 @@
+//! What the host keeps for a guest, and the `dunlin` imports.
+//!
+//! | import | meaning |
+//! |---|---|
+//! | `input_size() -> i32` | bytes of the request body |
+//! | `input_read(offset, ptr, len) -> i32` | copies at most `len` bytes of it from `offset`; how many |
+//! | `output_write(ptr, len) -> i32` | appends to the reply; 0, or -1 if it would pass its limit |
+//! | `log_write(level, ptr, len)` | one log line; 0 error, 1 warn, 2 info, 3 debug |
+//!
+//! A pointer outside of the guest's memory traps.
+
+use bytes::Bytes;
+use sandbox::LogStream;
+use wasmtime::{Caller, Extern, Linker, Memory, ResourceLimiter, Trap};
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+use super::rewrite::memory_export;
+use crate::stdio::{Log, Reply};
+
+/// Import module of our own calls.
+pub(super) const DUNLIN: &str = "dunlin";
+/// Import module of preview 1.
+pub(super) const PREVIEW_1: &str = "wasi_snapshot_preview1";
+
+/// Elements that all tables of a guest may have together.
+const TABLE_ELEMENTS_MAX: usize = 1 << 20;
+
+/// The store's data.
+#[derive(Default)]
+pub(crate) struct Host {
+    /// What the call in progress gave; None between calls.
+    pub call: Option<HostCall>,
+    pub memory: Option<Memory>,
+    pub limiter: Limiter,
+    pub wasi: Option<WasiP1Ctx>,
+}
+
+pub(crate) struct HostCall {
+    pub input: Bytes,
+    pub reply: Reply,
+    pub log: Log,
+}
+
+/// Holds a guest to its memory.
+#[derive(Default)]
+pub(crate) struct Limiter {
+    pub memory_bytes_max: usize,
+    /// Whether memory was refused since the call began.
+    pub refused: bool,
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let fits = desired <= self.memory_bytes_max;
+        self.refused |= !fits;
+        Ok(fits)
+    }
+
+    fn table_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+}
+
+/// Offers the `dunlin` imports.
+pub(super) fn add_dunlin(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.func_wrap(DUNLIN, "input_size", |caller: Caller<'_, Host>| -> i32 {
+        let size = caller
+            .data()
+            .call
+            .as_ref()
+            .map_or(0, |call| call.input.len());
+        i32::try_from(size).unwrap_or(i32::MAX)
+    })?;
+    linker.func_wrap(DUNLIN, "input_read", input_read)?;
+    linker.func_wrap(DUNLIN, "output_write", output_write)?;
+    linker.func_wrap(DUNLIN, "log_write", log_write)?;
+    Ok(())
+}
+
+/// Offers preview 1.
+pub(super) fn add_wasi(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p1::add_to_linker_async(linker, |host: &mut Host| {
+        host.wasi
+            .get_or_insert_with(|| wasmtime_wasi::WasiCtxBuilder::new().build_p1())
+    })
+}
+
+fn input_read(
+    mut caller: Caller<'_, Host>,
+    offset: u32,
+    ptr: u32,
+    len: u32,
+) -> wasmtime::Result<u32> {
+    let input = caller
+        .data()
+        .call
+        .as_ref()
+        .map_or_else(Bytes::new, |call| call.input.clone());
+    let rest = input.get(offset as usize..).unwrap_or_default();
+    let count = rest.len().min(len as usize);
+    guest_bytes_mut(&mut caller, ptr, count)?.copy_from_slice(&rest[..count]);
+    Ok(count as u32)
+}
+
+fn output_write(mut caller: Caller<'_, Host>, ptr: u32, len: u32) -> wasmtime::Result<i32> {
+    let (data, host) = guest_bytes(&mut caller, ptr, len)?;
+    let taken = host.call.as_ref().map(|call| call.reply.write(data));
+    Ok(if matches!(taken, Some(Ok(()))) { 0 } else { -1 })
+}
+
+fn log_write(mut caller: Caller<'_, Host>, level: u32, ptr: u32, len: u32) -> wasmtime::Result<()> {
+    let level = u8::try_from(level).unwrap_or(u8::MAX);
+    let (data, host) = guest_bytes(&mut caller, ptr, len)?;
+    if let Some(call) = &host.call {
+        call.log.write(LogStream::Log(level), data);
+        if !data.ends_with(b"\n") {
+            call.log.write(LogStream::Log(level), b"\n");
+        }
+    }
+    Ok(())
+}
+
+fn memory(caller: &mut Caller<'_, Host>) -> wasmtime::Result<Memory> {
+    if let Some(memory) = caller.data().memory {
+        return Ok(memory);
+    }
+    let export = caller
+        .get_export(&memory_export())
+        .and_then(Extern::into_memory);
+    let memory = export.ok_or(Trap::MemoryOutOfBounds)?;
+    caller.data_mut().memory = Some(memory);
+    Ok(memory)
+}
+
+fn guest_bytes<'a>(
+    caller: &'a mut Caller<'_, Host>,
+    ptr: u32,
+    len: u32,
+) -> wasmtime::Result<(&'a [u8], &'a mut Host)> {
+    let memory = memory(caller)?;
+    let (bytes, host) = memory.data_and_store_mut(caller);
+    let end = (ptr as usize).saturating_add(len as usize);
+    Ok((
+        bytes
+            .get(ptr as usize..end)
+            .ok_or(Trap::MemoryOutOfBounds)?,
+        host,
+    ))
+}
+
+fn guest_bytes_mut<'a>(
+    caller: &'a mut Caller<'_, Host>,
+    ptr: u32,
+    len: usize,
+) -> wasmtime::Result<&'a mut [u8]> {
+    let memory = memory(caller)?;
+    let end = (ptr as usize).saturating_add(len);
+    let bytes = memory.data_mut(caller).get_mut(ptr as usize..end);
+    Ok(bytes.ok_or(Trap::MemoryOutOfBounds)?)
+}
