@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use model::VersionSpec;
+use model::{Kind, VersionSpec};
 use sandbox::{Artifacts, Backend, LoadError, PrepareError, Prepared, Program};
 
 use crate::cache::{Cache, CacheError};
+use crate::component::{Components, ComponentsError};
 use crate::config::Config;
 use crate::core_module::CoreEngine;
 
 /// The first bytes of every module and component.
 const WASM_MAGIC: &[u8] = b"\0asm";
+/// The four bytes after the magic number that tell a component from a module: version and layer.
+const COMPONENT_VERSION: &[u8] = &[0x0d, 0, 1, 0];
 
 /// Why the engines could not start.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,9 @@ pub enum FaasletsError {
     /// The engine refused its configuration.
     #[error("the engine could not start: {0:#}")]
     Engine(wasmtime::Error),
+    /// The engines of components could not start.
+    #[error(transparent)]
+    Components(#[from] ComponentsError),
 }
 
 /// The WebAssembly back-end: core modules and components.
@@ -30,18 +36,22 @@ pub enum FaasletsError {
 pub struct Faaslets(Arc<Inner>);
 
 struct Inner {
-    cache: Cache,
+    cache: Arc<Cache>,
     core: Arc<CoreEngine>,
+    components: Components,
 }
 
 impl Faaslets {
     /// Starts both engines.
     pub fn new(config: Config) -> Result<Self, FaasletsError> {
-        let cache = Cache::new(&config.cache_dir)?;
+        let cache = Arc::new(Cache::new(&config.cache_dir)?);
         let core = CoreEngine::new(config.sandboxes_max).map_err(FaasletsError::Engine)?;
+        let components = Components::new(&config.components, cache.clone())?;
+        let core = Arc::new(core);
         Ok(Self(Arc::new(Inner {
             cache,
-            core: Arc::new(core),
+            core,
+            components,
         })))
     }
 }
@@ -50,6 +60,9 @@ impl Faaslets {
 impl Backend for Faaslets {
     async fn prepare(&self, spec: &VersionSpec, artifact: Bytes) -> Result<Prepared, PrepareError> {
         check_magic(&artifact)?;
+        if is_component(&artifact) {
+            return self.0.components.prepare(spec, artifact).await;
+        }
         let (inner, spec) = (self.0.clone(), spec.clone());
         off_the_request_path(move || inner.core.prepare(&inner.cache, &spec, &artifact)).await
     }
@@ -59,6 +72,9 @@ impl Backend for Faaslets {
         spec: &VersionSpec,
         artifacts: &dyn Artifacts,
     ) -> Result<Arc<dyn Program>, LoadError> {
+        if spec.kind == Kind::Http {
+            return self.0.components.load(spec, artifacts).await;
+        }
         let find = || {
             let (inner, spec) = (self.0.clone(), spec.clone());
             off_the_request_path(move || inner.core.find(&inner.cache, &spec))
@@ -71,6 +87,9 @@ impl Backend for Faaslets {
             .artifact(&digest)
             .await
             .map_err(|source| LoadError::Artifact { digest, source })?;
+        if is_component(&artifact) {
+            return self.0.components.load(spec, artifacts).await;
+        }
         self.prepare(spec, artifact).await?;
         let program = find().await?.ok_or_else(|| PrepareError::Platform {
             reason: "the cache does not keep what was just put in it".into(),
@@ -78,6 +97,12 @@ impl Backend for Faaslets {
         })?;
         Ok(Arc::new(program))
     }
+}
+
+fn is_component(artifact: &[u8]) -> bool {
+    artifact
+        .get(WASM_MAGIC.len()..)
+        .is_some_and(|rest| rest.starts_with(COMPONENT_VERSION))
 }
 
 fn check_magic(artifact: &[u8]) -> Result<(), PrepareError> {

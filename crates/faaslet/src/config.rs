@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::component::ComponentConfig;
+
 /// The engines' configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -9,6 +11,8 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// Most live sandboxes of core modules; lowered to what the kernel's limits allow.
     pub sandboxes_max: usize,
+    /// The pools of components.
+    pub components: ComponentConfig,
 }
 
 impl Config {
@@ -17,6 +21,7 @@ impl Config {
         Self {
             cache_dir: cache_dir.into(),
             sandboxes_max: 12_000,
+            components: ComponentConfig::default(),
         }
     }
 }
