@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use xtask::command::{exists, succeeds};
 
 /// The version that `ci` installs where cargo-deny is missing.
-const DENY_VERSION: &str = "0.18.9";
+const DENY_VERSION: &str = "0.20.2";
 
 /// Sets up the guest toolchains and builds the example functions.
 pub fn guests(root: &Path) -> Result<bool> {
