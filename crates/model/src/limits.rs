@@ -27,7 +27,7 @@ pub struct Limits {
 }
 
 /// A limit that is out of its range.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("limit `{name}` is {value}: it must be between {least} and {most}")]
 pub struct LimitsError {
     /// The field's name.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const NAME_BYTES_MAX: usize = 63;
 
 /// Why a text is not a name.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NameError {
     /// Nothing was given.
     #[error("a name is empty: use 1 to {NAME_BYTES_MAX} of a-z, 0-9 and `-`")]
