@@ -11,6 +11,7 @@ mod cache;
 mod component;
 mod config;
 mod core_module;
+pub mod run;
 mod status;
 mod stdio;
 
