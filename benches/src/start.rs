@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use executor::{Executor, Job};
-use metering::{Ledger, LogBook};
+use metering::{Ledger, LedgerConfig, LogBook, LogConfig};
 use model::{FunctionPath, InvocationId, Kind, Limits, Status};
 use sandbox::{LogSink, Sandbox};
 use tempfile::NamedTempFile;
@@ -185,11 +185,15 @@ struct Metered {
 impl Metered {
     fn new(runtime: &Runtime, function: &Function) -> Result<Self> {
         let path: FunctionPath = "bench/touch".parse().context("the function's name")?;
-        let (log, ledger) = (Arc::new(LogBook::default()), Arc::new(Ledger::default()));
+        let log = LogBook::new(LogConfig::default()).function(&path);
+        let ledger = Ledger::new(LedgerConfig::default());
+        let printed = log.clone();
+        let on_outcome = move |job: &Job, outcome: &model::Outcome| {
+            ledger.record(&job.path, &job.version, outcome);
+            printed.finish(job.id);
+        };
         let config = executor::Config {
-            on_outcome: Arc::new(move |job: &Job, outcome| {
-                ledger.record(&job.path, &job.version, outcome);
-            }),
+            on_outcome: Arc::new(on_outcome),
             ..executor::Config::default()
         };
         let artifacts = function.artifacts.clone();
