@@ -217,8 +217,10 @@ impl Executor {
     ) -> Result<(Running, Way), Rejected> {
         let pool = self.inner.pool(&job);
         let place = admit(&pool).await?;
-        let taken = pool.begin();
-        let mut running = Running::new(pool, job, place, input_bytes);
+        let begun = Instant::now();
+        let taken = pool.begin(begun);
+        let mut running = Running::new(pool, job, place, begun);
+        running.input_bytes = input_bytes;
         let found = match taken {
             Taken::Idle(sandbox, way) => Ok((sandbox, way)),
             Taken::Make(loaded, way) => self.inner.make(&loaded).map(|sandbox| (sandbox, way)),
@@ -229,6 +231,9 @@ impl Executor {
         };
         match found {
             Ok((sandbox, way)) => {
+                if running.start == StartKind::Cold {
+                    running.begins_now();
+                }
                 running.sandbox = Some(sandbox);
                 running.lane = way.lane;
                 Ok((running, way))

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use rustix::time::{ClockId, clock_gettime};
@@ -63,13 +63,13 @@ impl<'a> Metered<'a> {
         guest: BoxFuture<'a, Completion>,
         cpu: &'a CpuMeter,
         span: &'a Span,
-        patience: Duration,
+        overdue: Instant,
     ) -> Self {
         Self {
             guest,
             cpu,
             span,
-            overdue: Instant::now() + patience,
+            overdue,
             timer: None,
         }
     }

@@ -173,10 +173,10 @@ impl Pool {
     }
 
     /// Begins a run: counts it, and takes what it can start from.
-    pub(crate) fn begin(&self) -> Taken {
+    pub(crate) fn begin(&self, now: Instant) -> Taken {
         let mut state = self.state.lock();
         if state.running == 0 && state.ended > 0 {
-            let gap = state.last_end.elapsed();
+            let gap = now.saturating_duration_since(state.last_end);
             state.idle_times.saw(gap);
         }
         state.running += 1;
@@ -196,10 +196,10 @@ impl Pool {
     }
 
     /// Ends a run; nothing is learned from one that was broken off.
-    pub(crate) fn end(&self, lesson: Option<Lesson>) {
+    pub(crate) fn end(&self, now: Instant, lesson: Option<Lesson>) {
         let mut state = self.state.lock();
         state.running -= 1;
-        state.last_end = Instant::now();
+        state.last_end = now;
         let Some(lesson) = lesson else { return };
         let wall_ns = u64::try_from(lesson.wall.as_nanos()).unwrap_or(u64::MAX);
         state.service_ns = mean(state.service_ns, wall_ns, state.ended);
@@ -310,7 +310,8 @@ impl Pool {
         let over = idle >= self.services.config.idle_sandboxes_max;
         let mut state = self.state.lock();
         if !over && self.keeps_one_more(&state) {
-            let since = Instant::now();
+            // As good as now, and free: some call has just ended.
+            let since = state.last_end;
             state.idle.push(Idle { sandbox, since });
             return;
         }

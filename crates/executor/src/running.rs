@@ -79,7 +79,8 @@ fn span_of(job: &Job) -> Span {
 }
 
 impl Running {
-    pub(crate) fn new(pool: Arc<Pool>, job: Job, place: Place, input_bytes: u64) -> Self {
+    /// `begun` is now.
+    pub(crate) fn new(pool: Arc<Pool>, job: Job, place: Place, begun: Instant) -> Self {
         let log_bytes_max = pool.limits.log_bytes_max;
         Self {
             log: Arc::new(CallLog::new(job.id, job.log.clone(), log_bytes_max)),
@@ -89,10 +90,10 @@ impl Running {
             sandbox: None,
             start: StartKind::Restored,
             lane: Lane::Guest,
-            input_bytes,
+            input_bytes: 0,
             done: None,
             cpu: CpuMeter::default(),
-            started: Instant::now(),
+            started: begun,
             claim: None,
             settled: false,
             _place: place,
@@ -102,7 +103,7 @@ impl Running {
     /// The job is not run: who asked is told so instead of an outcome.
     pub(crate) fn reject(mut self) {
         self.settled = true;
-        self.pool.end(None);
+        self.pool.end(Instant::now(), None);
     }
 
     /// When a call is given up whose sandbox did not keep its deadline.
@@ -121,13 +122,13 @@ impl Running {
             budget,
             log: self.log.clone(),
         };
-        self.started = Instant::now();
         // A call that is repeated is billed for the time that answered.
         self.cpu.reset();
         let Some(sandbox) = self.sandbox.as_mut() else {
             return Err(Fault::Panicked("the call has no sandbox".to_owned()));
         };
-        Metered::new(sandbox.invoke(call), &self.cpu, &self.span, patience).await
+        let overdue = self.started + patience;
+        Metered::new(sandbox.invoke(call), &self.cpu, &self.span, overdue).await
     }
 
     /// The whole of a call that is not repeated.
@@ -162,6 +163,11 @@ impl Running {
         }
     }
 
+    /// Says that the call begins only now: what came before is not billed.
+    pub(crate) fn begins_now(&mut self) {
+        self.started = Instant::now();
+    }
+
     async fn repeat(mut self, payload: Payload) -> Finished {
         if let Some(claim) = &self.claim {
             let _ = claim.begun.set(Instant::now());
@@ -170,6 +176,7 @@ impl Running {
             let message = error.to_string();
             return self.settle_with(Completion::without_reply(Status::Platform { message }));
         }
+        self.begins_now();
         self.run(payload).await
     }
 
@@ -233,18 +240,20 @@ impl Running {
 
     fn settle(&mut self, status: Status, mut usage: Usage, completed: bool) -> Outcome {
         self.settled = true;
-        let wall = self.started.elapsed();
+        let now = Instant::now();
+        let wall = now.saturating_duration_since(self.started);
         let cpu_ns = self.cpu.ns();
         usage.cpu_us = cpu_ns.div_ceil(1000);
         usage.log_bytes = self.log.written();
         usage.bill(wall);
-        self.pool.end(completed.then_some(Lesson {
+        let lesson = completed.then_some(Lesson {
             lane: self.lane,
             start: self.start,
             cpu_ns,
             wall,
             memory_peak_bytes: usage.memory_peak_bytes,
-        }));
+        });
+        self.pool.end(now, lesson);
         let outcome = Outcome {
             status,
             start: self.start,

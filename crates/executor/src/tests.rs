@@ -7,7 +7,7 @@ use bytes::Bytes;
 use model::{InvocationId, Limits, Outcome, StartKind, Status};
 use parking_lot::Mutex;
 use testkit::{Gate, Guest, MemoryArtifacts, MockBackend, NoLog};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 use crate::{Config, Executor, Finished, Job, Lane, PoolView, Rejected, Scope};
 
@@ -145,10 +145,6 @@ impl House {
 
     pub fn running(&self) -> u32 {
         self.executor.inner.services.gate.running()
-    }
-
-    pub fn guests(&self) -> Handle {
-        self.executor.inner.services.guests.clone()
     }
 
     pub fn gate(&self, name: &str) -> Arc<Gate> {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread::Thread;
 
 use tokio::sync::Semaphore;
@@ -50,7 +50,7 @@ impl Gate {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut cx = Context::from_waker(&waker);
         let mut passed = pin!(self.pass());
-        while let Poll::Pending = passed.as_mut().poll(&mut cx) {
+        while passed.as_mut().poll(&mut cx).is_pending() {
             std::thread::park();
         }
     }

@@ -10,6 +10,10 @@ pub enum Guest {
     Echo,
     /// Replies how often this sandbox was called since it was fresh: 1, unless memory leaks.
     Counter,
+    /// Replies `clean` if this sandbox was fresh, else `dirty`.
+    Canary,
+    /// Replies with the size of its memory, then grows it by 1 MiB.
+    Grow,
     /// Comes to the gate of this name, and echoes once it is let through.
     Hold(String),
     /// Computes for so many milliseconds, without doing so: only its budget and deadline see it.
@@ -63,6 +67,8 @@ impl Guest {
         let (name, argument) = match self {
             Guest::Echo => ("echo", String::new()),
             Guest::Counter => ("counter", String::new()),
+            Guest::Canary => ("canary", String::new()),
+            Guest::Grow => ("grow", String::new()),
             Guest::Hold(gate) => ("hold", gate.clone()),
             Guest::Compute(ms) => ("compute", ms.to_string()),
             Guest::Loop => ("loop", String::new()),
@@ -93,6 +99,8 @@ impl Guest {
         Some(match name {
             "echo" => Guest::Echo,
             "counter" => Guest::Counter,
+            "canary" => Guest::Canary,
+            "grow" => Guest::Grow,
             "hold" => Guest::Hold(argument.to_owned()),
             "compute" => Guest::Compute(number()?),
             "loop" => Guest::Loop,

@@ -80,9 +80,13 @@ impl MockSandbox {
             }
         }
         let ok = end == End::Done(Status::Ok);
+        let reply = if ok { self.reply(body) } else { Bytes::new() };
+        if self.guest == Guest::Grow {
+            self.memory_bytes += 1 << 20;
+        }
         Completion {
             end,
-            reply: if ok { self.reply(body) } else { Bytes::new() },
+            reply,
             memory_peak_bytes: self.memory_bytes,
             input_bytes: 0,
             output_bytes: 0,
@@ -113,6 +117,9 @@ impl MockSandbox {
     fn reply(&self, body: Bytes) -> Bytes {
         match self.guest {
             Guest::Counter => self.calls.to_string().into(),
+            Guest::Canary if self.calls == 1 => "clean".into(),
+            Guest::Canary => "dirty".into(),
+            Guest::Grow => self.memory_bytes.to_string().into(),
             Guest::Flood(bytes) | Guest::Leak(bytes) => {
                 vec![b'x'; usize::try_from(bytes).unwrap_or(usize::MAX)].into()
             }
@@ -158,11 +165,14 @@ impl Sandbox for MockSandbox {
             return futures::future::ready(Completion::without_reply(Status::Platform { message }))
                 .boxed();
         }
+        // Made now: a call that is dropped before its first step leaves the sandbox spent, too.
+        let in_call = InCall {
+            sandbox: self,
+            ended: false,
+        };
         async move {
-            let mut in_call = InCall {
-                sandbox: self,
-                ended: false,
-            };
+            // Moves the whole of it in.
+            let mut in_call = in_call;
             let completion = in_call.sandbox.run(call).await;
             in_call.ended = true;
             completion

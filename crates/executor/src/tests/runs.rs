@@ -29,7 +29,10 @@ fn status_name(guest: &Guest, limits: Limits) -> &'static str {
         let finished = house.run(job, "x").await.expect("runs");
         let ok = finished.outcome.status.is_ok();
         assert!(ok || finished.reply.is_empty());
-        assert_eq!(house.reported(), [finished.outcome.status.clone()]);
+        assert_eq!(
+            house.reported(),
+            std::slice::from_ref(&finished.outcome.status)
+        );
         house.until(|| house.running() == 0).await;
         // The next is none the wiser.
         let next = house
