@@ -13,6 +13,10 @@ out=$here/out
 logs=$here/.build
 mkdir -p "$out/kernels" "$logs"
 
+# Two builds at once would write the same files; the second waits and finds them made.
+exec 9>"$logs/.lock"
+flock 9
+
 clang=(clang-19 --target=wasm32-wasi "--sysroot=$SYSROOT" -O3 -msimd128 -s -w)
 clangxx=(clang++-19 --target=wasm32-wasi "--sysroot=$SYSROOT" -O3 -msimd128 -s -w -fno-exceptions)
 

