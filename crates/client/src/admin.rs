@@ -66,6 +66,12 @@ impl Client {
         self.json(self.empty(Method::GET, &path)?).await
     }
 
+    /// One function.
+    pub async fn function(&self, path: &FunctionPath) -> Result<v1::Function, ClientError> {
+        self.json(self.empty(Method::GET, &function_path(path))?)
+            .await
+    }
+
     /// Deletes a function with all its versions.
     pub async fn delete_function(&self, path: &FunctionPath) -> Result<(), ClientError> {
         self.done(self.empty(Method::DELETE, &function_path(path))?)
@@ -160,12 +166,31 @@ impl Client {
     }
 
     /// Cancels an invocation that has not ended.
-    pub async fn cancel(&self, id: InvocationId) -> Result<(), ClientError> {
+    pub async fn cancel(&self, id: InvocationId) -> Result<v1::Invocation, ClientError> {
         let path = format!("/v1/invocations/{id}");
-        self.done(self.empty(Method::DELETE, &path)?).await
+        self.json(self.empty(Method::DELETE, &path)?).await
     }
 
-    /// Sends dead letters again.
+    /// Dead letters of a function that were not sent again, the latest first.
+    pub async fn dead_letters(
+        &self,
+        path: &FunctionPath,
+        after: Option<String>,
+        limit: Option<u32>,
+    ) -> Result<v1::Invocations, ClientError> {
+        let path = with_query(
+            "/v1/dead-letters",
+            &[
+                ("app", Some(path.app.to_string())),
+                ("function", Some(path.function.to_string())),
+                ("after", after),
+                ("limit", limit.map(|limit| limit.to_string())),
+            ],
+        );
+        self.json(self.empty(Method::GET, &path)?).await
+    }
+
+    /// Sends dead letters again, each as a new invocation; gives the new ids, in order.
     pub async fn redrive(&self, redrive: &v1::Redrive) -> Result<v1::Redriven, ClientError> {
         let request = self.with_json(Method::POST, "/v1/dead-letters/redrive", redrive)?;
         self.json(request).await

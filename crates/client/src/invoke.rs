@@ -28,8 +28,12 @@ pub struct Invoke {
     pub content_type: Option<String>,
     /// Arguments that are added to the function's own.
     pub args: Vec<String>,
-    /// Alias or version to call instead of `live`.
+    /// Alias, or digest of a version, to call instead of `live`.
     pub target: Option<String>,
+    /// Method that an http function sees; `POST` unless set.
+    pub method: Option<String>,
+    /// Path and query that the function sees; `/` unless set.
+    pub guest_path: Option<String>,
     /// The same key accepts an asynchronous call once.
     pub idempotency_key: Option<String>,
 }
@@ -68,7 +72,7 @@ impl Client {
     /// Calls a function and waits for its reply.
     pub async fn invoke(&self, invoke: &Invoke) -> Result<Reply, ClientError> {
         let request = self.invocation_request(invoke, "sync")?;
-        let response = self.send_reply(request).await?;
+        let response = self.send_for_reply(request, INVOCATION_MAX).await?;
         let client = self.clone();
         Ok(Reply { client, response })
     }
@@ -81,7 +85,8 @@ impl Client {
     /// What an asynchronous invocation replied.
     pub async fn result(&self, id: InvocationId) -> Result<Reply, ClientError> {
         let path = format!("/v1/invocations/{id}/result");
-        let response = self.send_reply(self.empty(Method::GET, &path)?).await?;
+        let request = self.empty(Method::GET, &path)?;
+        let response = self.send_for_reply(request, INVOCATION_MAX).await?;
         let client = self.clone();
         Ok(Reply { client, response })
     }
@@ -94,6 +99,8 @@ impl Client {
         let FunctionPath { app, function } = &invoke.path;
         let mut parameters = vec![("mode", Some(mode.to_owned()))];
         parameters.push(("alias", invoke.target.clone()));
+        parameters.push(("method", invoke.method.clone()));
+        parameters.push(("path", invoke.guest_path.clone()));
         parameters.extend(invoke.args.iter().map(|arg| ("arg", Some(arg.clone()))));
         let path = format!("/v1/apps/{app}/functions/{function}/invocations");
         let path = with_query(&path, &parameters);
@@ -111,13 +118,5 @@ impl Client {
             }
         }
         Ok(request)
-    }
-
-    /// Sends a call. What the function itself answers is a reply, whatever its status.
-    async fn send_reply(
-        &self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, ClientError> {
-        self.send_for_reply(request, INVOCATION_MAX).await
     }
 }
