@@ -13,9 +13,6 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 /// Bytes that a guest may write at a time.
 const WRITE_BYTES_MAX: usize = 1 << 20;
-/// Log bytes that are held back for a call that may be repeated; more are handed on at once.
-const HELD_BYTES_MAX: usize = 64 << 10;
-
 /// The error that ends a guest whose reply passes its limit.
 #[derive(Debug, thiserror::Error)]
 #[error("the reply passes its limit")]
@@ -68,24 +65,28 @@ pub(crate) struct Log(Arc<LogInner>);
 struct LogInner {
     log: Arc<CallLog>,
     /// What is held back; None once lines are handed on as they come.
-    held: Mutex<Option<Vec<(LogStream, Bytes)>>>,
+    held: Mutex<Option<Held>>,
+}
+
+#[derive(Default)]
+struct Held {
+    lines: Vec<(LogStream, Bytes)>,
+    bytes: usize,
 }
 
 impl Log {
     pub fn new(log: Arc<CallLog>, hold: bool) -> Self {
         Self(Arc::new(LogInner {
             log,
-            held: Mutex::new(hold.then(Vec::new)),
+            held: Mutex::new(hold.then(Held::default)),
         }))
     }
 
     pub fn write(&self, stream: LogStream, data: &[u8]) {
         let mut held = self.0.held.lock();
-        if let Some(lines) = held.as_mut() {
-            let bytes: usize = lines.iter().map(|(_, line)| line.len()).sum();
-            if bytes + data.len() <= HELD_BYTES_MAX {
-                lines.push((stream, Bytes::copy_from_slice(data)));
-            }
+        if let Some(held) = held.as_mut() {
+            held.bytes += data.len();
+            held.lines.push((stream, Bytes::copy_from_slice(data)));
             return;
         }
         drop(held);
@@ -94,9 +95,14 @@ impl Log {
 
     /// Hands on what was held back, and everything from now on: the call is final.
     pub fn release(&self) {
-        for (stream, line) in self.0.held.lock().take().unwrap_or_default() {
+        for (stream, line) in self.0.held.lock().take().unwrap_or_default().lines {
             self.0.log.write(stream, &line);
         }
+    }
+
+    /// Bytes that are held back; None once lines are handed on as they come.
+    pub fn held_bytes(&self) -> Option<usize> {
+        self.0.held.lock().as_ref().map(|held| held.bytes)
     }
 }
 

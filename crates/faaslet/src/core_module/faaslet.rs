@@ -22,6 +22,9 @@ use super::program::{CoreParts, Entry, Live, failed};
 use crate::status::status_of;
 use crate::stdio::{Log, Reply, Stdio};
 
+/// Log bytes that are held back while a guest waits; with more the call is not repeated any more.
+const HELD_BYTES_MAX: usize = 64 << 10;
+
 /// The guest's `argv[0]`.
 const PROGRAM_NAME: &str = "function";
 
@@ -125,7 +128,7 @@ impl Faaslet {
 
         let until = Until::of_call(&call.limits, call.budget);
         let ran = if parts.frozen.waits {
-            run_waiting(live, &self.range, until).await
+            run_waiting(live, &self.range, until, &log).await
         } else {
             run_straight(live, &self.range, until)
         };
@@ -223,7 +226,7 @@ fn run_straight(live: &mut Live, range: &Range, until: Until) -> Ran {
 }
 
 /// Runs a guest that may wait, on a stack of its own.
-async fn run_waiting(live: &mut Live, range: &Range, until: Until) -> Ran {
+async fn run_waiting(live: &mut Live, range: &Range, mut until: Until, log: &Log) -> Ran {
     let Live { store, entry, .. } = live;
     let mut running = pin!(async move {
         match entry {
@@ -232,7 +235,15 @@ async fn run_waiting(live: &mut Live, range: &Range, until: Until) -> Ran {
         }
     });
     let mut alarm = None;
-    poll_fn(|context| poll_run(running.as_mut(), range, until, &mut alarm, context)).await
+    poll_fn(|context| {
+        if log.held_bytes().is_none_or(|bytes| bytes > HELD_BYTES_MAX) {
+            // What was handed on cannot be taken back: no repetition from here.
+            log.release();
+            until.budget = None;
+        }
+        poll_run(running.as_mut(), range, until, &mut alarm, context)
+    })
+    .await
 }
 
 fn poll_run(
