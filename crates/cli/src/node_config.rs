@@ -1,0 +1,357 @@
+//! What a node is told, from flags, environment and files: read once, here.
+//!
+//! ```text
+//!  flag > DUNLIN_* > --config FILE or ./dunlin-node.toml > ~/.config/dunlin/node.toml > default
+//! ```
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::manifest::keys::{Problem, Problems, Shape, unknown};
+use clap::{Args, ValueEnum};
+use metering::PriceList;
+use serde::Deserialize;
+
+use crate::exit::{Exit, Failure};
+
+/// The project's file, looked for where the node is started.
+pub const PROJECT_FILE: &str = "dunlin-node.toml";
+/// The user's file, under the folder of his configuration.
+const USER_FILE: &str = "dunlin/node.toml";
+/// Longest configuration file, in bytes.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Every key of a configuration file. A test compares it with [`Settings`].
+const SHAPE: Shape = Shape::Table(&[
+    ("data", Shape::Value),
+    ("listen", Shape::Value),
+    ("admin", Shape::Value),
+    ("host", Shape::Value),
+    ("require_token", Shape::Value),
+    ("log_format", Shape::Value),
+    ("log_filter", Shape::Value),
+    ("sandboxes_max", Shape::Value),
+    ("guest_threads", Shape::Value),
+    ("running_max", Shape::Value),
+    ("queued_max", Shape::Value),
+    ("artifact_bytes_max", Shape::Value),
+    ("drain_s", Shape::Value),
+    ("prices", Shape::Table(PRICES)),
+]);
+
+const PRICES: &[(&str, Shape)] = &[
+    ("currency", Shape::Value),
+    ("million_invocations", Shape::Value),
+    ("gb_second", Shape::Value),
+    ("cpu_second", Shape::Value),
+    ("input_gb", Shape::Value),
+    ("output_gb", Shape::Value),
+];
+
+/// One layer of configuration: what it does not say is left to the next.
+#[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Folder of everything that survives [default: dunlin-data]
+    #[arg(long, env = "DUNLIN_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where functions are called [default: 127.0.0.1:8080]
+    #[arg(long, env = "DUNLIN_LISTEN", value_name = "ADDR")]
+    pub listen: Option<Address>,
+    /// Where the admin API is [default: 127.0.0.1:8081]
+    #[arg(long, env = "DUNLIN_ADMIN", value_name = "ADDR")]
+    pub admin: Option<Address>,
+    /// Base of host names, as in FUNCTION.APP.HOST [default: localhost]
+    #[arg(long, env = "DUNLIN_HOST", value_name = "HOST")]
+    pub host: Option<String>,
+    /// Ask every request for a token, on both listeners [default: only off loopback]
+    #[arg(long, env = "DUNLIN_REQUIRE_TOKEN", value_name = "BOOL", num_args = 0..=1,
+        default_missing_value = "true")]
+    pub require_token: Option<bool>,
+    /// How the node's own log looks [default: text on a terminal, json otherwise]
+    #[arg(long, env = "DUNLIN_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What the node logs, as in RUST_LOG [default: info]
+    #[arg(long, env = "DUNLIN_LOG_FILTER", value_name = "FILTER")]
+    pub log_filter: Option<String>,
+    /// Most live sandboxes
+    #[arg(long, env = "DUNLIN_SANDBOXES_MAX", value_name = "COUNT",
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub sandboxes_max: Option<u64>,
+    /// Threads that share the cores between computing guests
+    #[arg(long, env = "DUNLIN_GUEST_THREADS", value_name = "COUNT",
+        value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub guest_threads: Option<u64>,
+    /// Most invocations that run at once
+    #[arg(long, env = "DUNLIN_RUNNING_MAX", value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub running_max: Option<u32>,
+    /// Most invocations that wait for a place
+    #[arg(long, env = "DUNLIN_QUEUED_MAX", value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    pub queued_max: Option<u32>,
+    /// Largest artifact, in bytes
+    #[arg(long, env = "DUNLIN_ARTIFACT_BYTES_MAX", value_name = "BYTES",
+        value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
+    pub artifact_bytes_max: Option<u64>,
+    /// How long a stopping node waits for what runs, in seconds [default: 30]
+    #[arg(long, env = "DUNLIN_DRAIN_S", value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub drain_s: Option<u64>,
+    /// What usage costs; only in files.
+    #[arg(skip)]
+    pub prices: Option<PriceList>,
+}
+
+/// How the node's own log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where a listener binds. A URL is taken too, so that `DUNLIN_ADMIN` suits node and clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Address(pub SocketAddr);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shown: String = text.chars().take(80).collect();
+        let address = text.strip_prefix("http://").unwrap_or(text);
+        let address = address.strip_suffix('/').unwrap_or(address);
+        if let Ok(address) = address.parse() {
+            return Ok(Self(address));
+        }
+        let mut found = address
+            .to_socket_addrs()
+            .map_err(|_| format!("`{shown}` is not an address: write HOST:PORT"))?;
+        found
+            .next()
+            .map(Self)
+            .ok_or_else(|| format!("`{shown}` names no address of this machine"))
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl Settings {
+    /// These settings, and those of the files below them: `config` or the project's, the user's.
+    pub fn with_files(self, config: Option<&Path>) -> Result<Self, Failure> {
+        let project = match config {
+            Some(file) => Self::read(file)?,
+            None => Self::read_if_there(Path::new(PROJECT_FILE))?,
+        };
+        let user = match user_file() {
+            Some(file) => Self::read_if_there(&file)?,
+            None => Self::default(),
+        };
+        Ok(self.or(project).or(user))
+    }
+
+    /// These settings, and where they are silent those of `lower`.
+    fn or(self, lower: Self) -> Self {
+        Self {
+            data: self.data.or(lower.data),
+            listen: self.listen.or(lower.listen),
+            admin: self.admin.or(lower.admin),
+            host: self.host.or(lower.host),
+            require_token: self.require_token.or(lower.require_token),
+            log_format: self.log_format.or(lower.log_format),
+            log_filter: self.log_filter.or(lower.log_filter),
+            sandboxes_max: self.sandboxes_max.or(lower.sandboxes_max),
+            guest_threads: self.guest_threads.or(lower.guest_threads),
+            running_max: self.running_max.or(lower.running_max),
+            queued_max: self.queued_max.or(lower.queued_max),
+            artifact_bytes_max: self.artifact_bytes_max.or(lower.artifact_bytes_max),
+            drain_s: self.drain_s.or(lower.drain_s),
+            prices: self.prices.or(lower.prices),
+        }
+    }
+
+    fn read_if_there(file: &Path) -> Result<Self, Failure> {
+        if file.is_file() {
+            Self::read(file)
+        } else {
+            Ok(Self::default())
+        }
+    }
+
+    fn read(file: &Path) -> Result<Self, Failure> {
+        let shown = file.display();
+        let meta = std::fs::metadata(file).with_context(|| format!("reading {shown}"))?;
+        if meta.len() > BYTES_MAX {
+            let message = format!("{shown} is too long: at most {BYTES_MAX} bytes");
+            return Err(Failure::new(Exit::Refused, message).next("name a configuration file"));
+        }
+        let text = std::fs::read_to_string(file).with_context(|| format!("reading {shown}"))?;
+        let mut settings = Self::parse(&text).map_err(|problems| {
+            Failure::new(Exit::Refused, format!("{shown} is not valid:\n{problems}"))
+                .next("correct it; docs/cli.md lists the keys")
+        })?;
+        // A path in a file is relative to the file, wherever the node is started.
+        if let (Some(data), Some(folder)) = (&mut settings.data, file.parent()) {
+            *data = folder.join(&*data);
+        }
+        Ok(settings)
+    }
+
+    fn parse(text: &str) -> Result<Self, Problems> {
+        let unknown = unknown(text, SHAPE)?;
+        if !unknown.is_empty() {
+            return Err(Problems::new(unknown));
+        }
+        toml::from_str(text).map_err(|error| Problems::one(Problem::of_toml(text, &error)))
+    }
+
+    /// The node's configuration: these settings over the defaults.
+    pub fn config(&self) -> Result<node::Config, Failure> {
+        let data = self.data.clone().unwrap_or_else(|| "dunlin-data".into());
+        let mut config = node::Config::new(data);
+        set(&mut config.data_addr, self.listen.map(|address| address.0));
+        set(&mut config.admin_addr, self.admin.map(|address| address.0));
+        set(&mut config.gateway.host, self.host.clone());
+        set(&mut config.gateway.require_token, self.require_token);
+        set(
+            &mut config.gateway.artifact_bytes_max,
+            self.artifact_bytes_max,
+        );
+        set(&mut config.sandboxes_max, self.sandboxes_max.map(whole));
+        set(&mut config.guest_threads, self.guest_threads.map(whole));
+        set(&mut config.executor.node_running_max, self.running_max);
+        set(&mut config.executor.node_queued_max, self.queued_max);
+        set(
+            &mut config.drain_patience,
+            self.drain_s.map(Duration::from_secs),
+        );
+        set(&mut config.prices, self.prices.clone());
+        Ok(config)
+    }
+}
+
+fn set<T>(to: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *to = value;
+    }
+}
+
+fn whole(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+fn user_file() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let folder = match set("XDG_CONFIG_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(set("HOME")?).join(".config"),
+    };
+    Some(folder.join(USER_FILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    const FULL: &str = r#"
+data = "d"
+listen = "127.0.0.1:1"
+admin = "http://127.0.0.1:2/"
+host = "example"
+require_token = true
+log_format = "json"
+log_filter = "debug"
+sandboxes_max = 3
+guest_threads = 4
+running_max = 5
+queued_max = 6
+artifact_bytes_max = 7
+drain_s = 8
+prices = { currency = "EUR", million_invocations = 0.2, gb_second = 0.00001 }
+"#;
+
+    #[test]
+    fn a_file_may_say_every_key_and_each_reaches_the_node() {
+        let settings = Settings::parse(FULL).unwrap();
+        let config = settings.config().unwrap();
+        assert_eq!(config.data_dir, Path::new("d"));
+        assert_eq!(config.data_addr.port(), 1);
+        assert_eq!(config.admin_addr.port(), 2);
+        assert_eq!(config.gateway.host, "example");
+        assert!(config.gateway.require_token);
+        assert_eq!(config.sandboxes_max, 3);
+        assert_eq!(config.guest_threads, 4);
+        assert_eq!(config.executor.node_running_max, 5);
+        assert_eq!(config.executor.node_queued_max, 6);
+        assert_eq!(config.gateway.artifact_bytes_max, 7);
+        assert_eq!(config.drain_patience, Duration::from_secs(8));
+        assert_eq!(config.prices.currency, "EUR");
+        let Shape::Table(known) = SHAPE else {
+            panic!("the top is a table");
+        };
+        let keys = FULL.lines().filter(|line| !line.is_empty()).count();
+        assert_eq!(keys, known.len(), "the test says every key");
+    }
+
+    #[test]
+    fn flags_win_over_files_and_files_over_each_other() {
+        let line = Line::try_parse_from(["x", "--listen", "127.0.0.1:9"]).unwrap();
+        let project = Settings::parse("listen = \"127.0.0.1:1\"\ndrain_s = 1").unwrap();
+        let user = Settings::parse("drain_s = 2\nhost = \"h\"").unwrap();
+        let merged = line.settings.or(project).or(user);
+        assert_eq!(merged.listen.map(|address| address.0.port()), Some(9));
+        assert_eq!(merged.drain_s, Some(1));
+        assert_eq!(merged.host.as_deref(), Some("h"));
+        assert_eq!(merged.data, None);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_their_line() {
+        let problems = Settings::parse("data = \"d\"\nlisen = \"x\"").unwrap_err();
+        assert_eq!(
+            problems.to_string(),
+            "line 2: unknown key `lisen`: did you mean `listen`?"
+        );
+        assert!(Settings::parse("listen = \"nowhere\"").is_err());
+        assert!(Settings::parse("[prices]\ncurency = \"E\"").is_err());
+    }
+
+    #[test]
+    fn addresses_may_be_urls() {
+        for text in [
+            "127.0.0.1:8081",
+            "http://127.0.0.1:8081",
+            "http://127.0.0.1:8081/",
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().0.port(), 8081);
+        }
+        assert!("127.0.0.1".parse::<Address>().is_err());
+        assert!("".parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn require_token_needs_no_value() {
+        let line = Line::try_parse_from(["x", "--require-token"]).unwrap();
+        assert_eq!(line.settings.require_token, Some(true));
+    }
+}
