@@ -73,8 +73,8 @@ pub struct Deploy {
     /// Arguments, environment and limits.
     #[serde(default)]
     pub settings: Settings,
-    /// The alias that is moved to the new version; `live` unless set. Only `live` is called when no
-    /// alias is asked for.
+    /// The alias that is moved to the new version; `live` unless set. The first deploy of a
+    /// function moves `live` as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
     /// Path prefixes that lead to the function, beside `/APP/FUNCTION`.
@@ -159,8 +159,8 @@ pub struct Versions {
 pub struct Target {
     /// Digest of the version.
     pub version: String,
-    /// Share of the invocations, in percent.
-    #[schema(minimum = 1, maximum = 100)]
+    /// Share of the invocations, out of the sum of all weights of the alias.
+    #[schema(minimum = 1, maximum = 1_000_000)]
     pub weight: u32,
 }
 
@@ -169,7 +169,7 @@ pub struct Target {
 pub struct Alias {
     /// Its name.
     pub name: String,
-    /// Where it points; the weights add up to 100.
+    /// Where it points.
     pub targets: Vec<Target>,
 }
 
@@ -177,11 +177,11 @@ pub struct Alias {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AliasSet {
-    /// Where it points; the weights add up to 100.
+    /// Where it points.
     pub targets: Vec<Target>,
 }
 
-/// Which alias goes back to where it pointed before.
+/// Which alias goes back to where it pointed before: `live`, which alone remembers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rollback {

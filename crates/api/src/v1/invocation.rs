@@ -153,6 +153,12 @@ pub struct Invocation {
     /// How it ended, or how its last attempt did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<OutcomeView>,
+    /// What went wrong outside of the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The invocation that a redrive made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redriven_as: Option<String>,
 }
 
 /// A page of invocations.

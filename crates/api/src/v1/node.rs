@@ -57,6 +57,8 @@ pub struct Pool {
     pub queued: u64,
     /// How the invocations of this version began.
     pub starts: StartCounts,
+    /// Largest linear memory that an invocation had, in bytes.
+    pub memory_peak_bytes: u64,
 }
 
 /// All pools of a node.

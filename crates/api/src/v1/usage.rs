@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Prices, in the currency that is named.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Price {
     /// The currency's code.
     pub currency: String,
@@ -12,6 +12,15 @@ pub struct Price {
     pub per_million_invocations: f64,
     /// Price of a GB-second.
     pub per_gb_s: f64,
+    /// Price of a second of processor time.
+    #[serde(default)]
+    pub per_cpu_s: f64,
+    /// Price of a GB of requests.
+    #[serde(default)]
+    pub per_input_gb: f64,
+    /// Price of a GB of replies.
+    #[serde(default)]
+    pub per_output_gb: f64,
 }
 
 /// What one function used over the range.

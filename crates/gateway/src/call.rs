@@ -1,0 +1,277 @@
+//! One synchronous invocation over HTTP: the way from a request to a guest and back.
+
+use api::Code;
+use bytes::Bytes;
+use executor::{Executor, Finished, HttpReply, Job};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Response, Uri};
+use hyper::body::Body as HttpBody;
+use invoker::Target;
+use model::{InvocationId, Kind, Outcome, StartKind};
+use sandbox::BodyError;
+use tracing::Instrument as _;
+
+use crate::ListenerConfig;
+use crate::address::{Place, host};
+use crate::body::{collect, streamed};
+use crate::cgi;
+use crate::failure::Failure;
+use crate::metrics::Requests;
+use crate::reply::ReplyBody;
+use crate::span::{InvocationSpan, unix_ms};
+use crate::trace::TraceParent;
+
+const INVOCATION_ID: HeaderName = HeaderName::from_static("dunlin-invocation-id");
+const START: HeaderName = HeaderName::from_static("dunlin-start");
+const VERSION: HeaderName = HeaderName::from_static("dunlin-version");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// Headers that speak of one connection only, and so are neither passed on nor sent back.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    http::header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    http::header::TE,
+    http::header::TRANSFER_ENCODING,
+    http::header::UPGRADE,
+];
+
+/// Calls functions.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) executor: Executor,
+    pub(crate) logs: metering::LogBook,
+    pub(crate) limits: std::sync::Arc<ListenerConfig>,
+    pub(crate) requests: Requests,
+}
+
+/// An invocation that has begun: what its reply is labelled with.
+struct Begun {
+    id: InvocationId,
+    trace: TraceParent,
+    span: InvocationSpan,
+}
+
+impl Caller {
+    /// Calls `target` with a request. Dropping the future cancels the invocation.
+    pub(crate) async fn call<B>(
+        &self,
+        target: &Target,
+        parts: Parts,
+        place: Place,
+        body: B,
+    ) -> Response<ReplyBody>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BodyError> + std::fmt::Display,
+    {
+        let id = InvocationId::new(unix_ms());
+        let asked = parts.headers.get(&TRACEPARENT);
+        let asked = asked.and_then(|value| TraceParent::parse(value.as_bytes()));
+        let span = InvocationSpan::new(id, target, asked.as_ref());
+        let trace = span.trace(id, asked.as_ref());
+        let begun = Begun { id, trace, span };
+        let departs = Departs(Some(&self.requests));
+        let called = match target.spec.kind {
+            Kind::Http => self.stream(target, &begun, parts, place, body).await,
+            _ => self.bytes(target, &begun, &parts, place, body).await,
+        };
+        departs.stays();
+        let (mut response, start) = called.unwrap_or_else(|mut failure| {
+            failure.problem.invocation = Some(id.to_string());
+            (failure.response(ReplyBody::whole), None)
+        });
+        begun.span.answered(response.status());
+        label(response.headers_mut(), &begun, target, start);
+        response
+    }
+
+    async fn bytes<B>(
+        &self,
+        target: &Target,
+        begun: &Begun,
+        parts: &Parts,
+        place: Place,
+        body: B,
+    ) -> Called
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let limits = &target.spec.settings.limits;
+        let (args, env) = match target.spec.kind {
+            Kind::Command => command_input(parts, place, begun)?,
+            _ => (Vec::new(), Vec::new()),
+        };
+        let body = collect(body, limits.input_bytes_max, &self.limits).await?;
+        let invoked = self
+            .executor
+            .invoke(self.job(target, begun.id), body, args, env);
+        let Finished { outcome, reply } = invoked.instrument(begun.span.span()).await?;
+        begun.span.ended(&outcome);
+        let start = Some(outcome.start);
+        if !outcome.status.is_ok() {
+            return Ok((problem_of(&outcome, begun.id), start));
+        }
+        let kind = content_type_of(&reply);
+        let mut response = Response::new(ReplyBody::whole(reply));
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        Ok((response, start))
+    }
+
+    async fn stream<B>(
+        &self,
+        target: &Target,
+        begun: &Begun,
+        mut parts: Parts,
+        place: Place,
+        body: B,
+    ) -> Called
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BodyError>,
+    {
+        address_guest(&mut parts, place)?;
+        parts.headers.insert(TRACEPARENT, begun.trace.header());
+        parts.headers.insert(INVOCATION_ID, id_header(begun.id));
+        let request = http::Request::from_parts(parts, streamed(body, &self.limits));
+        let invoked = self
+            .executor
+            .invoke_http(self.job(target, begun.id), request);
+        let HttpReply { head, done } = invoked.instrument(begun.span.span()).await?;
+        if let Some(outcome) = done.now() {
+            begun.span.ended(outcome);
+        }
+        let start = done.now().map(|outcome| outcome.start);
+        match head {
+            Err(outcome) => Ok((problem_of(&outcome, begun.id), Some(outcome.start))),
+            Ok(mut response) => {
+                for name in &HOP_BY_HOP {
+                    response.headers_mut().remove(name);
+                }
+                let body = |body| ReplyBody::Streamed(begun.span.held_by(body));
+                Ok((response.map(body), start))
+            }
+        }
+    }
+
+    fn job(&self, target: &Target, id: InvocationId) -> Job {
+        Job {
+            id,
+            path: target.path.clone(),
+            version: target.version,
+            spec: target.spec.clone(),
+            log: self.logs.function(&target.path),
+        }
+    }
+}
+
+type Called = Result<(Response<ReplyBody>, Option<StartKind>), Failure>;
+pub(crate) type CommandInput = (Vec<String>, Vec<(String, String)>);
+
+fn command_input(parts: &Parts, place: Place, begun: &Begun) -> Result<CommandInput, Failure> {
+    let (args, mut env) = told(parts, place)?;
+    env.extend(cgi::own_variables(begun.id, begun.trace.to_string()));
+    Ok((args, env))
+}
+
+/// What a request tells a command: arguments and variables.
+pub(crate) fn told(parts: &Parts, place: Place) -> Result<CommandInput, Failure> {
+    let host = host(&parts.uri, &parts.headers).unwrap_or(NO_HOST);
+    let refuse = |error: cgi::CgiError| Failure::new(Code::BadRequest, error.to_string());
+    let args = cgi::arguments(place.rest(&parts.uri)).map_err(refuse)?;
+    let env = cgi::variables(parts, place, host).map_err(refuse)?;
+    Ok((args, env))
+}
+
+/// Makes the head of a request one for an http guest.
+pub(crate) fn address_guest(parts: &mut Parts, place: Place) -> Result<(), Failure> {
+    let prefix = HeaderValue::from_str(place.prefix(&parts.uri)).ok();
+    parts.uri = guest_uri(parts, place)?;
+    for name in &HOP_BY_HOP {
+        parts.headers.remove(name);
+    }
+    if let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty()) {
+        parts.headers.insert(FORWARDED_PREFIX, prefix);
+    }
+    Ok(())
+}
+
+/// The authority of a request that names none.
+const NO_HOST: &str = "localhost";
+
+/// The absolute address that an http guest sees.
+fn guest_uri(parts: &Parts, place: Place) -> Result<Uri, Failure> {
+    let refuse = |what: &str| Failure::new(Code::BadRequest, format!("the {what} is malformed"));
+    let authority = match host(&parts.uri, &parts.headers) {
+        Some(host) => host.parse::<Authority>().map_err(|_| refuse("host"))?,
+        None => Authority::from_static(NO_HOST),
+    };
+    let rest = place.rest(&parts.uri);
+    let path = match rest.as_bytes().first() {
+        None => PathAndQuery::from_static("/"),
+        Some(b'/') => rest.parse().map_err(|_| refuse("path"))?,
+        Some(_) => format!("/{rest}").parse().map_err(|_| refuse("path"))?,
+    };
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(authority);
+    uri.path_and_query = Some(path);
+    Uri::from_parts(uri).map_err(|_| refuse("address"))
+}
+
+/// The media type of what a command or reactor replied.
+pub(crate) fn content_type_of(reply: &[u8]) -> HeaderValue {
+    if std::str::from_utf8(reply).is_ok() {
+        TEXT
+    } else {
+        BYTES
+    }
+}
+
+fn problem_of(outcome: &Outcome, id: InvocationId) -> Response<ReplyBody> {
+    let mut failure = Failure::of_status(&outcome.status);
+    failure.problem.invocation = Some(id.to_string());
+    failure.response(ReplyBody::whole)
+}
+
+fn label(headers: &mut HeaderMap, begun: &Begun, target: &Target, start: Option<StartKind>) {
+    headers.insert(INVOCATION_ID, id_header(begun.id));
+    headers.insert(VERSION, short_header(target));
+    headers.insert(TRACEPARENT, begun.trace.header());
+    if let Some(start) = start {
+        headers.insert(START, HeaderValue::from_static(start.as_str()));
+    }
+}
+
+fn id_header(id: InvocationId) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(id.to_string()))
+        .unwrap_or(HeaderValue::from_static(""))
+}
+
+fn short_header(target: &Target) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(target.version.short()))
+        .unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Counts an invocation whose client went away before the reply: its future is dropped.
+struct Departs<'a>(Option<&'a Requests>);
+
+impl Departs<'_> {
+    fn stays(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Departs<'_> {
+    fn drop(&mut self) {
+        if let Some(requests) = self.0 {
+            requests.disconnects.increment(1);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The data listener: finds the function, and calls it or accepts the call for later.
+
+use std::sync::Arc;
+
+use api::Code;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use invoker::{Select, Target};
+use model::FunctionPath;
+
+use crate::accept;
+use crate::address::{Place, address};
+use crate::admin::unauthorized;
+use crate::failure::Failure;
+use crate::listen::Answer;
+use crate::reply::ReplyBody;
+use crate::shared::Shared;
+
+/// Names the alias or version that is called in place of `live`.
+const ALIAS: HeaderName = HeaderName::from_static("dunlin-alias");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// Answers the requests of the data listener.
+#[derive(Clone)]
+pub(crate) struct Data(pub(crate) Arc<Shared>);
+
+impl Answer for Data {
+    type Reply = ReplyBody;
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+        let response = match self.route(request).await {
+            Ok(response) => response,
+            Err(failure) => failure.response(ReplyBody::whole),
+        };
+        self.0.caller.requests.answered(response.status());
+        response
+    }
+}
+
+impl Data {
+    async fn route(&self, request: Request<Incoming>) -> Result<Response<ReplyBody>, Failure> {
+        let (mut parts, body) = request.into_parts();
+        if !self.0.admits(parts.headers.get(AUTHORIZATION)) {
+            return Err(unauthorized());
+        }
+        if self.0.config.require_token {
+            // It was meant for the node: the guest must not learn it.
+            parts.headers.remove(AUTHORIZATION);
+        }
+        let (path, select, place) = self.find(&parts)?;
+        let target = self.0.registry.resolve(&path, &select)?;
+        if asks_for_async(&parts.headers) {
+            return self.accept(target, select, parts, place, body).await;
+        }
+        Ok(self.0.caller.call(&target, parts, place, body).await)
+    }
+
+    fn find(&self, parts: &Parts) -> Result<(FunctionPath, Select, Place), Failure> {
+        let found = address(&parts.uri, &parts.headers, &self.0.config.host);
+        let found = found.ok_or_else(|| {
+            let detail = "functions are called at `/APP/FUNCTION/…`";
+            Failure::new(Code::RouteNotFound, detail)
+        })?;
+        let unknown = || {
+            let shown = |name: &str| name.chars().take(NAME_CHARS_SHOWN).collect::<String>();
+            let (app, function) = (shown(found.app), shown(found.function));
+            let detail = format!("there is no function `{app}/{function}`");
+            Failure::new(Code::FunctionNotFound, detail)
+        };
+        let path = FunctionPath {
+            app: found.app.parse().map_err(|_| unknown())?,
+            function: found.function.parse().map_err(|_| unknown())?,
+        };
+        let select = match parts.headers.get(&ALIAS) {
+            None => Select::Live,
+            Some(value) => value.to_str().unwrap_or_default().parse()?,
+        };
+        Ok((path, select, found.place))
+    }
+
+    async fn accept(
+        &self,
+        target: Target,
+        select: Select,
+        parts: Parts,
+        place: Place,
+        body: Incoming,
+    ) -> Result<Response<ReplyBody>, Failure> {
+        let accepted = accept::accept(&self.0, &target, select, parts, place, body).await?;
+        let json = serde_json::to_vec(&accepted).unwrap_or_default();
+        let mut response = Response::new(ReplyBody::whole(Bytes::from(json)));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(http::header::CONTENT_TYPE, json);
+        headers.insert(
+            PREFERENCE_APPLIED,
+            HeaderValue::from_static("respond-async"),
+        );
+        if let Ok(location) = HeaderValue::from_str(&accepted.location) {
+            headers.insert(LOCATION, location);
+        }
+        if let Ok(id) = HeaderValue::from_str(&accepted.id) {
+            headers.insert("dunlin-invocation-id", id);
+        }
+        Ok(response)
+    }
+}
+
+/// How much of a wrong name an error repeats.
+const NAME_CHARS_SHOWN: usize = 64;
+
+/// Whether a `Prefer` header (RFC 7240) asks to answer before the work is done.
+fn asks_for_async(headers: &HeaderMap) -> bool {
+    let mut values = headers
+        .get_all(PREFER)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values.any(|value| {
+        let mut preferences = value
+            .split(',')
+            .map(|part| part.split(';').next().unwrap_or(part));
+        preferences.any(|name| name.trim().eq_ignore_ascii_case("respond-async"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preference_is_found_among_others() {
+        let check = |values: &[&str], expected: bool| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(PREFER, value.parse().expect("a header"));
+            }
+            assert_eq!(asks_for_async(&headers), expected, "{values:?}");
+        };
+        check(&[], false);
+        check(&["respond-async"], true);
+        check(&["return=minimal, Respond-Async; x=1"], true);
+        check(&["return=minimal", "respond-async"], true);
+        check(&["respond-asynchronously"], false);
+    }
+}

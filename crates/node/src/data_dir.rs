@@ -1,0 +1,85 @@
+//! The data directory: one node owns it, and everything that survives is in it.
+//!
+//! ```text
+//! DATA/lock         held while a node, or a command that needs no node, uses the directory
+//! DATA/store.redb   versions, aliases, queue, usage, tokens
+//! DATA/blobs/       artifacts, by digest
+//! DATA/payloads/    large bodies of asynchronous invocations; the invoker's own
+//! DATA/cache/       compiled code and images; may be deleted at any time
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use storage::{Blobs, RedbStore, Store};
+
+use crate::NodeError;
+
+/// An open data directory; nobody else has it until this is dropped.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) blobs: Blobs,
+    pub(crate) payloads: Blobs,
+    /// Locked; the kernel lets go of it however the process ends. Declared last, so that it is
+    /// dropped after the store.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is not there, locks it and opens what is in it. This blocks.
+    pub(crate) fn open(path: &Path) -> Result<Self, NodeError> {
+        let failed = |doing: &'static str| {
+            move |source: std::io::Error| NodeError::DataDir {
+                doing,
+                path: path.to_owned(),
+                source,
+            }
+        };
+        std::fs::create_dir_all(path).map_err(failed("made"))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(failed("locked"))?;
+        match lock.try_lock() {
+            Ok(()) => (),
+            Err(TryLockError::WouldBlock) => return Err(NodeError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(failed("locked")(source)),
+        }
+        let store = RedbStore::open(&path.join("store.redb"), storage::Config::default())?;
+        let blobs = Blobs::open(&path.join("blobs"))?;
+        let payloads = Blobs::open(&path.join("payloads"))?;
+        Ok(Self {
+            path: path.to_owned(),
+            store: Arc::new(store),
+            blobs,
+            payloads,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.path.join("cache")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_cannot_share_a_data_directory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = DataDir::open(folder.path()).expect("it opens");
+        assert!(matches!(
+            DataDir::open(folder.path()),
+            Err(NodeError::InUse(_))
+        ));
+        drop(first);
+        assert!(DataDir::open(folder.path()).is_ok());
+    }
+}

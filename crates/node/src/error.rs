@@ -1,0 +1,73 @@
+//! Why a node does not start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use storage::StorageError;
+
+/// Why a node could not be started, or a command on its data directory done.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data directory cannot be used.
+    #[error("the data directory {} could not be {doing}", path.display())]
+    DataDir {
+        /// What was being done.
+        doing: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another node has it.
+    #[error("the data directory {} is in use by another node", .0.display())]
+    InUse(PathBuf),
+    /// A listener would be open to others, and there is no token.
+    #[error(
+        "{0} can be reached from other machines, and no token exists: make one first with \
+         `dunlin token create NAME --data DIR`, or listen on 127.0.0.1"
+    )]
+    NoToken(SocketAddr),
+    /// Tokens are required, and there is none.
+    #[error(
+        "tokens are required and none exists: make one first with \
+         `dunlin token create NAME --data DIR`"
+    )]
+    TokenRequired,
+    /// An address cannot be listened on.
+    #[error("{addr} could not be listened on")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The engines could not be started.
+    #[error("the engines could not be started")]
+    Engines(#[from] faaslet::FaasletsError),
+    /// The store failed.
+    #[error("the store could not be opened or read")]
+    Storage(#[from] StorageError),
+    /// The invoker could not take up its work.
+    #[error("the invoker could not be started")]
+    Invoker(#[from] invoker::InvokerError),
+    /// Usage could not be read or written.
+    #[error("the usage ledger could not be read")]
+    Ledger(#[from] metering::LedgerError),
+    /// Tokens could not be read or changed.
+    #[error(transparent)]
+    Token(#[from] gateway::TokenError),
+    /// Threads could not be started.
+    #[error("the {runtime} runtime could not be started")]
+    Runtime {
+        /// Which.
+        runtime: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Logs or traces could not be set up.
+    #[error("{0}")]
+    Telemetry(String),
+}

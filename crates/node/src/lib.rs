@@ -1,0 +1,28 @@
+//! The node: gateway, invoker, executor, engines and store in one process. The composition root.
+//!
+//! ```text
+//!  Config ─▶ data directory ─▶ store, blobs ─▶ registry, invoker ─┐
+//!         └▶ engines (faaslet) ─▶ executor ◀── runner ────────────┤
+//!                       metering ◀── outcomes                     └▶ gateway
+//! ```
+//!
+//! Invariants, as absences:
+//! - No two nodes share a data directory.
+//! - No listener is open to other machines without a token.
+//! - No accepted invocation is lost, however the process ends.
+//! - No crate but this one names a back-end.
+
+mod artifacts;
+mod config;
+mod data_dir;
+mod error;
+mod node;
+mod runner;
+mod telemetry;
+mod up;
+
+pub use config::Config;
+pub use error::NodeError;
+pub use node::{Node, start};
+pub use telemetry::{LogConfig, LogFormat, Telemetry};
+pub use up::{offline, up};
