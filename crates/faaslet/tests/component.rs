@@ -272,6 +272,16 @@ async fn a_reply_that_is_complete_at_once_has_a_known_length() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_left_open_ends_with_its_guest() {
+    let bed = Bed::new();
+    let (completion, body) = bed
+        .http("(call $respond (local.get $out)) (call $write (i32.const 5))")
+        .await;
+    assert_eq!(status(completion), Status::Ok);
+    assert_eq!(body.unwrap().unwrap(), "hello");
+}
+
+#[tokio::test]
 async fn a_long_reply_is_streamed_and_counted() {
     let bed = Bed::new();
     let handle = "(local $i i32) (call $respond (local.get $out))

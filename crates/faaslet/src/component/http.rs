@@ -23,6 +23,9 @@ use super::reply::{Cut, Reply, RequestBody};
 use super::ticker::Ticker;
 
 const NO_RESPONSE: &str = "it ended without setting a response";
+/// A guest that ends well without having ended its body has said all that it had to say: many
+/// languages leave their last stream to the end of the program.
+const UNFINISHED: Result<(), Cut> = Ok(());
 
 /// An http component, ready to be instantiated.
 pub(super) enum Handler {
@@ -121,11 +124,12 @@ impl Sender {
     /// The guest is done; its whole reply, or the rest of it, is waiting.
     fn finish(&mut self) -> Status {
         if self.respond.is_none() {
-            self.reply.finish();
+            self.reply.finish(UNFINISHED);
             return self.status();
         }
         match self.reply.take() {
             Some(Ok(response)) => {
+                self.reply.finish(UNFINISHED);
                 let status = self.status();
                 if status.is_ok() {
                     self.send(response);
@@ -149,14 +153,14 @@ impl Sender {
         }
     }
 
-    /// The guest has failed: a head that was not sent is not sent any more, and a body that was
-    /// begun is cut short, so that the caller does not take it for complete.
+    /// The guest has failed: a head that was not sent is not sent any more, and a body that is not
+    /// complete is cut short, so that the caller does not take it for complete.
     fn fail(&mut self, status: Status) -> Status {
         let cut = match status {
             Status::OutputLimit => Cut::OverLimit,
             _ => Cut::Failed,
         };
-        self.reply.cut(cut);
+        self.reply.finish(Err(cut));
         self.respond = None;
         status
     }

@@ -89,18 +89,13 @@ impl Reply {
         Some(Ok(http::Response::from_parts(parts, body)))
     }
 
-    /// Pulls in what is left of the body, now that the guest writes no more.
-    pub(super) fn finish(&self) {
+    /// Pulls in what is left of the body, now that the guest writes no more, and ends it as
+    /// `otherwise` says if the guest has not ended it itself.
+    pub(super) fn finish(&self, otherwise: Result<(), Cut>) {
         let mut state = self.state.lock();
         state.pull_all(self.bytes_max);
-        state.wake_reader();
-    }
-
-    /// Cuts the body short.
-    pub(super) fn cut(&self, cut: Cut) {
-        let mut state = self.state.lock();
         state.source = None;
-        state.end = Some(Err(cut));
+        state.end.get_or_insert(otherwise);
         state.wake_reader();
     }
 
