@@ -68,7 +68,8 @@ impl Project {
         self.folder.join(&function.artifact)
     }
 
-    /// Runs the build command of `function`, its output shown on stderr. Gives whether there is one.
+    /// Runs the build command of `function`, its output shown on stderr. Gives whether there is
+    /// one.
     pub fn build(&self, function: &Function) -> Result<bool, Failure> {
         let Some(command) = &function.build else {
             return Ok(false);

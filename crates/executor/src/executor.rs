@@ -88,8 +88,8 @@ pub(crate) struct Inner {
 }
 
 impl Executor {
-    /// An executor of `backend`. `guests` is a runtime of many threads, with its timer enabled, that
-    /// guests may hold: one thread for each guest that is to share the cores.
+    /// An executor of `backend`. `guests` is a runtime of many threads, with its timer enabled,
+    /// that guests may hold: one thread for each guest that is to share the cores.
     pub fn new(
         config: Config,
         backend: Arc<dyn Backend>,

@@ -3,7 +3,7 @@
 //! ```text
 //!            first byte              head complete
 //!   Idle ───────────────▶ Head ───────────────────▶ Busy (requests in flight)
-//!    ▲  idle_timeout       head_timeout              │  write_timeout while the client reads nothing
+//!    ▲  idle_timeout       head_timeout              │  write_timeout while nothing is read
 //!    └───────────────────────────────────────────────┘ last reply sent
 //! ```
 //!

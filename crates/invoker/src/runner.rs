@@ -106,7 +106,8 @@ pub struct Attempt {
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub enum Ran {
-    /// It ran. Any status but `Ok` is a failed attempt; `Cancelled` (the node stops) counts as none.
+    /// It ran. Any status but `Ok` is a failed attempt; `Cancelled` (the node stops) counts as
+    /// none.
     Ended {
         /// How it ended, and what it used.
         outcome: Outcome,

@@ -100,8 +100,8 @@ impl Range {
         Ok(())
     }
 
-    /// Makes the range equal to its image again: as long, and with the same bytes. To be called when
-    /// no guest runs in it and nobody holds a reference into it. Returns whether it had grown.
+    /// Makes the range equal to its image again: as long, and with the same bytes. To be called
+    /// when no guest runs in it and nobody holds a reference into it. Returns whether it had grown.
     pub fn reset(&self) -> Result<bool, MemoryError> {
         let done = self
             .shrink()

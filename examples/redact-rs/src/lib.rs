@@ -1,7 +1,8 @@
 //! Hides mail addresses and card numbers: text in, the same text with them redacted out.
 //!
 //! `init` compiles the patterns once, at deploy, and every invocation starts with them compiled.
-//! Error codes: 1 the body is not UTF-8, 2 the reply is over the output limit, 3 `init` did not run.
+//! Error codes: 1 the body is not UTF-8, 2 the reply is over the output limit, 3 `init` did not
+//! run.
 
 use std::sync::OnceLock;
 

@@ -8,7 +8,8 @@
 //!
 //! Invariants:
 //! - Every call has an instance of its own; a sandbox is only a place in the pools.
-//! - A guest reaches nothing: no file, no socket, no outgoing request, no environment of the node's.
+//! - A guest reaches nothing: no file, no socket, no outgoing request, no environment of the
+//!   node's.
 //! - A guest that computes yields each millisecond, and ends at its deadline.
 
 mod command;

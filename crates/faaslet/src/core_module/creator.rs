@@ -1,8 +1,8 @@
 //! Gives wasmtime memories and stacks of ours.
 //!
-//! Wasmtime passes a creator a memory's type and nothing else, so the sandbox that instantiates says
-//! through a thread-local which range the next memories belong to. The guest's memory comes first,
-//! if it has one, and the poll page's memory last: the order of the rewritten module.
+//! Wasmtime passes a creator a memory's type and nothing else, so the sandbox that instantiates
+//! says through a thread-local which range the next memories belong to. The guest's memory comes
+//! first, if it has one, and the poll page's memory last: the order of the rewritten module.
 
 use std::cell::RefCell;
 use std::ops::Range as Addresses;
@@ -44,9 +44,9 @@ pub(super) struct Memories {
 
 // SAFETY: a guest memory spans the reservation and guard that its range's slab was configured with,
 // which `new_memory` compares with what the compiled code counts on; it never moves, and what is
-// past its size is without access. The poll memory is one page at a fixed address: only the rewrite's
-// own loads from its first byte can name it, since it has the last index and was added after
-// validation.
+// past its size is without access. The poll memory is one page at a fixed address: only the
+// rewrite's own loads from its first byte can name it, since it has the last index and was added
+// after validation.
 unsafe impl MemoryCreator for Memories {
     fn new_memory(
         &self,

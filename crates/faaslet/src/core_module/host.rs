@@ -3,7 +3,7 @@
 //! | import | meaning |
 //! |---|---|
 //! | `input_size() -> i32` | bytes of the request body |
-//! | `input_read(offset, ptr, len) -> i32` | copies at most `len` bytes of it from `offset`; how many |
+//! | `input_read(offset, ptr, len) -> i32` | copies at most `len` bytes from `offset`; how many |
 //! | `output_write(ptr, len) -> i32` | appends to the reply; 0, or -1 if it would pass its limit |
 //! | `log_write(level, ptr, len)` | one log line; 0 error, 1 warn, 2 info, 3 debug |
 //!

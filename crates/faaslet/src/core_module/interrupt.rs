@@ -1,7 +1,7 @@
 //! The watchdog: stops guests that compute past their time by taking their poll page away.
 //!
-//! Each thread that runs guests has one cell. A guest is *entered* in its thread's cell for as long as
-//! it computes, and left before anything else of the sandbox is touched.
+//! Each thread that runs guests has one cell. A guest is *entered* in its thread's cell for as long
+//! as it computes, and left before anything else of the sandbox is touched.
 //!
 //! ```text
 //!            enter                 watchdog: over time        page protected
@@ -147,8 +147,8 @@ fn stop_if_over(cell: &Cell, now_ns: u64) {
         return;
     }
     let range = cell.range.load(Ordering::Relaxed);
-    // SAFETY: `enter` borrowed the range for as long as its `Entered` lives, and that cannot be left
-    // while the state is Stopping.
+    // SAFETY: `enter` borrowed the range for as long as its `Entered` lives, and that cannot be
+    // left while the state is Stopping.
     if let Err(error) = unsafe { &*range }.set_poll_passes(false) {
         tracing::error!(%error, "a guest over its time could not be stopped");
     }

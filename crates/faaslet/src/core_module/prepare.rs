@@ -110,8 +110,8 @@ impl CoreEngine {
     }
 
     fn module(&self, path: &Path) -> wasmtime::Result<Module> {
-        // SAFETY: the file was written by `prepare` from this engine's own compiler, into a directory
-        // that only the node writes, and the cache has just checked its sum.
+        // SAFETY: the file was written by `prepare` from this engine's own compiler, into a
+        // directory that only the node writes, and the cache has just checked its sum.
         unsafe { Module::deserialize_file(&self.engine, path) }
     }
 

@@ -5,7 +5,8 @@
 //!   The load is atomic so that the compiler neither merges nor hoists it.
 //! - Active data segments are emptied and made passive: their bytes are in the image.
 //! - The start function is exported instead: it runs once, before the image is frozen.
-//! - The memory and every mutable global are exported, so that the host can freeze and restore them.
+//! - The memory and every mutable global are exported, so that the host can freeze and restore
+//!   them.
 //!
 //! Nothing else changes: same functions, indices, names and traps.
 
