@@ -57,8 +57,8 @@ pub(super) fn rewrite(wasm: &[u8], survey: &Survey) -> Result<Vec<u8>, PrepareEr
     Ok(module.finish())
 }
 
-/// The module without its start section, which the re-encoder has no way to leave out. The module is
-/// valid, so each section's length is a number that fits.
+/// The module without its start section, which the re-encoder has no way to leave out. The module
+/// is valid, so each section's length is a number that fits.
 fn strip_start(wasm: &[u8]) -> Vec<u8> {
     const PREAMBLE_BYTES: usize = 8;
     let (preamble, mut rest) = wasm.split_at(PREAMBLE_BYTES.min(wasm.len()));
