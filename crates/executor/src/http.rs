@@ -58,6 +58,16 @@ impl Done {
     }
 }
 
+impl Done {
+    /// How the sandbox came to be; none once the outcome was taken.
+    pub fn start(&self) -> Option<StartKind> {
+        match &self.0 {
+            Either::Ended(outcome) => outcome.as_ref().map(|outcome| outcome.start),
+            Either::Runs(_, start) => Some(*start),
+        }
+    }
+}
+
 impl Future for Done {
     type Output = Outcome;
 

@@ -147,7 +147,7 @@ impl Caller {
         if let Some(outcome) = done.now() {
             begun.span.ended(outcome);
         }
-        let start = done.now().map(|outcome| outcome.start);
+        let start = done.start();
         match head {
             Err(outcome) => Ok((problem_of(&outcome, begun.id), Some(outcome.start))),
             Ok(mut response) => {

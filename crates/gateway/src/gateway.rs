@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::v1::NodeInfo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use crate::Config;
 use crate::admin::Admin;
@@ -104,24 +105,20 @@ impl Gateway {
         self.data.stop.graceful.cancel();
     }
 
-    /// Waits until the data listener's last request is answered, for at most `patience`; then ends
-    /// what is left and the admin listener. Whether all was answered.
+    /// Waits until the last request of both listeners is answered, for at most `patience`; then
+    /// ends what is left. Whether all was answered.
     pub async fn end(mut self, patience: Duration) -> bool {
         self.begin_drain();
-        let answered = tokio::time::timeout(patience, &mut self.data.task)
-            .await
-            .is_ok();
+        let deadline = Instant::now() + patience;
+        let data = timeout_at(deadline, &mut self.data.task).await.is_ok();
         self.data.stop.now.cancel();
         self.admin.stop.graceful.cancel();
-        if tokio::time::timeout(ADMIN_PATIENCE, &mut self.admin.task)
-            .await
-            .is_err()
-        {
-            self.admin.stop.now.cancel();
-        }
-        answered
+        let deadline = deadline.max(Instant::now() + ADMIN_PATIENCE_MIN);
+        let admin = timeout_at(deadline, &mut self.admin.task).await.is_ok();
+        self.admin.stop.now.cancel();
+        data && admin
     }
 }
 
-/// How long requests of the admin API may take after all else has ended.
-const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long requests of the admin API may take at least after all else has ended.
+const ADMIN_PATIENCE_MIN: Duration = Duration::from_secs(1);

@@ -32,9 +32,6 @@ mod watch;
 
 pub mod metrics;
 
-#[cfg(test)]
-mod tests;
-
 pub use admin::openapi_json;
 pub use cgi::own_variables;
 pub use config::{Config, ListenerConfig};

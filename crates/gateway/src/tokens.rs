@@ -197,13 +197,9 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    async fn store(folder: &std::path::Path) -> Arc<dyn Store> {
-        let path = folder.join("store.redb");
-        Arc::new(
-            storage::RedbStore::open(storage::Config::new(path))
-                .await
-                .expect("it opens"),
-        )
+    fn store() -> Arc<dyn Store> {
+        let config = storage::Config::default();
+        Arc::new(storage::RedbStore::in_memory(config).expect("it opens"))
     }
 
     fn header(text: &str) -> HeaderValue {
@@ -212,10 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_is_admitted_until_it_is_revoked() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let tokens = Tokens::open(store(folder.path()).await)
-            .await
-            .expect("open");
+        let tokens = Tokens::open(store()).await.expect("open");
         let (info, text) = tokens.create("laptop", 1).await.expect("created");
         let good = header(&format!("Bearer {text}"));
         assert!(tokens.admits(Some(&good)));
@@ -230,8 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_store_never_holds_the_secret_and_tokens_survive_a_restart() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = store(folder.path()).await;
+        let store = store();
         let tokens = Tokens::open(store.clone()).await.expect("open");
         let (info, text) = tokens.create("laptop", 1).await.expect("created");
         let key = format!("{KEY_PREFIX}{}", info.id);
@@ -250,10 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn other_credentials_are_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let tokens = Tokens::open(store(folder.path()).await)
-            .await
-            .expect("open");
+        let tokens = Tokens::open(store()).await.expect("open");
         let (_, text) = tokens.create("laptop", 1).await.expect("created");
         let cases = [
             String::new(),
@@ -273,10 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn names_out_of_range_are_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let tokens = Tokens::open(store(folder.path()).await)
-            .await
-            .expect("open");
+        let tokens = Tokens::open(store()).await.expect("open");
         for name in ["", "a\nb", &"x".repeat(65)] {
             assert!(
                 matches!(tokens.create(name, 1).await, Err(TokenError::Name)),

@@ -8,7 +8,8 @@
 //! DATA/cache/       compiled code and images; may be deleted at any time
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,7 +39,10 @@ impl DataDir {
                 source,
             }
         };
-        std::fs::create_dir_all(path).map_err(failed("made"))?;
+        // Environments of functions and digests of tokens are nobody else's business.
+        let mut folder = DirBuilder::new();
+        folder.recursive(true).mode(0o700);
+        folder.create(path).map_err(failed("made"))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -23,6 +23,7 @@ mod up;
 
 pub use config::Config;
 pub use error::NodeError;
+pub use faaslet::run::{RunError, RunOptions, run};
 pub use node::{Node, start};
 pub use telemetry::{LogConfig, LogFormat, Telemetry};
 pub use up::{offline, up};

@@ -160,13 +160,14 @@ impl Node {
         };
         gateway.begin_drain();
         self.stop.cancel();
-        let (left, ()) = tokio::join!(self.executor.drain(self.patience), async {
+        // First what came over HTTP and what the queue had begun; then nothing is admitted.
+        let (answered, ()) = tokio::join!(gateway.end(self.patience), async {
             for task in &mut self.tasks {
                 // A task that panicked has said so already.
                 let _ended = task.await;
             }
         });
-        let answered = gateway.end(ANSWER_PATIENCE).await;
+        let left = self.executor.drain(LAST_PATIENCE).await;
         self.usage_stop.cancel();
         if let Some(usage) = self.usage.take() {
             // Flushes once more, and says so if it cannot.
@@ -190,8 +191,8 @@ impl Drop for Node {
 
 const NOWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
-/// How long the last replies may take to be sent once all guests have ended.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long what outlived its caller may run on once all callers are answered.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// How often histograms are folded, so that they do not grow between two scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 

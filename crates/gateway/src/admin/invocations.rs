@@ -119,10 +119,11 @@ pub(super) async fn invocation(
     let found = match wait.wait.as_deref().map(duration).transpose()? {
         None => shared.invoker.invocation(id).await?,
         Some(wait) => {
-            shared
-                .invoker
-                .wait(id, wait.min(shared.config.wait_max))
-                .await?
+            let ended = shared.invoker.wait(id, wait.min(shared.config.wait_max));
+            match shared.stop.run_until_cancelled(ended).await {
+                Some(found) => found?,
+                None => shared.invoker.invocation(id).await?,
+            }
         }
     };
     Ok(Json(view(found)))

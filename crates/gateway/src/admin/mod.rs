@@ -15,9 +15,6 @@ mod pools;
 mod tokens;
 mod usage;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use api::Code;
