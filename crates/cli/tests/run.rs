@@ -41,12 +41,12 @@ fn stdin_stdout_and_stderr_are_ours() {
 #[test]
 fn arguments_and_environment_are_those_that_are_given() {
     let before = ["--env", "A=1", "--env", "TAKEN"];
-    for after in [&["x", "--env", "B=2"][..], &["--", "x", "--env", "B=2"]] {
+    for after in [&["--env", "B=2", "x"][..], &["--", "--env", "B=2", "x"]] {
         let ran = run(TELL, &before, after, b"").ok();
         let words: Vec<&str> = ran.text().split_terminator('\0').collect();
         assert_eq!(
             words[1..],
-            ["x", "--env", "B=2", "A=1", "TAKEN=yes"],
+            ["--env", "B=2", "x", "A=1", "TAKEN=yes"],
             "{after:?}"
         );
     }

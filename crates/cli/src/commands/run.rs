@@ -1,5 +1,6 @@
 //! `dunlin run`: a WASI program, here and without a node, as `wasmtime run` would.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -19,12 +20,10 @@ pub struct Run {
     /// A variable of its environment; KEY alone takes the value it has here; may be repeated
     #[arg(long = "env", value_name = "KEY[=VALUE]")]
     env: Vec<Variable>,
-    /// The program: a preview-1 module or a wasi:cli component
-    #[arg(value_name = "FILE.wasm")]
-    file: PathBuf,
-    /// Its arguments: everything after the file
+    /// The program, a preview-1 module or a wasi:cli component; everything after it is its own
+    #[arg(value_name = "FILE.wasm", required = true, num_args = 1..)]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
+    program: Vec<OsString>,
 }
 
 /// A folder of this machine and its name in the guest.
@@ -52,21 +51,44 @@ impl FromStr for Folder {
 impl Run {
     /// Runs the program to its end; its exit code is ours.
     pub fn run(self) -> Outcome {
+        let (file, args) = split(self.program)?;
         let options = RunOptions {
-            file: self.file,
+            file,
+            args,
             dirs: self
                 .dirs
                 .into_iter()
                 .map(|dir| (dir.host, dir.guest))
                 .collect(),
             env: self.env.into_iter().map(|v| (v.key, v.value)).collect(),
-            args: self.args,
             ..RunOptions::default()
         };
         let code = node::run(options)?;
         // The shell sees the low eight bits, as of any process.
         Ok(Exit::Guest((code & 0xff) as u8))
     }
+}
+
+/// The program and its arguments, without the `--` that may stand between them. One list is parsed
+/// for both, because a flag right after the file is the program's too.
+fn split(program: Vec<OsString>) -> Result<(PathBuf, Vec<String>), Failure> {
+    let usage =
+        |message: String| Failure::new(Exit::Usage, message).next("see `dunlin run --help`");
+    let mut words = program.into_iter();
+    let file = words.next().unwrap_or_default();
+    if file.as_encoded_bytes().starts_with(b"-") {
+        let shown = file.to_string_lossy();
+        return Err(usage(format!("there is no option `{shown}`")));
+    }
+    let mut args = Vec::new();
+    for word in words {
+        let word = word.into_string();
+        args.push(word.map_err(|_| usage("an argument is not UTF-8 text".into()))?);
+    }
+    if args.first().is_some_and(|first| first == "--") {
+        args.remove(0);
+    }
+    Ok((file.into(), args))
 }
 
 impl From<RunError> for Failure {
@@ -114,15 +136,30 @@ mod tests {
 
     #[test]
     fn everything_after_the_file_is_the_guests() {
-        for words in [
-            &["--env", "A=B", "f.wasm", "--env", "x", "-v"][..],
-            &["--env", "A=B", "f.wasm", "--", "--env", "x", "-v"],
-        ] {
-            let run = parse(words);
-            assert_eq!(run.file, PathBuf::from("f.wasm"), "{words:?}");
-            assert_eq!(run.args, ["--env", "x", "-v"], "{words:?}");
+        let check = |words: &[&str], expected: &[&str]| {
+            let run = parse(&[&["--env", "A=B", "f.wasm"], words].concat());
             assert_eq!(run.env.len(), 1, "{words:?}");
-        }
+            let (file, args) = split(run.program).expect("a file and its arguments");
+            assert_eq!(file, PathBuf::from("f.wasm"), "{words:?}");
+            assert_eq!(args, expected, "{words:?}");
+        };
+        check(&[], &[]);
+        check(&["x", "--env", "y=z"], &["x", "--env", "y=z"]);
+        check(
+            &["--env", "x", "-v", "--help"],
+            &["--env", "x", "-v", "--help"],
+        );
+        check(&["--", "--env", "x"], &["--env", "x"]);
+        check(&["a", "--", "b"], &["a", "--", "b"]);
+    }
+
+    #[test]
+    fn an_option_that_is_not_ours_is_no_file() {
+        let run = parse(&["--fuel", "f.wasm"]);
+        assert_eq!(
+            split(run.program).map_err(|failure| failure.exit),
+            Err(Exit::Usage)
+        );
     }
 
     #[test]
