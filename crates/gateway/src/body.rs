@@ -214,20 +214,23 @@ mod tests {
         assert!(collect(frames(&["abc", "de"]), 5, &config).await.is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_body_that_pauses_is_given_up() {
-        let config = ListenerConfig::default();
+        let config = ListenerConfig {
+            body_idle_timeout: Duration::from_millis(5),
+            ..ListenerConfig::default()
+        };
         let never = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BodyError>>());
         let slow = collect(never, 5, &config).await.expect_err("too slow");
         assert_eq!(slow.problem.code, Code::RequestTimeout);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_streamed_body_that_pauses_fails() {
         let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BodyError>>());
         let mut timed = Timed {
             body,
-            idle: Duration::from_secs(1),
+            idle: Duration::from_millis(5),
             sleep: None,
             waits: false,
         };

@@ -193,7 +193,7 @@ pub(crate) fn told(parts: &Parts, place: Place) -> Result<CommandInput, Failure>
 pub(crate) fn address_guest(parts: &mut Parts, place: Place) -> Result<(), Failure> {
     let prefix = HeaderValue::from_str(place.prefix(&parts.uri)).ok();
     parts.uri = guest_uri(parts, place)?;
-    for name in &HOP_BY_HOP {
+    for name in HOP_BY_HOP.iter().chain([&FORWARDED_PREFIX]) {
         parts.headers.remove(name);
     }
     if let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty()) {

@@ -68,6 +68,8 @@ impl Default for Config {
             data: ListenerConfig::default(),
             admin: ListenerConfig {
                 connections_max: 1024,
+                // An artifact over a slow link.
+                body_timeout: Duration::from_secs(1800),
                 ..ListenerConfig::default()
             },
             host: "localhost".to_owned(),

@@ -44,6 +44,8 @@ impl fmt::Debug for Node {
 /// Starts a node. Must be called in a tokio runtime, which answers requests.
 pub async fn start(config: Config) -> Result<Node, NodeError> {
     let metrics = telemetry::metrics()?;
+    executor::metrics::describe();
+    metering::metrics::describe();
     let path = config.data_dir.clone();
     let data_dir = blocking(move || DataDir::open(&path)).await?;
     let tokens = Tokens::open(data_dir.store.clone()).await?;

@@ -21,6 +21,7 @@ use crate::failure::Failure;
 pub(super) struct How {
     /// `sync` answers with the reply, `async` with the id of an accepted invocation.
     #[serde(default)]
+    #[param(inline)]
     mode: Mode,
     /// Alias, or digest of the version, that is called in place of `live`.
     alias: Option<String>,
