@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use xtask::command::{exists, succeeds};
 
@@ -22,9 +22,19 @@ pub fn need_guests(root: &Path) -> Result<()> {
     }
 }
 
-/// Builds `dunlin` for release; where it lies.
+/// Builds `dunlin` and the benches for release; where `dunlin` lies. Both at once and always: what
+/// cargo builds together shares its features, and the engine is built once.
 pub fn build_release(root: &Path) -> Result<PathBuf> {
-    if !succeeds(root, &["cargo", "build", "--release", "--package", "cli"])? {
+    let line = [
+        "cargo",
+        "build",
+        "--release",
+        "--package",
+        "cli",
+        "--package",
+        "benches",
+    ];
+    if !succeeds(root, &line)? {
         bail!("dunlin did not build");
     }
     Ok(target(root).join("release/dunlin"))
@@ -42,15 +52,8 @@ pub fn target(root: &Path) -> PathBuf {
 pub fn bench(root: &Path, arguments: &[String]) -> Result<bool> {
     need_guests(root)?;
     build_release(root)?;
-    let mut line = vec![
-        "cargo",
-        "run",
-        "--release",
-        "--quiet",
-        "--package",
-        "benches",
-        "--",
-    ];
+    let program = target(root).join("release/benches");
+    let mut line = vec![program.to_str().context("the target folder is not UTF-8")?];
     line.extend(arguments.iter().map(String::as_str));
     succeeds(root, &line)
 }
