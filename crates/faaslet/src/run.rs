@@ -13,12 +13,13 @@ use std::thread;
 
 use model::Digest;
 use wasmparser::Parser;
-use wasmtime::component::{Component, Linker as ComponentLinker, ResourceTable};
+use wasmtime::component::Component;
 use wasmtime::{Engine, Linker, Module, Store, Trap, WasmBacktraceDetails};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2, p3};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, p2, p3};
 
 use crate::cache::{Cache, EntryKind};
+use crate::component::{Flavour, Guest, linker};
 
 /// The exit code of a program that trapped: what a shell shows for one that was aborted.
 const EXIT_TRAPPED: i32 = 134;
@@ -194,7 +195,6 @@ impl Run {
         }
         let mut linker = Linker::<WasiP1Ctx>::new(engine);
         wasmtime_wasi::p1::add_to_linker_sync(&mut linker, |wasi| wasi)
-            .and_then(|()| wasmtime_wasi::p0::add_to_linker_sync(&mut linker, |wasi| wasi))
             .map_err(|error| self.failed(&error))?;
         self.check_imports(&module, &linker, &mut store)?;
         let instance = match linker.instantiate(&mut store, &module) {
@@ -238,10 +238,7 @@ impl Run {
             }
         };
         let component = component.map_err(|error| self.failed(&error))?;
-        let mut linker = ComponentLinker::<Program>::new(engine);
-        p2::add_to_linker_async(&mut linker)
-            .and_then(|()| p3::add_to_linker(&mut linker))
-            .map_err(|error| self.failed(&error))?;
+        let linker = linker(engine, Flavour::Concurrent).map_err(|error| self.failed(&error))?;
         let exports = component.component_type();
         let exports = |prefix: &str| {
             let mut names = exports.exports(engine).map(|(name, _)| name);
@@ -261,8 +258,7 @@ impl Run {
         let pre = linker
             .instantiate_pre(&component)
             .map_err(|error| self.invalid(&error))?;
-        let table = ResourceTable::new();
-        let store = Store::new(engine, Program { wasi, table });
+        let store = Store::new(engine, Guest::new(wasi, u64::MAX));
         let ended = runtime.block_on(async {
             match recent {
                 true => run_p3(store, p3::bindings::CommandPre::new(pre)?).await,
@@ -356,31 +352,17 @@ enum Code {
     Bytes(Vec<u8>),
 }
 
-struct Program {
-    wasi: WasiCtx,
-    table: ResourceTable,
-}
-
-impl WasiView for Program {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
-    }
-}
-
 async fn run_p2(
-    mut store: Store<Program>,
-    pre: p2::bindings::CommandPre<Program>,
+    mut store: Store<Guest>,
+    pre: p2::bindings::CommandPre<Guest>,
 ) -> wasmtime::Result<Result<(), ()>> {
     let command = pre.instantiate_async(&mut store).await?;
     command.wasi_cli_run().call_run(&mut store).await
 }
 
 async fn run_p3(
-    mut store: Store<Program>,
-    pre: p3::bindings::CommandPre<Program>,
+    mut store: Store<Guest>,
+    pre: p3::bindings::CommandPre<Guest>,
 ) -> wasmtime::Result<Result<(), ()>> {
     let command = pre.instantiate_async(&mut store).await?;
     store

@@ -28,7 +28,7 @@ const MEMORY_BYTES_MAX: usize = 1 << 32;
 
 /// Which of the engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flavour {
+pub(crate) enum Flavour {
     /// For components of WASI 0.2: it spares each call the set-up of the async component model.
     Plain,
     /// For components that use anything of WASI 0.3.

@@ -19,7 +19,7 @@ static FORBIDDEN_HEADERS: LazyLock<ForbiddenHeaderFilter> =
     LazyLock::new(|| std::sync::Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
 
 /// The data of a guest's store.
-pub(super) struct Guest {
+pub(crate) struct Guest {
     pub(super) memory: MemoryCap,
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -28,7 +28,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(wasi: WasiCtx, memory_bytes_max: u64) -> Self {
+    pub(crate) fn new(wasi: WasiCtx, memory_bytes_max: u64) -> Self {
         Self {
             memory: MemoryCap::new(memory_bytes_max),
             wasi,

@@ -65,7 +65,8 @@ impl Handler {
         let guest = async {
             match self {
                 Handler::P2(pre) => call_p2(store, pre, request, &reply).await,
-                Handler::P3(pre) => call_p3(store, pre, request, &reply).await,
+                // Boxed, so that calls of the plain kind do not carry its size.
+                Handler::P3(pre) => Box::pin(call_p3(store, pre, request, &reply)).await,
             }
         };
         let ended = drive(guest, in_time(bounds), ticker, |cx| {

@@ -12,7 +12,7 @@ pub(super) const OFFERED: [(&str, &str); 2] = [("0.2.", "0.2.12"), ("0.3.", "0.3
 
 /// Everything that is offered on an engine of this flavour. Sockets, files and outgoing requests
 /// are there, so that programs that name them load, and are refused when they are used.
-pub(super) fn linker(engine: &Engine, flavour: Flavour) -> wasmtime::Result<Linker<Guest>> {
+pub(crate) fn linker(engine: &Engine, flavour: Flavour) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;

@@ -34,8 +34,12 @@ use wasmtime::component::Component;
 
 pub use config::ComponentConfig;
 
+pub(crate) use engine::Flavour;
+pub(crate) use guest::Guest;
+pub(crate) use link::linker;
+
 use crate::cache::{Cache, CacheError, EntryKind};
-use engine::{Flavour, Gate, Machine};
+use engine::{Gate, Machine};
 use program::ComponentProgram;
 use ticker::Ticker;
 use world::{Entry, World};

@@ -146,9 +146,9 @@ impl Loaded {
                 let input = Input { body, args, env };
                 let wasi = command::context(&self.spec.settings, input, &reply, call.log);
                 let mut store = self.store(Guest::new(wasi, memory_bytes_max));
-                let completion = command
-                    .call(&mut store, &reply, &bounds, &self.ticker)
-                    .await;
+                // Boxed, so that http calls do not carry its size.
+                let run = command.call(&mut store, &reply, &bounds, &self.ticker);
+                let completion = Box::pin(run).await;
                 (Some(store), completion)
             }
             (Callable::Http(_), Payload::Bytes { .. }) => (None, wrong_payload(Kind::Http)),
