@@ -80,9 +80,12 @@ impl Usage {
             }
             let exit = out.show(&report, || table(&report))?;
             if out.is_for_people() {
+                let cost = format!("{:.6} {}", report.cost, report.price.currency);
                 note(&format!(
-                    "{} to {}: {:.6} {}",
-                    report.from, report.to, report.cost, report.price.currency
+                    "{} to {}: {}",
+                    report.from,
+                    report.to,
+                    cost.trim_end()
                 ));
             }
             Ok(exit)
