@@ -335,7 +335,7 @@ mod tests {
             .unwrap()
             .map(|e| e.unwrap().path())
             .collect();
-        assert_eq!(left, [live.path.clone()]);
+        assert_eq!(left, std::slice::from_ref(&live.path));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `run` on preview-1 modules and `wasi:cli` components.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 use std::fs;
 use std::path::PathBuf;
 
