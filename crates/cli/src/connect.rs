@@ -45,7 +45,7 @@ impl From<ClientError> for Failure {
             ),
             ClientError::Protocol { .. } => (
                 Exit::Failure,
-                "check with `dunlin doctor` that this is the admin listener of a node of this version",
+                "`dunlin doctor` tells whether that is a node's admin listener",
             ),
             ClientError::Broken { .. } => (
                 Exit::Unreachable,

@@ -145,7 +145,10 @@ mod tests {
 
     #[test]
     fn events_are_the_same_however_they_are_cut() {
-        let text = ": hello\n\nevent: log\nid: 4\ndata: {\"a\":1}\n\ndata: x\r\ndata:y é\r\n\r\ndata: lost";
+        let text = concat!(
+            ": hello\n\nevent: log\nid: 4\ndata: {\"a\":1}\n\n",
+            "data: x\r\ndata:y é\r\n\r\ndata: lost",
+        );
         let expected = vec![
             ("log".to_owned(), "{\"a\":1}".to_owned()),
             (String::new(), "x\ny é".to_owned()),

@@ -81,7 +81,7 @@ impl FromStr for Target {
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if digits.len() < DIGITS_MIN || digits.len() > 64 || !digits.bytes().all(hex) {
             return Err(format!(
-                "a version is named by {DIGITS_MIN} to 64 hexadecimal digits; `dunlin versions` shows them"
+                "a version is named by {DIGITS_MIN} to 64 hexadecimal digits; see `dunlin versions`"
             ));
         }
         Ok(Self {

@@ -118,8 +118,8 @@ impl Doctor {
                 NAME,
                 Level::Note,
                 error.to_string(),
-                "No node was reached. Start one with `dunlin up`, or point --admin or DUNLIN_ADMIN at \
-                 one; if it asks for a token, set DUNLIN_TOKEN.",
+                "No node was reached. Start one with `dunlin up`, or point --admin or DUNLIN_ADMIN \
+                 at one; if it asks for a token, set DUNLIN_TOKEN.",
             ),
         }
     }
@@ -201,9 +201,9 @@ fn disk(folder: &Path) -> Check {
                 NAME,
                 level,
                 format!("{} free for {shown}", bytes(free)),
-                "Artifacts, compiled code and the asynchronous queue are kept there; a node refuses \
-                 deploys and asynchronous calls when it is full. Free some space, or choose another \
-                 folder with --data.",
+                "Artifacts, compiled code and the asynchronous queue are kept there; a node \
+                 refuses deploys and asynchronous calls when it is full. Free some space, or \
+                 choose another folder with --data.",
             )
         }
         Err(error) => Check::new(

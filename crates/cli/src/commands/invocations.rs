@@ -18,6 +18,16 @@ use crate::table::{Table, micros};
 /// Longest wait that is asked for at once; a longer one is made of several.
 const WAIT_STEP: Duration = Duration::from_secs(25);
 
+/// States, as the API spells them.
+const STATES: [&str; 6] = [
+    "waiting",
+    "running",
+    "succeeded",
+    "failed",
+    "dead-letter",
+    "cancelled",
+];
+
 /// Arguments of `dunlin invocations`.
 #[derive(Debug, Args)]
 pub struct Invocations {
@@ -67,7 +77,7 @@ struct List {
     /// Only those of this function, as APP/FUNCTION
     path: Option<FunctionPath>,
     /// Only those in this state
-    #[arg(long, value_parser = ["waiting", "running", "succeeded", "failed", "dead-letter", "cancelled"])]
+    #[arg(long, value_parser = STATES)]
     state: Option<String>,
     /// At most this many
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50)]

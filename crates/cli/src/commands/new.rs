@@ -116,7 +116,8 @@ impl New {
             write(&self.path.join(file), &text)?;
         }
         note(&format!(
-            "wrote {shown}\nnext: dunlin up    (in another terminal)\n      dunlin deploy --build {shown}\n      \
+            "wrote {shown}\nnext: dunlin up    (in another terminal)\n      \
+             dunlin deploy --build {shown}\n      \
              dunlin invoke {app}/{name} --data 'Hello'"
         ));
         Ok(Exit::Ok)

@@ -110,10 +110,14 @@ fn banner(card: &Card, data: &Path) -> String {
         format!("export DUNLIN_ADMIN={}\n      ", card.admin_addr)
     };
     format!(
-        "{title}\n  functions  http://{}/APP/FUNCTION/\n  admin      http://{}  (/openapi.json, \
-         /metrics)\n  data       {}\n\nnext, in another terminal:\n      {point}dunlin deploy --app \
-         demo --name hello FILE.wasm\n      dunlin invoke demo/hello --data 'Hello'\nCtrl-C stops the \
-         node.\n",
+        "{title}\n  \
+         functions  http://{}/APP/FUNCTION/\n  \
+         admin      http://{}  (/openapi.json, /metrics)\n  \
+         data       {}\n\n\
+         next, in another terminal:\n      \
+         {point}dunlin deploy --app demo --name hello FILE.wasm\n      \
+         dunlin invoke demo/hello --data 'Hello'\n\
+         Ctrl-C stops the node.\n",
         card.data_addr,
         card.admin_addr,
         data.display(),
@@ -173,7 +177,10 @@ mod tests {
     fn the_card_is_a_file_in_the_data_folder() {
         let folder = tempfile::tempdir().unwrap();
         let line = write(&card("127.0.0.1:9"), folder.path()).unwrap();
-        let golden = r#"{"pid":7,"version":"1.2.3","data_addr":"127.0.0.1:8080","admin_addr":"127.0.0.1:9"}"#;
+        let golden = concat!(
+            r#"{"pid":7,"version":"1.2.3","#,
+            r#""data_addr":"127.0.0.1:8080","admin_addr":"127.0.0.1:9"}"#,
+        );
         assert_eq!(line, golden);
         assert_eq!(
             std::fs::read_to_string(folder.path().join(CARD)).unwrap(),

@@ -98,8 +98,8 @@ fn pagemap_scan() -> Check {
         NAME,
         Level::Note,
         "not offered",
-        "The kernel cannot tell which pages a guest wrote, so a reset drops all of them and the next \
-         call faults them in again: slower with much memory. Linux 6.7 brings it.",
+        "The kernel cannot tell which pages a guest wrote, so a reset drops all of them and the \
+         next call faults them in again: slower with much memory. Linux 6.7 brings it.",
     )
 }
 
@@ -119,8 +119,8 @@ fn userfaultfd() -> Check {
         NAME,
         Level::Note,
         "not allowed for this user",
-        "Needed only to page guest memory in from elsewhere, which this version does not do. To allow \
-         it: give the user /dev/userfaultfd, or `sysctl -w vm.unprivileged_userfaultfd=1`.",
+        "Needed only to page guest memory in from elsewhere, which this version does not do. To \
+         allow it: give the user /dev/userfaultfd, or `sysctl -w vm.unprivileged_userfaultfd=1`.",
     )
 }
 
@@ -132,9 +132,9 @@ fn kvm(device: &Path) -> Check {
             NAME,
             Level::Note,
             format!("{}: {error}", device.display()),
-            "Needed only for functions in micro-VMs, which this version does not have; WebAssembly runs \
-             without. To allow it: enable virtualisation, load kvm_intel or kvm_amd, and add the user \
-             to the group `kvm`.",
+            "Needed only for functions in micro-VMs, which this version does not have; WebAssembly \
+             runs without. To allow it: enable virtualisation, load kvm_intel or kvm_amd, and add \
+             the user to the group `kvm`.",
         ),
     }
 }
@@ -158,8 +158,8 @@ fn map_count(text: &str) -> Check {
         Level::Note,
         count.to_string(),
         format!(
-            "About {fit} sandboxes fit; a node raises the limit by itself if it may. For ten thousand: \
-             `sysctl -w vm.max_map_count={MAP_COUNT_WANTED}`."
+            "About {fit} sandboxes fit; a node raises the limit by itself if it may. For ten \
+             thousand: `sysctl -w vm.max_map_count={MAP_COUNT_WANTED}`."
         ),
     )
 }
@@ -173,8 +173,8 @@ fn files() -> Check {
             Level::Note,
             count.to_string(),
             format!(
-                "Each connection takes one. Raise the limit for many clients: `ulimit -n {FILES_WANTED}`, \
-                 or LimitNOFILE= in the unit."
+                "Each connection takes one. Raise the limit for many clients: `ulimit -n \
+                 {FILES_WANTED}`, or LimitNOFILE= in the unit."
             ),
         ),
         Some(count) => Check::ok(NAME, count.to_string()),
@@ -190,8 +190,8 @@ fn cgroup() -> Check {
             NAME,
             Level::Note,
             "no cgroup v2",
-            "Without cgroup v2 only the limits of each function bound memory and processor time. Boot \
-             with systemd.unified_cgroup_hierarchy=1 to bound the node as a whole.",
+            "Without cgroup v2 only the limits of each function bound memory and processor time. \
+             Boot with systemd.unified_cgroup_hierarchy=1 to bound the node as a whole.",
         );
     };
     let folder = format!("/sys/fs/cgroup{}", path.trim_end_matches('/'));
