@@ -48,7 +48,7 @@ impl Reply {
         Ok(())
     }
 
-    /// Whether the guest tried to write past the limit: it may not end by itself at that.
+    /// Whether a write was refused: what was taken is not the whole reply.
     pub fn is_over(&self) -> bool {
         self.0.lock().over
     }

@@ -92,11 +92,11 @@ impl Faaslet {
             let message = error.to_string();
             return Completion::without_reply(Status::Platform { message });
         }
-        // Until this call is seen to end, its instance is one that broke off.
-        self.broken = true;
-        let completion = self.run_fresh(call).await;
+        // Nobody can look while the call borrows the sandbox; when its future is dropped, the state
+        // is right already, and the instance is one that broke off.
         self.state = State::Spent;
-        completion
+        self.broken = true;
+        self.run_fresh(call).await
     }
 
     async fn run_fresh(&mut self, call: Call) -> Completion {
@@ -136,7 +136,10 @@ impl Faaslet {
         (host.call, host.wasi) = (None, None);
         let refused = host.limiter.refused;
         self.broken = matches!(ran, Ran::Stopped);
-        let end = end_of(ran, refused, until);
+        let end = match end_of(ran, refused, until) {
+            End::Done(_) if reply.is_over() => End::Done(Status::OutputLimit),
+            end => end,
+        };
         if end != End::OverBudget {
             log.release();
         }
@@ -183,10 +186,6 @@ impl Sandbox for Faaslet {
     }
 
     fn reset(&mut self) -> Result<(), SandboxError> {
-        if self.state == State::Running {
-            // Its future was dropped: `broken` says so.
-            self.state.step(State::Spent)?;
-        }
         let mut next = self.state;
         next.step(State::Fresh)?;
         let done = self.try_reset();
