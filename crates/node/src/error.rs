@@ -43,6 +43,9 @@ pub enum NodeError {
         #[source]
         source: std::io::Error,
     },
+    /// The listeners do not say where they are.
+    #[error("the gateway could not be started")]
+    Gateway(#[source] std::io::Error),
     /// The engines could not be started.
     #[error("the engines could not be started")]
     Engines(#[from] faaslet::FaasletsError),

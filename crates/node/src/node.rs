@@ -42,66 +42,47 @@ impl fmt::Debug for Node {
 }
 
 /// Starts a node. Must be called in a tokio runtime, which answers requests.
-pub async fn start(config: Config) -> Result<Node, NodeError> {
+pub async fn start(mut config: Config) -> Result<Node, NodeError> {
     let metrics = telemetry::metrics()?;
-    executor::metrics::describe();
-    metering::metrics::describe();
-    let path = config.data_dir.clone();
-    let data_dir = blocking(move || DataDir::open(&path)).await?;
-    let tokens = Tokens::open(data_dir.store.clone()).await?;
-    let require_token = check_exposure(&config, &tokens)?;
-    let (data, admin) = (
-        listen(config.data_addr).await?,
-        listen(config.admin_addr).await?,
-    );
+    let Opened {
+        data_dir,
+        tokens,
+        require_token,
+        data,
+        admin,
+    } = open(&config).await?;
     let guests = guest_runtime(config.guest_threads)?;
 
-    let faaslets = faaslet::Config {
-        sandboxes_max: config.sandboxes_max,
-        ..faaslet::Config::new(data_dir.cache())
-    };
-    let backend = blocking(move || Ok(faaslet::Faaslets::new(faaslets)?)).await?;
     let logs = LogBook::new(config.logs);
     let ledger = Ledger::new(config.ledger);
     ledger.restore(&*data_dir.store).await?;
-    let executor_config = executor::Config {
-        on_outcome: on_outcome(&ledger, &logs),
-        ..config.executor
-    };
-    let executor = Executor::new(
-        executor_config,
-        Arc::new(backend),
-        Arc::new(BlobArtifacts(data_dir.blobs.clone())),
-        guests.handle().clone(),
-    );
-    let registry = Registry::open(data_dir.store.clone()).await?;
-    let (invoker, service) = Invoker::open(
-        data_dir.store.clone(),
-        data_dir.payloads.clone(),
-        registry.clone(),
-        invoker::Config {
-            drain: config.drain_patience,
-            ..config.invoker
+    let engines = Engines {
+        sandboxes_max: config.sandboxes_max,
+        executor: executor::Config {
+            on_outcome: on_outcome(&ledger, &logs),
+            ..config.executor
         },
-    )
-    .await?;
+    };
+    let executor = engines.executor(&data_dir, &guests).await?;
+    let registry = Registry::open(data_dir.store.clone()).await?;
+    config.invoker.drain = config.drain_patience;
+    let (store, payloads) = (data_dir.store.clone(), data_dir.payloads.clone());
+    let (invoker, service) =
+        Invoker::open(store, payloads, registry.clone(), config.invoker).await?;
 
     let stop = CancellationToken::new();
     let queue = service.run(
         runner::runner(executor.clone(), logs.clone()),
         stop.clone().cancelled_owned(),
     );
-    let upkeep = {
+    let upkeep = every(METRICS_UPKEEP, stop.clone(), {
         let metrics = metrics.clone();
-        every(METRICS_UPKEEP, stop.clone(), move || metrics.run_upkeep())
-    };
+        move || metrics.run_upkeep()
+    });
     let tasks = vec![tokio::spawn(queue), tokio::spawn(upkeep)];
     // It has its own end: usage is written down when everything else has ended.
     let usage_stop = CancellationToken::new();
-    let usage = tokio::spawn({
-        let (ledger, store, stop) = (ledger.clone(), data_dir.store.clone(), usage_stop.clone());
-        async move { ledger.keep_flushed(store, stop.cancelled_owned()).await }
-    });
+    let usage = keep_usage(&ledger, &data_dir, &usage_stop);
     let services = Services {
         executor: executor.clone(),
         registry,
@@ -117,18 +98,7 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
         require_token,
         ..config.gateway
     };
-    let gateway = Gateway::start(gateway_config, services, data, admin).map_err(|source| {
-        NodeError::Listen {
-            addr: config.data_addr,
-            source,
-        }
-    })?;
-    tracing::info!(
-        data = %gateway.data_addr(),
-        admin = %gateway.admin_addr(),
-        require_token,
-        "the node is ready"
-    );
+    let gateway = answer(gateway_config, services, data, admin)?;
     Ok(Node {
         gateway: Some(gateway),
         executor,
@@ -140,6 +110,73 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
         guests: Some(guests),
         _data_dir: data_dir,
     })
+}
+
+/// What can be refused before anything runs: directory, tokens, addresses.
+struct Opened {
+    data_dir: DataDir,
+    tokens: Tokens,
+    require_token: bool,
+    data: TcpListener,
+    admin: TcpListener,
+}
+
+async fn open(config: &Config) -> Result<Opened, NodeError> {
+    let path = config.data_dir.clone();
+    let data_dir = blocking(move || DataDir::open(&path)).await?;
+    let tokens = Tokens::open(data_dir.store.clone()).await?;
+    Ok(Opened {
+        require_token: check_exposure(config, &tokens)?,
+        data: listen(config.data_addr).await?,
+        admin: listen(config.admin_addr).await?,
+        data_dir,
+        tokens,
+    })
+}
+
+fn answer(
+    config: gateway::Config,
+    services: Services,
+    data: TcpListener,
+    admin: TcpListener,
+) -> Result<Gateway, NodeError> {
+    let require_token = config.require_token;
+    let gateway = Gateway::start(config, services, data, admin).map_err(NodeError::Gateway)?;
+    tracing::info!(
+        data = %gateway.data_addr(),
+        admin = %gateway.admin_addr(),
+        require_token,
+        "the node is ready"
+    );
+    Ok(gateway)
+}
+
+/// What runs guests, still to be started.
+struct Engines {
+    sandboxes_max: usize,
+    executor: executor::Config,
+}
+
+impl Engines {
+    async fn executor(self, data_dir: &DataDir, guests: &Runtime) -> Result<Executor, NodeError> {
+        let config = faaslet::Config {
+            sandboxes_max: self.sandboxes_max,
+            ..faaslet::Config::new(data_dir.cache())
+        };
+        let backend = blocking(move || Ok(faaslet::Faaslets::new(config)?)).await?;
+        Ok(Executor::new(
+            self.executor,
+            Arc::new(backend),
+            Arc::new(BlobArtifacts(data_dir.blobs.clone())),
+            guests.handle().clone(),
+        ))
+    }
+}
+
+/// Writes usage down now and then, and once more at its end.
+fn keep_usage(ledger: &Ledger, data_dir: &DataDir, stop: &CancellationToken) -> JoinHandle<()> {
+    let (ledger, store, stop) = (ledger.clone(), data_dir.store.clone(), stop.clone());
+    tokio::spawn(async move { ledger.keep_flushed(store, stop.cancelled_owned()).await })
 }
 
 impl Node {

@@ -173,5 +173,7 @@ pub(crate) fn metrics() -> Result<PrometheusHandle, NodeError> {
             .install_recorder()
             .map_err(|error| error.to_string())
     });
+    executor::metrics::describe();
+    metering::metrics::describe();
     handle.clone().map_err(NodeError::Telemetry)
 }
