@@ -1,4 +1,5 @@
 //! A node that is killed under load loses nothing that it accepted.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod support;
 

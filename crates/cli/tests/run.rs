@@ -1,4 +1,5 @@
 //! `dunlin run`: programs with their arguments, environment, folders and exit codes.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod support;
 

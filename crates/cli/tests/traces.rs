@@ -1,4 +1,5 @@
 //! Traces reach a collector where `OTEL_*` asks for it.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod support;
 

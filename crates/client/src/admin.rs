@@ -165,12 +165,6 @@ impl Client {
         self.json(self.empty(Method::GET, &path)?).await
     }
 
-    /// Cancels an invocation that has not ended.
-    pub async fn cancel(&self, id: InvocationId) -> Result<v1::Invocation, ClientError> {
-        let path = format!("/v1/invocations/{id}");
-        self.json(self.empty(Method::DELETE, &path)?).await
-    }
-
     /// Dead letters of a function that were not sent again, the latest first.
     pub async fn dead_letters(
         &self,

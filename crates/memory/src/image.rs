@@ -120,7 +120,7 @@ impl ImageBuilder {
         for index in 0..count {
             let from = contents + index * PAGE_BYTES;
             let number = number_at(HEADER_BYTES + index * 8).unwrap_or(usize::MAX);
-            let offset = number.checked_mul(PAGE_BYTES).unwrap_or(usize::MAX);
+            let offset = number.saturating_mul(PAGE_BYTES);
             if !builder.write(offset, &file[from..from + PAGE_BYTES]) {
                 return Err(bad("a page lies outside of the memory"));
             }

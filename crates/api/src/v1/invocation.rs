@@ -28,8 +28,6 @@ pub enum InvocationState {
     Failed,
     /// It used up its attempts, and is kept to be sent again.
     DeadLetter,
-    /// It was cancelled.
-    Cancelled,
 }
 
 impl InvocationState {

@@ -19,14 +19,7 @@ use crate::table::{Table, micros};
 const WAIT_STEP: Duration = Duration::from_secs(25);
 
 /// States, as the API spells them.
-const STATES: [&str; 6] = [
-    "waiting",
-    "running",
-    "succeeded",
-    "failed",
-    "dead-letter",
-    "cancelled",
-];
+const STATES: [&str; 5] = ["waiting", "running", "succeeded", "failed", "dead-letter"];
 
 /// Arguments of `dunlin invocations`.
 #[derive(Debug, Args)]
@@ -63,13 +56,6 @@ enum Action {
         #[command(flatten)]
         node: Node,
     },
-    /// Cancel an invocation that has not ended
-    Cancel {
-        /// The id that `dunlin invoke --async` printed
-        id: InvocationId,
-        #[command(flatten)]
-        node: Node,
-    },
 }
 
 #[derive(Debug, Args)]
@@ -90,7 +76,7 @@ struct List {
 }
 
 impl Invocations {
-    /// Lists, shows, waits, prints or cancels.
+    /// Lists, shows, waits or prints.
     pub fn run(self, out: Output) -> Outcome {
         match self.action {
             Action::List(list) => list.run(out),
@@ -103,10 +89,6 @@ impl Invocations {
             }),
             Action::Result { id, node } => connect::with(&node, async |client: Client| {
                 print_reply(client.result(id).await?).await
-            }),
-            Action::Cancel { id, node } => connect::with(&node, async |client| {
-                let invocation = client.cancel(id).await?;
-                out.show(&invocation, || table(std::slice::from_ref(&invocation)))
             }),
         }
     }
@@ -187,6 +169,5 @@ fn state(state: InvocationState) -> &'static str {
         InvocationState::Succeeded => "succeeded",
         InvocationState::Failed => "failed",
         InvocationState::DeadLetter => "dead-letter",
-        InvocationState::Cancelled => "cancelled",
     }
 }

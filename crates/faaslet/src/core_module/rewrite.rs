@@ -68,7 +68,7 @@ fn strip_start(wasm: &[u8]) -> Vec<u8> {
         let Ok(length) = reader.read_var_u32() else {
             break;
         };
-        let header = 1 + reader.current_position() as usize;
+        let header = 1 + reader.current_position();
         let (section, later) = rest.split_at((header + length as usize).min(rest.len()));
         if id != SectionId::Start as u8 {
             kept.extend_from_slice(section);

@@ -179,7 +179,7 @@ impl Survey {
             let segment = segment.map_err(invalid)?;
             if let DataKind::Active { offset_expr, .. } = segment.kind {
                 let offset = constant(&offset_expr)?;
-                let end = segment.range.end as usize;
+                let end = segment.range.end;
                 self.active_data
                     .push((offset, end - segment.data.len()..end));
             }
