@@ -1,4 +1,4 @@
-//! The poll loop around a guest: processor time, the span, the backstop, and no panic past it.
+//! The poll loop around a guest: processor time, the backstop, and no panic past it.
 
 use std::any::Any;
 use std::future::Future;
@@ -12,7 +12,6 @@ use futures::future::BoxFuture;
 use rustix::time::{ClockId, clock_gettime};
 use sandbox::Completion;
 use tokio::time::Sleep;
-use tracing::Span;
 
 /// Processor time of one call, in nanoseconds.
 #[derive(Debug, Default)]
@@ -52,7 +51,6 @@ pub(crate) enum Fault {
 pub(crate) struct Metered<'a> {
     guest: BoxFuture<'a, Completion>,
     cpu: &'a CpuMeter,
-    span: &'a Span,
     overdue: Instant,
     /// Armed by the first wait only: a call that never waits needs no timer.
     timer: Option<Pin<Box<Sleep>>>,
@@ -62,13 +60,11 @@ impl<'a> Metered<'a> {
     pub(crate) fn new(
         guest: BoxFuture<'a, Completion>,
         cpu: &'a CpuMeter,
-        span: &'a Span,
         overdue: Instant,
     ) -> Self {
         Self {
             guest,
             cpu,
-            span,
             overdue,
             timer: None,
         }
@@ -81,10 +77,7 @@ impl Future for Metered<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let before = thread_cpu_ns();
-        let polled = {
-            let _in_span = this.span.enter();
-            catch_unwind(AssertUnwindSafe(|| this.guest.as_mut().poll(cx)))
-        };
+        let polled = { catch_unwind(AssertUnwindSafe(|| this.guest.as_mut().poll(cx))) };
         this.cpu.add(thread_cpu_ns().saturating_sub(before));
         match polled {
             Ok(Poll::Ready(completion)) => return Poll::Ready(Ok(completion)),

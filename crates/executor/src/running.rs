@@ -21,8 +21,6 @@ use model::{Outcome, StartKind, Status, Usage};
 use sandbox::{Call, CallLog, Completion, End, Payload, Sandbox, State};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tracing::Span;
-use tracing::field::Empty;
 
 use crate::gate::Place;
 use crate::lane::Lane;
@@ -57,25 +55,10 @@ pub(crate) struct Running {
     pub done: Option<oneshot::Sender<Outcome>>,
     cpu: CpuMeter,
     log: Arc<CallLog>,
-    span: Span,
     started: Instant,
     claim: Option<Arc<Claim>>,
     settled: bool,
     _place: Place,
-}
-
-fn span_of(job: &Job) -> Span {
-    tracing::info_span!(
-        "invocation",
-        faas.invocation_id = %job.id,
-        faas.app = %job.path.app,
-        faas.name = %job.path.function,
-        faas.version = %job.version,
-        faas.coldstart = Empty,
-        faas.status = Empty,
-        faas.cpu_us = Empty,
-        faas.wall_ms = Empty,
-    )
 }
 
 impl Running {
@@ -84,7 +67,6 @@ impl Running {
         let log_bytes_max = pool.limits.log_bytes_max;
         Self {
             log: Arc::new(CallLog::new(job.id, job.log.clone(), log_bytes_max)),
-            span: span_of(&job),
             pool,
             job,
             sandbox: None,
@@ -128,7 +110,7 @@ impl Running {
             return Err(Fault::Panicked("the call has no sandbox".to_owned()));
         };
         let overdue = self.started + patience;
-        Metered::new(sandbox.invoke(call), &self.cpu, &self.span, overdue).await
+        Metered::new(sandbox.invoke(call), &self.cpu, overdue).await
     }
 
     /// The whole of a call that is not repeated.
@@ -260,7 +242,6 @@ impl Running {
             usage,
         };
         if self.claim.as_ref().is_none_or(|claim| claim.take()) {
-            self.record(&outcome);
             report(&self.pool, &self.job, &outcome, wall);
         }
         if let Some(done) = self.done.take() {
@@ -268,17 +249,6 @@ impl Running {
             let _ = done.send(outcome.clone());
         }
         outcome
-    }
-
-    fn record(&self, outcome: &Outcome) {
-        if self.span.is_disabled() {
-            return;
-        }
-        self.span
-            .record("faas.coldstart", outcome.start == StartKind::Cold)
-            .record("faas.status", outcome.status.as_str())
-            .record("faas.cpu_us", outcome.usage.cpu_us)
-            .record("faas.wall_ms", outcome.usage.wall_ms);
     }
 }
 

@@ -36,9 +36,7 @@ impl TraceParent {
     /// A new trace for an invocation: its id is the trace's, so that logs find it.
     pub fn root(id: InvocationId) -> Self {
         Self {
-            trace: u128::from_str_radix(&id.to_string(), 16)
-                .unwrap_or(1)
-                .max(1),
+            trace: id.as_u128().max(1),
             span: new_span(),
             flags: 0,
         }

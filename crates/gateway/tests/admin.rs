@@ -47,7 +47,13 @@ async fn deploys_make_versions_and_aliases_move_between_them() {
         (again.status.as_u16(), again.code().as_str()),
         (400, "invalid-alias")
     );
+}
 
+#[tokio::test]
+async fn aliases_are_set_weighted_and_deleted() {
+    let world = world(|_| ()).await;
+    let first = world.deploy("shop/f", &Guest::Echo).await;
+    let second = world.deploy("shop/f", &Guest::Counter).await;
     let canary = world.admin(&format!("{FUNCTION}/aliases/canary"));
     let targets = json!({ "targets": [
         { "version": first, "weight": 90 }, { "version": second, "weight": 10 } ] });
@@ -110,6 +116,59 @@ async fn a_deploy_to_another_alias_leaves_live_where_it_is() {
     );
 }
 
+/// Deploys that are refused, with their status and code.
+fn bad_deploys(artifact: &Digest) -> Vec<(serde_json::Value, u16, &'static str)> {
+    let settings = |settings| json!({ "kind": "http", "artifact": artifact, "settings": settings });
+    vec![
+        (
+            json!({ "kind": "reactor", "artifact": artifact }),
+            422,
+            "not-wasm",
+        ),
+        (
+            json!({ "kind": "lambda", "artifact": artifact }),
+            400,
+            "bad-request",
+        ),
+        (
+            json!({ "kind": "http", "artifact": "x" }),
+            400,
+            "bad-request",
+        ),
+        (
+            json!({ "kind": "http", "artifact": artifact, "more": 1 }),
+            400,
+            "bad-request",
+        ),
+        (json!([]), 400, "bad-request"),
+        (
+            settings(json!({ "limits": { "deadline_ms": 0 } })),
+            400,
+            "invalid-settings",
+        ),
+        (
+            settings(json!({ "limits": { "deadline": 1 } })),
+            400,
+            "bad-request",
+        ),
+        (
+            settings(json!({ "env": { "A=B": "" } })),
+            400,
+            "invalid-settings",
+        ),
+        (
+            settings(json!({ "args": ["\u{0}"] })),
+            400,
+            "invalid-settings",
+        ),
+        (
+            settings(json!({ "args": ["x".repeat(200_000)] })),
+            400,
+            "invalid-settings",
+        ),
+    ]
+}
+
 #[tokio::test]
 async fn bad_deploys_say_what_is_wrong() {
     let world = world(|_| ()).await;
@@ -130,71 +189,29 @@ async fn bad_deploys_say_what_is_wrong() {
     )
     .await;
     let upload = world.admin(&format!("/v1/artifacts/{artifact}"));
-    assert_eq!(world.put(upload.clone(), "not wasm").await.status, 201);
+    assert_eq!(world.put(upload, "not wasm").await.status, 201);
+    for (json, status, code) in bad_deploys(&artifact) {
+        check(json, status, code).await;
+    }
+}
+
+#[tokio::test]
+async fn uploads_and_deploys_of_the_wrong_form_are_refused() {
+    let world = world(|_| ()).await;
+    let upload = world.admin(&format!("/v1/artifacts/{}", Digest::of(b"not wasm")));
     assert_eq!(world.put(upload, "other").await.code(), "digest-mismatch");
-    check(
-        json!({ "kind": "reactor", "artifact": artifact }),
-        422,
-        "not-wasm",
-    )
-    .await;
-    check(
-        json!({ "kind": "lambda", "artifact": artifact }),
-        400,
-        "bad-request",
-    )
-    .await;
-    check(
-        json!({ "kind": "http", "artifact": "x" }),
-        400,
-        "bad-request",
-    )
-    .await;
-    check(
-        json!({ "kind": "http", "artifact": artifact, "more": 1 }),
-        400,
-        "bad-request",
-    )
-    .await;
-    check(json!([]), 400, "bad-request").await;
-    let settings = |settings| json!({ "kind": "http", "artifact": artifact, "settings": settings });
-    check(
-        settings(json!({ "limits": { "deadline_ms": 0 } })),
-        400,
-        "invalid-settings",
-    )
-    .await;
-    check(
-        settings(json!({ "limits": { "deadline": 1 } })),
-        400,
-        "bad-request",
-    )
-    .await;
-    check(
-        settings(json!({ "env": { "A=B": "" } })),
-        400,
-        "invalid-settings",
-    )
-    .await;
-    check(
-        settings(json!({ "args": ["\u{0}"] })),
-        400,
-        "invalid-settings",
-    )
-    .await;
-    check(
-        settings(json!({ "args": ["x".repeat(200_000)] })),
-        400,
-        "invalid-settings",
-    )
-    .await;
+    let uri = world.admin(&format!("{FUNCTION}/versions"));
     let no_json = world.post(uri.clone(), "{}").await;
     assert_eq!(
         (no_json.status.as_u16(), no_json.code().as_str()),
         (415, "unsupported-media-type")
     );
     let large = json!({ "kind": "http", "artifact": "x".repeat(2 << 20) });
-    check(large, 413, "body-too-large").await;
+    let refused = world.send_json("POST", uri, large).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code().as_str()),
+        (413, "body-too-large")
+    );
 }
 
 #[tokio::test]

@@ -23,6 +23,11 @@ impl InvocationId {
         Self((u128::from(unix_ms) << 80) | random)
     }
 
+    /// The id as a number.
+    pub const fn as_u128(&self) -> u128 {
+        self.0
+    }
+
     /// Milliseconds since 1970 at which the invocation was accepted.
     pub fn unix_ms(&self) -> u64 {
         (self.0 >> 80) as u64

@@ -1,4 +1,5 @@
-//! A disk without room: deploys and accepts are refused, nothing accepted is lost, the node goes on.
+//! A disk without room: deploys and accepts are refused, nothing accepted is lost, and the node
+//! goes on.
 //! Needs root, to mount a small tmpfs; without it the test says so, and fails under REQUIRE_ROOT=1.
 
 mod support;
