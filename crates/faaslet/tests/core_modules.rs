@@ -500,6 +500,30 @@ async fn nothing_of_the_hosts_files_is_reachable() {
     );
 }
 
+#[tokio::test]
+async fn exceptions_are_caught_again_after_each_reset() {
+    let wat = r#"(module
+      (import "dunlin" "output_write" (func $write (param i32 i32) (result i32)))
+      (memory 1)
+      (tag $thrown (param i32))
+      (func $throws (throw $thrown (i32.const 116)))
+      (func (export "handle")
+        (i32.store8 (i32.const 0)
+          (block $caught (result i32)
+            (try_table (catch $thrown $caught) (call $throws))
+            (i32.const 110)))
+        (drop (call $write (i32.const 0) (i32.const 1)))))"#;
+    let mut sandbox = Bench::new().reactor(wat).await;
+    for _ in 0..3 {
+        let completion = invoke(&mut sandbox, "").await;
+        assert_eq!(
+            (completion.end, &completion.reply[..]),
+            (End::Done(Status::Ok), &b"t"[..])
+        );
+        sandbox.reset().unwrap();
+    }
+}
+
 async fn refusal(kind: Kind, wat: &str) -> PrepareError {
     match Bench::new().deploy(kind, wat, Settings::default()).await {
         Err(error) => error,

@@ -35,8 +35,21 @@ pub(super) fn over<T>(
     made
 }
 
-/// Makes the memories. One that no sandbox announced is the engine's own (the heap of exception
-/// objects): it gets a range over `empty`.
+/// The range that the sandbox in the making announced, and whether its guest memory is next.
+fn announced() -> Result<(Arc<Range>, bool), String> {
+    NEXT.with_borrow_mut(|next| {
+        let next = next
+            .as_mut()
+            .ok_or("a memory is made outside of a sandbox")?;
+        Ok((next.range.clone(), std::mem::take(&mut next.guest_memory)))
+    })
+}
+
+/// Reservation of the engine's own memories (the heap of exception objects), by which they are told
+/// from guests': the engine is configured with it.
+pub(super) const ENGINE_RESERVATION_BYTES: usize = 1 << 30;
+
+/// Makes the memories. The engine's own get ranges over `empty`.
 pub(super) struct Memories {
     pub slab: Slab,
     pub empty: Arc<Image>,
@@ -56,20 +69,21 @@ unsafe impl MemoryCreator for Memories {
         reserved_size_in_bytes: Option<usize>,
         _: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
-        let announced = NEXT.with_borrow_mut(|next| {
-            next.as_mut()
-                .map(|next| (next.range.clone(), std::mem::take(&mut next.guest_memory)))
-        });
-        let range = match announced {
-            Some((range, true)) => range,
-            Some((range, false)) => return Ok(Box::new(PollMemory(range))),
-            None => Arc::new(
+        let reserved = reserved_size_in_bytes.ok_or("a memory has no reservation")?;
+        let range = if reserved == ENGINE_RESERVATION_BYTES {
+            Arc::new(
                 self.slab
                     .take(&self.empty)
                     .map_err(|error| error.to_string())?,
-            ),
+            )
+        } else {
+            let (range, is_guest_memory) = announced()?;
+            if !is_guest_memory {
+                return Ok(Box::new(PollMemory(range)));
+            }
+            range
         };
-        if reserved_size_in_bytes.is_none_or(|bytes| bytes > range.bytes_max()) {
+        if reserved > range.bytes_max() {
             return Err("the reservation is larger than the slab's".into());
         }
         range.grow_to(minimum).map_err(|error| error.to_string())?;

@@ -8,7 +8,7 @@ use model::Digest;
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Config, Engine, Linker, OptLevel, Store};
 
-use super::creator::{GuestStacks, Memories};
+use super::creator::{ENGINE_RESERVATION_BYTES, GuestStacks, Memories};
 use super::host::{self, Host};
 use super::rewrite::REWRITE_VERSION;
 
@@ -76,6 +76,9 @@ fn config(slab: &SlabConfig, memories: Memories) -> Config {
         .memory_reservation(slab.reservation_bytes as u64)
         .memory_guard_size(slab.guard_bytes as u64)
         .memory_may_move(false)
+        .gc_heap_reservation(ENGINE_RESERVATION_BYTES as u64)
+        .gc_heap_guard_size(slab.guard_bytes as u64)
+        .gc_heap_may_move(false)
         .memory_init_cow(false)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(ASYNC_STACK_BYTES)
