@@ -111,7 +111,9 @@ impl From<InvokerError> for Failure {
             | InvokerError::LiveIsNeeded(_)
             | InvokerError::NothingToRollBackTo(_) => Code::InvalidAlias,
             InvokerError::Limits(_) => Code::InvalidSettings,
-            InvokerError::Contended { .. } | InvokerError::TooMany { .. } => Code::Conflict,
+            InvokerError::Contended { .. }
+            | InvokerError::RouteTaken { .. }
+            | InvokerError::TooMany { .. } => Code::Conflict,
             InvokerError::BodyTooLarge { .. } | InvokerError::HeadTooLarge { .. } => {
                 Code::BodyTooLarge
             }

@@ -8,6 +8,11 @@ use http::header::{HOST, HeaderMap};
 pub(crate) struct Place(usize);
 
 impl Place {
+    /// The place after a route of `length` bytes.
+    pub(crate) fn after(length: usize) -> Self {
+        Self(length)
+    }
+
     /// Path and query that the function sees; begins with `/` or `?`, or is empty.
     pub(crate) fn rest(self, uri: &Uri) -> &str {
         path_of(uri).get(self.0..).unwrap_or_default()
@@ -27,7 +32,7 @@ pub(crate) struct Address<'a> {
     pub(crate) place: Place,
 }
 
-fn path_of(uri: &Uri) -> &str {
+pub(crate) fn path_of(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |path| path.as_str())
 }
 

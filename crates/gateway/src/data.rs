@@ -12,7 +12,7 @@ use invoker::{Select, Target};
 use model::FunctionPath;
 
 use crate::accept;
-use crate::address::{Place, address};
+use crate::address::{Place, address, path_of};
 use crate::admin::unauthorized;
 use crate::failure::Failure;
 use crate::listen::Answer;
@@ -51,15 +51,36 @@ impl Data {
             // It was meant for the node: the guest must not learn it.
             parts.headers.remove(AUTHORIZATION);
         }
-        let (path, select, place) = self.find(&parts)?;
-        let target = self.0.registry.resolve(&path, &select)?;
+        let (target, select, place) = self.find(&parts)?;
         if asks_for_async(&parts.headers) {
             return self.accept(target, select, parts, place, body).await;
         }
         Ok(self.0.caller.call(&target, parts, place, body).await)
     }
 
-    fn find(&self, parts: &Parts) -> Result<(FunctionPath, Select, Place), Failure> {
+    /// The function that is meant: by host or path, else by a route.
+    fn find(&self, parts: &Parts) -> Result<(Target, Select, Place), Failure> {
+        let select = match parts.headers.get(&ALIAS) {
+            None => Select::Live,
+            Some(value) => value.to_str().unwrap_or_default().parse()?,
+        };
+        let named = self.named(parts).and_then(|(path, place)| {
+            let target = self.0.registry.resolve(&path, &select)?;
+            Ok((target, place))
+        });
+        let (target, place) = match named {
+            Err(failure) if failure.problem.status == NOT_FOUND => {
+                let routed = self.0.registry.routed(path_of(&parts.uri));
+                let (path, length) = routed.ok_or(failure)?;
+                let target = self.0.registry.resolve(&path, &select)?;
+                (target, Place::after(length))
+            }
+            named => named?,
+        };
+        Ok((target, select, place))
+    }
+
+    fn named(&self, parts: &Parts) -> Result<(FunctionPath, Place), Failure> {
         let found = address(&parts.uri, &parts.headers, &self.0.config.host);
         let found = found.ok_or_else(|| {
             let detail = "functions are called at `/APP/FUNCTION/…`";
@@ -75,11 +96,7 @@ impl Data {
             app: found.app.parse().map_err(|_| unknown())?,
             function: found.function.parse().map_err(|_| unknown())?,
         };
-        let select = match parts.headers.get(&ALIAS) {
-            None => Select::Live,
-            Some(value) => value.to_str().unwrap_or_default().parse()?,
-        };
-        Ok((path, select, found.place))
+        Ok((path, found.place))
     }
 
     async fn accept(
@@ -110,6 +127,8 @@ impl Data {
         Ok(response)
     }
 }
+
+const NOT_FOUND: u16 = StatusCode::NOT_FOUND.as_u16();
 
 /// How much of a wrong name an error repeats.
 const NAME_CHARS_SHOWN: usize = 64;

@@ -430,3 +430,34 @@ async fn every_code_has_its_page_where_problems_point() {
         assert!(page.text().contains(code.title()));
     }
 }
+
+#[tokio::test]
+async fn routes_lead_to_functions_beside_their_names() {
+    let world = world(|_| ()).await;
+    world.deploy("shop/f", &Guest::Echo).await;
+    let artifact = Digest::of(&Guest::Echo.artifact());
+    let deploy = |routes| json!({ "kind": "reactor", "artifact": artifact, "routes": routes });
+    let uri = world.admin(&format!("{FUNCTION}/versions"));
+    let refused = world
+        .send_json("POST", uri.clone(), deploy(json!(["no-slash"])))
+        .await;
+    assert_eq!(refused.code(), "invalid-settings");
+    let taken = world
+        .send_json("POST", uri, deploy(json!(["/echo/"])))
+        .await;
+    assert_eq!(taken.status, 201);
+    for path in ["/echo", "/echo/deep?q", "/shop/f"] {
+        let reply = world.post(world.data(path), "said").await;
+        assert_eq!(reply.text(), "said", "{path}");
+    }
+    let near = world.post(world.data("/echoes"), "said").await;
+    assert_eq!(near.code(), "route-not-found");
+    let other = world.admin("/v1/apps/shop/functions/g/versions");
+    let second = world
+        .send_json("POST", other, deploy(json!(["/echo"])))
+        .await;
+    assert_eq!(
+        (second.status.as_u16(), second.code().as_str()),
+        (409, "conflict")
+    );
+}

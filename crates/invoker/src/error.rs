@@ -37,6 +37,14 @@ pub enum InvokerError {
     /// `live` cannot be deleted: a function always has one.
     #[error("the alias `live` of `{0}` cannot be deleted")]
     LiveIsNeeded(FunctionPath),
+    /// Two functions cannot have one route.
+    #[error("the route `{route}` leads to `{taken_by}` already")]
+    RouteTaken {
+        /// The route.
+        route: String,
+        /// The function that has it.
+        taken_by: FunctionPath,
+    },
     /// The function has as many of these as it may.
     #[error("`{path}` has {max} {what} already")]
     TooMany {

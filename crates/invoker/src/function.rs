@@ -184,6 +184,9 @@ pub struct Pointers {
     pub aliases: BTreeMap<AliasName, Alias>,
     /// What `live` was before, oldest first.
     pub previous: Vec<Alias>,
+    /// Path prefixes that lead to the function, beside its name; the last deploy's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
 }
 
 impl Pointers {
@@ -195,6 +198,7 @@ impl Pointers {
             changed_ms: now_ms,
             aliases,
             previous: Vec::new(),
+            routes: Vec::new(),
         }
     }
 

@@ -51,6 +51,7 @@ mod life;
 mod metrics;
 mod record;
 mod registry;
+mod routes;
 mod runner;
 mod service;
 mod shared;

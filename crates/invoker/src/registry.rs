@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::clock::now_ms;
 use crate::function::{ALIASES_MAX, Pointers, Version};
+use crate::routes::Routes;
 use crate::{Alias, AliasName, Function, InvokerError, Select, Target};
 
 /// How often a change is tried again because others changed the function meanwhile.
@@ -60,6 +61,7 @@ enum Edit {
         version: Digest,
         spec: Arc<VersionSpec>,
         alias: AliasName,
+        routes: Vec<String>,
     },
     Point {
         name: AliasName,
@@ -83,6 +85,7 @@ struct Planned {
 #[derive(Debug)]
 struct Known {
     functions: RwLock<HashMap<FunctionPath, Slot>>,
+    routes: RwLock<Routes>,
     /// The revision of the last change of a function that the map shows.
     seen: watch::Sender<Revision>,
 }
@@ -111,6 +114,7 @@ impl Registry {
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, InvokerError> {
         let known = Arc::new(Known {
             functions: RwLock::default(),
+            routes: RwLock::default(),
             seen: watch::Sender::new(Revision(0)),
         });
         let watch = known.load(&*store).await?;
@@ -127,6 +131,12 @@ impl Registry {
     /// The version that is meant, from memory; weighted aliases choose by chance.
     pub fn resolve(&self, path: &FunctionPath, select: &Select) -> Result<Target, InvokerError> {
         self.function(path)?.resolve(select, rand::random())
+    }
+
+    /// The function whose route leads to `path_and_query`, and how long the route's part of it is;
+    /// from memory. The longest route wins.
+    pub fn routed(&self, path_and_query: &str) -> Option<(FunctionPath, usize)> {
+        self.known.routes.read().lead(path_and_query)
     }
 
     /// A function, from memory.
@@ -155,24 +165,31 @@ impl Registry {
         path: &FunctionPath,
         spec: VersionSpec,
     ) -> Result<Deployed, InvokerError> {
-        self.deploy_to(path, spec, &AliasName::live()).await
+        self.deploy_to(path, spec, &AliasName::live(), Vec::new())
+            .await
     }
 
     /// Makes a version and moves `alias` to it; `live` stays where it is, but for the first deploy
-    /// of a function, since a function always has one.
+    /// of a function, since a function always has one. `routes` take the place of what earlier
+    /// deploys set.
     pub async fn deploy_to(
         &self,
         path: &FunctionPath,
         spec: VersionSpec,
         alias: &AliasName,
+        routes: Vec<String>,
     ) -> Result<Deployed, InvokerError> {
         spec.settings.limits.check()?;
+        if let Some((route, taken_by)) = self.known.routes.read().taken(&routes, path) {
+            return Err(InvokerError::RouteTaken { route, taken_by });
+        }
         let (version, spec) = (spec.digest(), Arc::new(spec));
         let alias = alias.clone();
         let edit = Edit::Deploy {
             version,
             spec,
             alias,
+            routes,
         };
         let done = self.change(path, &edit).await?;
         Ok(Deployed {
@@ -283,9 +300,16 @@ impl Registry {
             version,
             spec,
             alias,
+            routes,
         } = edit
         {
-            return self.plan_deploy(path, *version, spec, alias, stored).await;
+            let mut planned = self
+                .plan_deploy(path, *version, spec, alias, stored)
+                .await?;
+            if let Some(pointers) = &mut planned.pointers {
+                pointers.routes.clone_from(routes);
+            }
+            return Ok(planned);
         }
         let mut pointers = stored.ok_or_else(|| InvokerError::UnknownFunction(path.clone()))?;
         let mut txn = Txn::new();
@@ -437,6 +461,7 @@ impl Known {
             }
         }
         slots.iter_mut().for_each(|(path, slot)| slot.renew(path));
+        *self.routes.write() = Routes::of(&slots);
         *self.functions.write() = slots;
         let watch = store.watch(PREFIX.as_bytes(), from).await?;
         self.seen
@@ -457,12 +482,22 @@ impl Known {
             slot.renew(&path);
         }
         slots.retain(|_, slot| slot.pointers.is_some() || !slot.versions.is_empty());
+        if row == Row::Pointers {
+            *self.routes.write() = Routes::of(&slots);
+        }
         drop(slots);
         if row == Row::Pointers {
             self.seen
                 .send_modify(|seen| *seen = event.revision.max(*seen));
         }
         Ok(())
+    }
+}
+
+impl Routes {
+    fn of(slots: &HashMap<FunctionPath, Slot>) -> Self {
+        let functions = slots.values().filter_map(|slot| slot.function.as_ref());
+        Self::new(functions.map(|function| (&function.path, &function.pointers.routes[..])))
     }
 }
 

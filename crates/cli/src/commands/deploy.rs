@@ -170,13 +170,6 @@ impl Deploy {
         task: Task,
         out: Output,
     ) -> Result<v1::Deployed, Failure> {
-        if !task.routes.is_empty() {
-            // Said aloud, so that nobody waits for requests that do not come.
-            let path = &task.path;
-            note(&format!(
-                "note: nodes of this version do not serve routes yet: call {path} as /{path}/"
-            ));
-        }
         let digest = Digest::of(&task.artifact);
         let size = task.artifact.len() as u64;
         upload(client, &digest, task.artifact).await?;

@@ -157,6 +157,7 @@ pub(super) async fn deploy(
     let artifact = digest(&deploy.artifact)?;
     let settings: model::Settings = deploy.settings.into();
     check_settings(&settings)?;
+    check_routes(&deploy.routes)?;
     let spec = VersionSpec {
         kind: deploy.kind.into(),
         artifact,
@@ -173,7 +174,10 @@ pub(super) async fn deploy(
     let prepared = shared.executor.prepare(&spec, bytes).await;
     let prepared = prepared.map_err(|error| Failure::of_prepare(&error))?;
     let prepare_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let deployed = shared.registry.deploy_to(&path, spec, &alias).await?;
+    let deployed = shared
+        .registry
+        .deploy_to(&path, spec, &alias, deploy.routes)
+        .await?;
     tracing::info!(function = %path, version = %deployed.version.short(), %alias, "deployed");
     Ok((
         StatusCode::CREATED,
@@ -268,10 +272,28 @@ pub(super) async fn rollback(
     Ok(Json(alias_view(name.as_str(), &alias)))
 }
 
-/// Most variables, and most arguments, of one function.
+/// Longest route.
+const ROUTE_BYTES_MAX: usize = 256;
+/// Most variables, most arguments, and most routes, of one function.
 const ENTRIES_MAX: usize = 256;
 /// Bytes of all variables and arguments together.
 const ENTRIES_BYTES_MAX: usize = 128 << 10;
+
+fn check_routes(routes: &[String]) -> Result<(), Failure> {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%');
+    let fits = |route: &String| {
+        let short = route.len() <= ROUTE_BYTES_MAX;
+        short && route.starts_with('/') && !route.contains("//") && route.bytes().all(plain)
+    };
+    if routes.len() <= ENTRIES_MAX && routes.iter().all(fits) {
+        return Ok(());
+    }
+    let detail = format!(
+        "routes are at most {ENTRIES_MAX} path prefixes such as `/hello`, of at most \
+         {ROUTE_BYTES_MAX} plain characters"
+    );
+    Err(Failure::new(Code::InvalidSettings, detail))
+}
 
 fn check_settings(settings: &model::Settings) -> Result<(), Failure> {
     let refuse = |detail: String| Err(Failure::new(Code::InvalidSettings, detail));
