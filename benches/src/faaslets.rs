@@ -91,6 +91,7 @@ pub fn call_of(spec: &VersionSpec, limits: &Arc<Limits>, args: Vec<String>) -> C
             Arc::new(Nowhere),
             spec.settings.limits.log_bytes_max,
         )),
+        asks: None,
     }
 }
 

@@ -207,6 +207,8 @@ impl Metered {
             version: function.spec.digest(),
             spec: function.spec.clone(),
             log: log as Arc<dyn LogSink>,
+            trace: model::TraceParent::root(InvocationId::new(0)),
+            branch: None,
         };
         Ok(Self {
             executor: Executor::new(config, backend, artifacts, guests),

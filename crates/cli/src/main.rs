@@ -25,6 +25,10 @@ use clap::error::ErrorKind;
 use args::Cli;
 use exit::{Exit, Failure};
 
+/// Each call allocates and frees some hundreds of small objects, often on different threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

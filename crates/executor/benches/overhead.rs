@@ -46,6 +46,8 @@ async fn direct(sandbox: &mut Box<dyn Sandbox>, job: &Job, limits: &Arc<Limits>)
             limits: limits.clone(),
             budget: None,
             log: Arc::new(CallLog::new(job.id, log, limits.log_bytes_max)),
+            trace: model::TraceParent::root(InvocationId::new(0)),
+            branch: None,
         };
         let completion = sandbox.invoke(call).await;
         assert_eq!(completion.reply.len(), 1);
@@ -86,6 +88,8 @@ async fn bench(guests: tokio::runtime::Handle) {
         version: spec.digest(),
         spec: spec.clone(),
         log: Arc::new(NoLog),
+        trace: model::TraceParent::root(InvocationId::new(0)),
+        branch: None,
     };
     let limits = Arc::new(spec.settings.limits.clone());
     let stored: Arc<dyn Artifacts> = artifacts;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::Outcome;
+use sandbox::host::{Host, NoHost};
 
 use crate::Job;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub prepares_max: usize,
     /// Takes the one outcome of each admitted job.
     pub on_outcome: OnOutcome,
+    /// Answers what guests ask of the platform.
+    pub host: Arc<dyn Host>,
 }
 
 impl Default for Config {
@@ -55,6 +58,7 @@ impl Default for Config {
             reap_interval: Duration::from_secs(1),
             prepares_max: 2,
             on_outcome: Arc::new(|_, _| {}),
+            host: Arc::new(NoHost),
         }
     }
 }

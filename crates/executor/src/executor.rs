@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use model::{Digest, FunctionPath, InvocationId, Outcome, StartKind, Status, Usage, VersionSpec};
+use model::{
+    Digest, FunctionPath, InvocationId, Outcome, StartKind, Status, TraceParent, Usage, VersionSpec,
+};
 use parking_lot::RwLock;
 use sandbox::{
-    Artifacts, Backend, End, LogSink, Payload, PrepareError, Prepared, Sandbox, SandboxError,
+    Artifacts, Backend, Branch, End, LogSink, Payload, PrepareError, Prepared, Sandbox,
+    SandboxError,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
@@ -40,6 +43,10 @@ pub struct Job {
     pub spec: Arc<VersionSpec>,
     /// Where what the guest prints goes.
     pub log: Arc<dyn LogSink>,
+    /// Its place in its trace.
+    pub trace: TraceParent,
+    /// The call that led to it; none for a root.
+    pub branch: Option<Arc<Branch>>,
 }
 
 impl fmt::Debug for Job {
@@ -236,6 +243,7 @@ impl Executor {
                 }
                 running.sandbox = Some(sandbox);
                 running.lane = way.lane;
+                running.asks = way.asks;
                 Ok((running, way))
             }
             Err(rejected) => {

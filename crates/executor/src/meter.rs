@@ -1,12 +1,13 @@
 //! The poll loop around a guest: processor time, the backstop, and no panic past it.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use rustix::time::{ClockId, clock_gettime};
@@ -31,11 +32,43 @@ impl CpuMeter {
     }
 }
 
+/// How far a poll's processor time may be off. Asking the kernel costs as much as a small guest.
+const COARSE: Duration = Duration::from_micros(100);
+
+thread_local! {
+    /// When this thread's processor time was last read, and what it was.
+    static LAST_READ: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+}
+
 /// The processor time of this thread, in nanoseconds.
 fn thread_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let (seconds, ns) = (time.tv_sec as u64, time.tv_nsec as u64);
     seconds * 1_000_000_000 + ns
+}
+
+/// The processor time that `poll` took, within [`COARSE`].
+///
+/// A short poll took what the clock says. A longer one may have been off its processor: it took
+/// what the thread did since it was last asked, which was at most [`COARSE`] before the poll.
+fn timed<T>(poll: impl FnOnce() -> T) -> (T, u64) {
+    let begun = Instant::now();
+    let last = LAST_READ.get().filter(|(at, _)| begun - *at < COARSE);
+    let (_, before) = last.unwrap_or_else(|| {
+        let read = (begun, thread_cpu_ns());
+        LAST_READ.set(Some(read));
+        read
+    });
+    let value = poll();
+    let ended = Instant::now();
+    let wall = ended - begun;
+    let wall_ns = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
+    if wall < COARSE {
+        return (value, wall_ns);
+    }
+    let after = thread_cpu_ns();
+    LAST_READ.set(Some((ended, after)));
+    (value, wall_ns.min(after.saturating_sub(before)))
 }
 
 /// Why a call ended without its back-end saying so.
@@ -76,9 +109,9 @@ impl Future for Metered<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let before = thread_cpu_ns();
-        let polled = { catch_unwind(AssertUnwindSafe(|| this.guest.as_mut().poll(cx))) };
-        this.cpu.add(thread_cpu_ns().saturating_sub(before));
+        let (polled, cpu_ns) =
+            timed(|| catch_unwind(AssertUnwindSafe(|| this.guest.as_mut().poll(cx))));
+        this.cpu.add(cpu_ns);
         match polled {
             Ok(Poll::Ready(completion)) => return Poll::Ready(Ok(completion)),
             Ok(Poll::Pending) => {}
@@ -98,4 +131,22 @@ fn words_of(panic: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "no words".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_that_waits_is_not_charged_for_waiting() {
+        let ((), cpu_ns) = timed(|| std::thread::sleep(Duration::from_millis(50)));
+        assert!(cpu_ns < 25_000_000, "{cpu_ns} ns for a sleep");
+    }
+
+    #[test]
+    fn a_poll_that_computes_is_charged_for_it() {
+        let begun = thread_cpu_ns();
+        let ((), cpu_ns) = timed(|| while thread_cpu_ns() - begun < 20_000_000 {});
+        assert!(cpu_ns >= 19_000_000, "{cpu_ns} ns for 20 ms of work");
+    }
 }

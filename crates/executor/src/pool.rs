@@ -57,6 +57,7 @@ type Loading = Shared<BoxFuture<'static, Result<Loaded, Arc<LoadError>>>>;
 pub(crate) struct Loaded {
     pub program: Arc<dyn Program>,
     pub cooperative: bool,
+    pub asks: bool,
 }
 
 enum Slot {
@@ -89,6 +90,8 @@ struct State {
 pub(crate) struct Way {
     pub lane: Lane,
     pub cooperative: bool,
+    /// Whether the guest may ask anything of the platform.
+    pub asks: bool,
 }
 
 /// What a call starts from.
@@ -183,8 +186,7 @@ impl Pool {
         let Slot::Loaded(loaded) = &state.program else {
             return Taken::Load;
         };
-        let cooperative = loaded.cooperative;
-        let way = way(cooperative, &state.pace);
+        let way = way(loaded, &state.pace);
         let loaded = loaded.clone();
         match state.idle.pop() {
             Some(idle) => {
@@ -222,7 +224,7 @@ impl Pool {
             let mut state = self.state.lock();
             match &state.program {
                 Slot::Loaded(loaded) => {
-                    return Ok((loaded.clone(), way(loaded.cooperative, &state.pace)));
+                    return Ok((loaded.clone(), way(loaded, &state.pace)));
                 }
                 Slot::Loading(loading) => loading.clone(),
                 Slot::Absent => {
@@ -233,7 +235,7 @@ impl Pool {
             }
         };
         let loaded = loading.await?;
-        let way = way(loaded.cooperative, &self.state.lock().pace);
+        let way = way(&loaded, &self.state.lock().pace);
         Ok((loaded, way))
     }
 
@@ -246,6 +248,7 @@ impl Pool {
             let result = match AssertUnwindSafe(load).catch_unwind().await {
                 Ok(Ok(program)) => Ok(Loaded {
                     cooperative: program.cooperative(),
+                    asks: program.asks(),
                     program,
                 }),
                 Ok(Err(error)) => Err(Arc::new(error)),
@@ -391,7 +394,7 @@ impl Pool {
             version: self.version,
             kind: self.spec.kind,
             loaded: loaded.is_some(),
-            lane: loaded.map(|loaded| way(loaded.cooperative, &state.pace).lane),
+            lane: loaded.map(|loaded| way(loaded, &state.pace).lane),
             idle: state.idle.len(),
             running: state.running as usize,
             queued,
@@ -408,13 +411,18 @@ pub(crate) fn make(loaded: &Loaded) -> Result<Box<dyn Sandbox>, SandboxError> {
     loaded.program.sandbox()
 }
 
-fn way(cooperative: bool, pace: &Pace) -> Way {
-    let lane = if cooperative {
-        Lane::Inline
-    } else {
-        pace.lane()
+fn way(loaded: &Loaded, pace: &Pace) -> Way {
+    let lane = match (loaded.cooperative, loaded.asks) {
+        (true, _) => Lane::Inline,
+        // It may wait, and what it asked for cannot be taken back and repeated.
+        (false, true) => Lane::Guest,
+        (false, false) => pace.lane(),
     };
-    Way { lane, cooperative }
+    Way {
+        lane,
+        cooperative: loaded.cooperative,
+        asks: loaded.asks,
+    }
 }
 
 fn take_program(slot: &mut Slot) -> Option<Arc<dyn Program>> {

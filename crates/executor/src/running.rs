@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::{Outcome, StartKind, Status, Usage};
-use sandbox::{Call, CallLog, Completion, End, Payload, Sandbox, State};
+use sandbox::host::Guest;
+use sandbox::{Asks, Call, CallLog, Completion, End, Payload, Sandbox, State};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -50,6 +51,8 @@ pub(crate) struct Running {
     pub sandbox: Option<Box<dyn Sandbox>>,
     pub start: StartKind,
     pub lane: Lane,
+    /// Whether the guest may ask anything of the platform.
+    pub asks: bool,
     pub input_bytes: u64,
     /// Told the outcome, beside the executor's hook.
     pub done: Option<oneshot::Sender<Outcome>>,
@@ -72,6 +75,7 @@ impl Running {
             sandbox: None,
             start: StartKind::Restored,
             lane: Lane::Guest,
+            asks: false,
             input_bytes: 0,
             done: None,
             cpu: CpuMeter::default(),
@@ -103,6 +107,7 @@ impl Running {
             limits: self.pool.limits.clone(),
             budget,
             log: self.log.clone(),
+            asks: self.asks.then(|| Box::new(self.way_to_host())),
         };
         // A call that is repeated is billed for the time that answered.
         self.cpu.reset();
@@ -111,6 +116,23 @@ impl Running {
         };
         let overdue = self.started + patience;
         Metered::new(sandbox.invoke(call), &self.cpu, overdue).await
+    }
+
+    fn way_to_host(&self) -> Asks {
+        let job = &self.job;
+        let deadline = Duration::from_millis(self.pool.limits.deadline_ms);
+        Asks {
+            host: self.pool.services.config.host.clone(),
+            guest: Guest {
+                id: job.id,
+                path: job.path.clone(),
+                spec: job.spec.clone(),
+                branch: job.branch.clone(),
+                trace: job.trace,
+                deadline: self.started + deadline,
+                log: self.log.clone(),
+            },
+        }
     }
 
     /// The whole of a call that is not repeated.

@@ -87,6 +87,8 @@ impl House {
             path: path.parse().expect("a path"),
             version: spec.digest(),
             spec: Arc::new(spec),
+            trace: model::TraceParent::root(InvocationId::new(0)),
+            branch: None,
             log: Arc::new(NoLog),
         }
     }

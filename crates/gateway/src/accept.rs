@@ -7,14 +7,13 @@ use http::HeaderMap;
 use http::request::Parts;
 use hyper::body::Body as HttpBody;
 use invoker::{InvokerError, Request, RequestHead, Select, Submission, Target};
-use model::Kind;
+use model::{Kind, TraceParent};
 
 use crate::address::Place;
 use crate::body::collect;
 use crate::call::{address_guest, told};
 use crate::failure::Failure;
 use crate::shared::Shared;
-use crate::trace::TraceParent;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const TRACEPARENT: &str = "traceparent";

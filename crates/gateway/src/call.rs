@@ -9,7 +9,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Response, Uri};
 use hyper::body::Body as HttpBody;
 use invoker::Target;
-use model::{InvocationId, Kind, Outcome, StartKind};
+use model::{InvocationId, Kind, Outcome, StartKind, TraceParent};
 use sandbox::BodyError;
 use tracing::Instrument as _;
 
@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::metrics::Requests;
 use crate::reply::ReplyBody;
 use crate::span::{InvocationSpan, unix_ms};
-use crate::trace::TraceParent;
+use crate::trace::trace_header;
 
 const INVOCATION_ID: HeaderName = HeaderName::from_static("dunlin-invocation-id");
 const START: HeaderName = HeaderName::from_static("dunlin-start");
@@ -111,7 +111,7 @@ impl Caller {
         let body = collect(body, limits.input_bytes_max, &self.limits).await?;
         let invoked = self
             .executor
-            .invoke(self.job(target, begun.id), body, args, env);
+            .invoke(self.job(target, begun), body, args, env);
         let Finished { outcome, reply } = invoked.instrument(begun.span.span()).await?;
         begun.span.ended(&outcome);
         let start = Some(outcome.start);
@@ -137,12 +137,12 @@ impl Caller {
         B::Error: Into<BodyError>,
     {
         address_guest(&mut parts, place)?;
-        parts.headers.insert(TRACEPARENT, begun.trace.header());
+        parts
+            .headers
+            .insert(TRACEPARENT, trace_header(&begun.trace));
         parts.headers.insert(INVOCATION_ID, id_header(begun.id));
         let request = http::Request::from_parts(parts, streamed(body, &self.limits));
-        let invoked = self
-            .executor
-            .invoke_http(self.job(target, begun.id), request);
+        let invoked = self.executor.invoke_http(self.job(target, begun), request);
         let HttpReply { head, done } = invoked.instrument(begun.span.span()).await?;
         if let Some(outcome) = done.now() {
             begun.span.ended(outcome);
@@ -160,13 +160,15 @@ impl Caller {
         }
     }
 
-    fn job(&self, target: &Target, id: InvocationId) -> Job {
+    fn job(&self, target: &Target, begun: &Begun) -> Job {
         Job {
-            id,
+            id: begun.id,
             path: target.path.clone(),
             version: target.version,
             spec: target.spec.clone(),
             log: self.logs.function(&target.path),
+            trace: begun.trace,
+            branch: None,
         }
     }
 }
@@ -243,7 +245,7 @@ fn problem_of(outcome: &Outcome, id: InvocationId) -> Response<ReplyBody> {
 fn label(headers: &mut HeaderMap, begun: &Begun, target: &Target, start: Option<StartKind>) {
     headers.insert(INVOCATION_ID, id_header(begun.id));
     headers.insert(VERSION, short_header(target));
-    headers.insert(TRACEPARENT, begun.trace.header());
+    headers.insert(TRACEPARENT, trace_header(&begun.trace));
     if let Some(start) = start {
         headers.insert(START, HeaderValue::from_static(start.as_str()));
     }

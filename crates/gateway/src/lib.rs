@@ -39,4 +39,4 @@ pub use gateway::Gateway;
 pub use shared::Services;
 pub use span::{INVOCATION_TARGET, InvocationSpan};
 pub use tokens::{TokenError, TokenInfo, Tokens};
-pub use trace::TraceParent;
+pub use trace::trace_header;

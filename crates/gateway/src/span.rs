@@ -12,13 +12,13 @@ use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use invoker::Target;
-use model::{InvocationId, Outcome};
+use model::{InvocationId, Outcome, TraceParent};
 use sandbox::{Body, BodyError};
 use tracing::Span;
 use tracing::field::{Empty, display};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::trace::TraceParent;
+use crate::trace::{place_of, remote_context};
 
 /// The target of invocation spans: a filter on it turns them on and off.
 pub const INVOCATION_TARGET: &str = "dunlin::invocation";
@@ -70,7 +70,7 @@ impl InvocationSpan {
             dunlin.memory_peak_bytes = Empty,
         );
         if let Some(asked) = asked.filter(|_| !span.is_disabled())
-            && let Err(error) = span.set_parent(asked.remote_context())
+            && let Err(error) = span.set_parent(remote_context(asked))
         {
             tracing::debug!(%error, "a span could not join its caller's trace");
         }
@@ -85,7 +85,7 @@ impl InvocationSpan {
     /// Where the invocation stands in a trace: where its exporter says, else below what the caller
     /// said, else at the root of a trace of its own.
     pub fn trace(&self, id: InvocationId, asked: Option<&TraceParent>) -> TraceParent {
-        let exported = TraceParent::of_span(&self.0);
+        let exported = place_of(&self.0);
         let below = || asked.map(|asked| asked.child());
         exported
             .or_else(below)

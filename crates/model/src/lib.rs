@@ -10,6 +10,7 @@ mod ids;
 mod limits;
 mod names;
 mod outcome;
+mod trace;
 mod usage;
 
 pub use digest::{Digest, DigestError};
@@ -18,4 +19,5 @@ pub use ids::{IdError, InvocationId};
 pub use limits::{Limits, LimitsError};
 pub use names::{AppName, FunctionName, FunctionPath, NameError};
 pub use outcome::{Outcome, StartKind, Status, TrapKind};
+pub use trace::TraceParent;
 pub use usage::Usage;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use executor::{Executor, Finished, Job, Rejected};
-use gateway::{InvocationSpan, TraceParent, own_variables};
+use gateway::{InvocationSpan, own_variables, trace_header};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use http_body_util::BodyExt as _;
 use invoker::{Attempt, Ran, Reply, ReplyHead, Request, RequestHead, Runner};
 use metering::LogBook;
-use model::{Outcome, StartKind, Status, Usage};
+use model::{Outcome, StartKind, Status, TraceParent, Usage};
 use sandbox::Body;
 use tracing::Instrument as _;
 
@@ -47,6 +47,8 @@ impl NodeRunner {
             version: attempt.target.version,
             spec: attempt.target.spec.clone(),
             log: self.logs.function(&attempt.target.path),
+            trace,
+            branch: None,
         };
         let Request { head, body } = attempt.request;
         let ran = match head {
@@ -169,7 +171,9 @@ fn guest_request(
     request
         .headers_mut()
         .insert(http::header::CONTENT_LENGTH, length.into());
-    request.headers_mut().insert("traceparent", trace.header());
+    request
+        .headers_mut()
+        .insert("traceparent", trace_header(trace));
     Some(request)
 }
 

@@ -51,6 +51,12 @@ pub trait Program: Send + Sync + 'static {
     /// Whether guests yield to other tasks while they compute. One that does not may hold its
     /// thread until its deadline.
     fn cooperative(&self) -> bool;
+
+    /// Whether guests may ask anything of the platform: then a call has effects outside of its
+    /// sandbox, and cannot be repeated.
+    fn asks(&self) -> bool {
+        false
+    }
 }
 
 /// One guest. Dropping it frees everything that it holds, also in the middle of a call.

@@ -1,5 +1,6 @@
 //! One call into a sandbox, and how it ended.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use model::{InvocationId, Limits, Status};
 use tokio::sync::oneshot;
 
+use crate::host::{Guest, Host};
 use crate::{Body, CallLog};
 
 /// One call.
@@ -23,6 +25,25 @@ pub struct Call {
     pub budget: Option<Duration>,
     /// Where stdout, stderr and log lines go.
     pub log: Arc<CallLog>,
+    /// Who answers what the guest asks of the platform; none if its program asks nothing.
+    pub asks: Option<Box<Asks>>,
+}
+
+/// The way from a guest to its host.
+#[derive(Clone)]
+pub struct Asks {
+    /// Who answers.
+    pub host: Arc<dyn Host>,
+    /// Who asks.
+    pub guest: Guest,
+}
+
+impl fmt::Debug for Asks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asks")
+            .field("guest", &self.guest)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the guest gets.

@@ -162,6 +162,7 @@ impl Guest {
             limits: self.limits.clone(),
             budget: None,
             log: Arc::new(CallLog::new(id, Arc::new(NoLog), bytes_max)),
+            asks: None,
         }
     }
 }

@@ -16,16 +16,19 @@
 
 mod backend;
 mod body;
+mod branch;
 mod call;
 mod error;
 mod log;
 mod state;
 
 pub mod conformance;
+pub mod host;
 
 pub use backend::{Artifacts, Backend, Prepared, Program, Sandbox};
 pub use body::{Body, BodyError, body_of, empty_body};
-pub use call::{Call, Completion, End, HttpCall, Payload};
+pub use branch::{Branch, BranchError, TreeLimits, Trunk};
+pub use call::{Asks, Call, Completion, End, HttpCall, Payload};
 pub use error::{LoadError, PrepareError, SandboxError};
 pub use log::{CallLog, LogSink, LogStream};
 pub use state::{State, StateError};
