@@ -30,6 +30,22 @@ pub enum MemoryError {
         /// The most that fits.
         most: usize,
     },
+    /// Bytes that a region does not have.
+    #[error("{length} bytes at {offset} are outside of a region of {bytes}")]
+    Outside {
+        /// The first byte.
+        offset: usize,
+        /// How many.
+        length: usize,
+        /// The region's bytes.
+        bytes: usize,
+    },
+    /// A region that cannot be mapped where it was asked.
+    #[error("a region cannot be mapped: {reason}")]
+    BadMapping {
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// An image file that is not what it says.
     #[error("the image file is unusable: {reason}")]
     BadImage {

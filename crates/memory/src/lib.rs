@@ -7,31 +7,42 @@
 //!   Slab ──take──▶ Range  [image … grown | unmapped reservation + guard | poll page]
 //!     ▲              │ reset: dirty pages (PAGEMAP_SCAN) copied back, growth undone
 //!     └────drop──────┘ kept under its image, for the next sandbox of the same program
+//!                    ▲
+//!                    │ map, in the grown part: shared, or private for reading
+//!                 Region (memfd that cannot shrink, mapped in the host once)
 //! ```
 //!
 //! Invariants:
 //! - After [`Range::reset`] the range equals its image bit for bit, is as long as its image, and
-//!   nothing else is mapped in it.
+//!   nothing else is mapped in it; the regions that were mapped are the first to go.
+//! - Nothing that a guest or the host does to a range changes a region that it maps for reading.
+//! - No access of the host to a region faults, tears a word, or is undefined beside guests' writes.
 //! - A range that could not be reset is never handed out again before it is mapped anew.
 //! - Live ranges never exceed the slab's cap, and the cap fits `vm.max_map_count`.
 
 mod error;
 mod image;
+mod mapping;
 mod pagemap;
 mod range;
+mod region;
 mod slab;
 mod stacks;
 mod sysctl;
 
 pub use error::MemoryError;
 pub use image::{Image, ImageBuilder};
+pub use mapping::{Access, RANGE_MAPPINGS_MAX};
 pub use pagemap::dirty_tracking;
 pub use range::Range;
+pub use region::{REGION_UNIT_BYTES, Region};
 pub use slab::{Slab, SlabConfig};
 pub use stacks::{Stack, Stacks};
 
 /// Bytes of a host page; guest images and ranges are made of whole ones.
 pub const PAGE_BYTES: usize = 4096;
 
+#[cfg(test)]
+mod region_tests;
 #[cfg(test)]
 mod tests;

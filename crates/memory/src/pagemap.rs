@@ -3,9 +3,10 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
-use crate::PAGE_BYTES;
+use crate::{MemoryError, PAGE_BYTES};
 
 const IS_FILE: u64 = 1 << 2;
 const IS_PRESENT: u64 = 1 << 3;
@@ -78,6 +79,40 @@ pub fn dirty_tracking() -> bool {
 /// address up to which the scan came (the end, unless `runs` was too small). None without support.
 pub(crate) fn written(start: usize, bytes: usize, runs: &mut [Run]) -> Option<(usize, usize)> {
     scan_with(pagemap()?, start, bytes, runs)
+}
+
+/// Whether any page in `start..start + bytes` is a private copy. Works on every kernel.
+pub(crate) fn any_written(start: usize, bytes: usize) -> Result<bool, MemoryError> {
+    let mut one = [Run::default(); 1];
+    match written(start, bytes, &mut one) {
+        Some((found, _)) => Ok(found > 0),
+        None => any_entry_written(start, bytes),
+    }
+}
+
+/// As [`any_written`], from the entries of the page map, one by one.
+fn any_entry_written(start: usize, bytes: usize) -> Result<bool, MemoryError> {
+    const ENTRY_BYTES: usize = 8;
+    const ENTRIES_AT_A_TIME: usize = 512;
+    const HERE: u64 = 1 << 63 | 1 << 62;
+    const OF_A_FILE: u64 = 1 << 61;
+    let refused = || MemoryError::kernel("read the page map");
+    let file = File::open("/proc/self/pagemap").map_err(refused())?;
+    let mut entries = [0; ENTRY_BYTES * ENTRIES_AT_A_TIME];
+    let (mut page, end) = (start / PAGE_BYTES, (start + bytes) / PAGE_BYTES);
+    while page < end {
+        let count = (end - page).min(ENTRIES_AT_A_TIME);
+        let now = &mut entries[..count * ENTRY_BYTES];
+        let at = (page * ENTRY_BYTES) as u64;
+        file.read_exact_at(now, at).map_err(refused())?;
+        let (entries, _) = now.as_chunks::<ENTRY_BYTES>();
+        let mut entries = entries.iter().map(|entry| u64::from_ne_bytes(*entry));
+        if entries.any(|entry| entry & HERE != 0 && entry & OF_A_FILE == 0) {
+            return Ok(true);
+        }
+        page += count;
+    }
+    Ok(false)
 }
 
 fn scan_with(file: &File, start: usize, bytes: usize, runs: &mut [Run]) -> Option<(usize, usize)> {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use rustix::mm::{Advice, MprotectFlags};
 
+use crate::mapping::Mappings;
 use crate::pagemap::{self, Run};
 use crate::slab::{SlabInner, Slot, protect_poll};
-use crate::{Image, MemoryError, PAGE_BYTES};
+use crate::{Access, Image, MemoryError, PAGE_BYTES, Region};
 
 /// Written pages that a reset copies back and keeps resident; those past it are dropped. Copying
 /// costs a tenth of faulting a page in again, but holds its memory.
@@ -25,6 +27,8 @@ pub struct Range {
     bytes: AtomicUsize,
     /// Most accessible bytes since the last reset.
     peak: AtomicUsize,
+    /// Regions in the grown part.
+    mappings: Mutex<Mappings>,
     /// Whether a reset failed half-way.
     spoiled: AtomicBool,
 }
@@ -38,6 +42,7 @@ impl Range {
             slab,
             bytes: bytes.into(),
             peak: bytes.into(),
+            mappings: Mutex::default(),
             spoiled: false.into(),
         }
     }
@@ -100,6 +105,34 @@ impl Range {
         Ok(())
     }
 
+    /// Maps `bytes` of `region` from `offset` at `at`, in the part that the guest has grown, until
+    /// the next reset; all three are of whole pages. What was there is gone. To be called when
+    /// nobody holds a reference into that part.
+    pub fn map(
+        &self,
+        at: usize,
+        region: &Arc<Region>,
+        offset: usize,
+        bytes: usize,
+        access: Access,
+    ) -> Result<(), MemoryError> {
+        let reason = "it lies outside of the part that has grown";
+        let mut mappings = self.mappings.lock();
+        let inside = |end: usize| at >= self.image.bytes() && end <= self.bytes();
+        if !at.checked_add(bytes).is_some_and(inside) {
+            return Err(MemoryError::BadMapping { reason });
+        }
+        // SAFETY: the addresses are this range's own and accessible, and the caller vouches that
+        // nobody refers to them.
+        unsafe { mappings.map(self.slot.base + at, region, offset, bytes, access) }
+    }
+
+    /// Whether the guest, or the host for it, wrote to a region that is mapped for reading; what
+    /// was written is seen by this guest only.
+    pub fn wrote_read_only(&self) -> Result<bool, MemoryError> {
+        self.mappings.lock().wrote_read_only()
+    }
+
     /// Makes the range equal to its image again: as long, and with the same bytes. To be called
     /// when no guest runs in it and nobody holds a reference into it. Returns whether it had grown.
     pub fn reset(&self) -> Result<bool, MemoryError> {
@@ -113,6 +146,8 @@ impl Range {
     }
 
     fn shrink(&self) -> Result<bool, MemoryError> {
+        // SAFETY: the caller of the reset vouches that nobody holds a reference into the range.
+        unsafe { self.mappings.lock().clear() }?;
         let (kept, bytes) = (self.image.bytes(), self.bytes());
         self.peak.store(kept, Ordering::Relaxed);
         if bytes == kept {

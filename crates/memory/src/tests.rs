@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::{Image, ImageBuilder, PAGE_BYTES, Range, Slab, SlabConfig};
+use crate::SlabConfig;
+use crate::{Access, Image, ImageBuilder, PAGE_BYTES, REGION_UNIT_BYTES, Range, Region, Slab};
 
 const PAGES: usize = 40;
 
@@ -70,6 +71,10 @@ enum Act {
     Grow {
         pages: usize,
     },
+    Map {
+        at: prop::sample::Index,
+        access: Access,
+    },
     Reset,
 }
 
@@ -77,9 +82,85 @@ fn act() -> impl Strategy<Value = Act> {
     let data = prop::collection::vec(any::<u8>(), 1..3 * PAGE_BYTES);
     prop_oneof![
         6 => (any::<prop::sample::Index>(), data).prop_map(|(at, data)| Act::Write { at, data }),
-        1 => (1..30usize).prop_map(|pages| Act::Grow { pages }),
+        3 => (1..60usize).prop_map(|pages| Act::Grow { pages }),
+        2 => (any::<prop::sample::Index>(), access()).prop_map(|(at, access)| Act::Map { at, access }),
         2 => Just(Act::Reset),
     ]
+}
+
+fn access() -> impl Strategy<Value = Access> {
+    prop_oneof![Just(Access::Read), Just(Access::Write)]
+}
+
+/// A region of one unit, what it must hold, and where a range maps it: `(at, access)`.
+struct Shared {
+    region: Arc<Region>,
+    model: Vec<u8>,
+    mapped: Vec<(usize, Access)>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let region = Region::new(REGION_UNIT_BYTES).unwrap();
+        region.grow_to(REGION_UNIT_BYTES).unwrap();
+        region.write(0, &[0xaa; REGION_UNIT_BYTES]).unwrap();
+        Self {
+            region: Arc::new(region),
+            model: vec![0xaa; REGION_UNIT_BYTES],
+            mapped: Vec::new(),
+        }
+    }
+
+    /// Maps it at a free unit of the grown part, if there is one.
+    fn map(&mut self, range: &Range, at: prop::sample::Index, access: Access) {
+        let first = range.image().bytes().div_ceil(REGION_UNIT_BYTES);
+        let units = range.bytes() / REGION_UNIT_BYTES;
+        if units <= first {
+            return;
+        }
+        let at = (first + at.index(units - first)) * REGION_UNIT_BYTES;
+        let taken = self.mapped.iter().any(|(other, _)| *other == at);
+        let mapped = range.map(at, &self.region, 0, REGION_UNIT_BYTES, access);
+        assert_eq!(mapped.is_ok(), !taken);
+        if !taken {
+            self.mapped.push((at, access));
+        }
+    }
+
+    /// What a write to the range does to the region.
+    fn written(&mut self, start: usize, data: &[u8]) {
+        for (at, _) in self
+            .mapped
+            .iter()
+            .filter(|(_, access)| *access == Access::Write)
+        {
+            let from = start.max(*at);
+            let to = (start + data.len()).min(at + REGION_UNIT_BYTES);
+            if from < to {
+                self.model[from - at..to - at].copy_from_slice(&data[from - start..to - start]);
+            }
+        }
+    }
+
+    fn holds_its_bytes(&self) -> bool {
+        let mut bytes = vec![0; REGION_UNIT_BYTES];
+        self.region.read(0, &mut bytes).unwrap();
+        bytes == self.model
+    }
+}
+
+/// Whether a region is mapped anywhere in the range's reservation.
+fn maps_a_region(range: &Range) -> bool {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let (start, end) = (
+        range.base() as usize,
+        range.base() as usize + range.bytes_max(),
+    );
+    maps.lines().any(|line| {
+        let (span, rest) = line.split_once(' ').unwrap();
+        let at = usize::from_str_radix(span.split_once('-').unwrap().0, 16).unwrap();
+        (start..end).contains(&at) && rest.contains("dunlin-region")
+    })
 }
 
 proptest! {
@@ -91,13 +172,18 @@ proptest! {
         acts in prop::collection::vec(act(), 1..30),
     ) {
         let image = image(PAGES, &stored);
-        let range = slab(4).take(&image).unwrap();
+        let slab = slab(4);
+        let range = slab.take(&image).unwrap();
+        let mut shared = Shared::new();
         for act in acts {
             match act {
                 Act::Write { at, data } => {
                     let data = &data[..data.len().min(range.bytes())];
-                    poke(&range, at.index(range.bytes() - data.len() + 1), data);
+                    let at = at.index(range.bytes() - data.len() + 1);
+                    poke(&range, at, data);
+                    shared.written(at, data);
                 }
+                Act::Map { at, access } => shared.map(&range, at, access),
                 Act::Grow { pages } => {
                     let old = range.bytes();
                     range.grow_to(old + pages * PAGE_BYTES).unwrap();
@@ -108,9 +194,16 @@ proptest! {
                     prop_assert_eq!(range.bytes(), image.bytes());
                     prop_assert!(contents(&range) == image.contents());
                     prop_assert_eq!(accessible_bytes(&range), image.bytes());
+                    prop_assert!(!maps_a_region(&range));
+                    shared.mapped.clear();
+                    prop_assert_eq!(Arc::strong_count(&shared.region), 1);
                 }
             }
+            prop_assert!(shared.holds_its_bytes());
         }
+        drop(range);
+        let next = slab.take(&image).unwrap();
+        prop_assert!(!maps_a_region(&next) && contents(&next) == image.contents());
     }
 
     #[test]
