@@ -44,6 +44,9 @@ pub enum Guest {
     Panic,
     /// Echoes, and cannot be reset.
     Sticky,
+    /// Makes the first call of its host's table with its input and a buffer of 64 KiB, and replies
+    /// what that filled; exits with the error's number.
+    Ask,
     /// Http: streams the request's body back.
     HttpEcho,
     /// Http: sets a head, and sends its body once it passes the gate of this name.
@@ -84,6 +87,7 @@ impl Guest {
             Guest::Dirty(pages) => ("dirty", pages.to_string()),
             Guest::Panic => ("panic", String::new()),
             Guest::Sticky => ("sticky", String::new()),
+            Guest::Ask => ("ask", String::new()),
             Guest::HttpEcho => ("http-echo", String::new()),
             Guest::HttpHold(gate) => ("http-hold", gate.clone()),
             Guest::HttpSilent => ("http-silent", String::new()),
@@ -116,6 +120,7 @@ impl Guest {
             "dirty" => Guest::Dirty(number()?),
             "panic" => Guest::Panic,
             "sticky" => Guest::Sticky,
+            "ask" => Guest::Ask,
             "http-echo" => Guest::HttpEcho,
             "http-hold" => Guest::HttpHold(argument.to_owned()),
             "http-silent" => Guest::HttpSilent,

@@ -175,4 +175,8 @@ impl Program for MockProgram {
     fn cooperative(&self) -> bool {
         self.guest.kind() == model::Kind::Http
     }
+
+    fn asks(&self) -> bool {
+        self.guest == Guest::Ask
+    }
 }

@@ -10,8 +10,9 @@ use futures::future::BoxFuture;
 use http::Response;
 use http_body_util::BodyExt;
 use model::{Limits, Status, TrapKind};
+use sandbox::host::{Arg, Errno};
 use sandbox::{
-    Body, Call, Completion, End, HttpCall, LogStream, Payload, Sandbox, SandboxError, State,
+    Asks, Body, Call, Completion, End, HttpCall, LogStream, Payload, Sandbox, SandboxError, State,
 };
 
 use crate::Guest;
@@ -20,6 +21,8 @@ use crate::mock::Shared;
 /// Memory that a scripted guest has when it is fresh.
 const FRESH_BYTES: u64 = 1 << 16;
 const PAGE_BYTES: u64 = 4096;
+/// Room for the answer to one who asks.
+const ASK_BYTES: usize = 64 << 10;
 
 pub(crate) struct MockSandbox {
     guest: Guest,
@@ -48,6 +51,7 @@ impl MockSandbox {
             limits,
             budget,
             log,
+            asks,
             ..
         } = call;
         let deadline = Duration::from_millis(limits.deadline_ms);
@@ -58,6 +62,10 @@ impl MockSandbox {
             }
             Payload::Bytes { body, .. } => body,
         };
+        if self.guest == Guest::Ask {
+            let asked = tokio::time::timeout(deadline, ask(asks, &body)).await;
+            return asked.unwrap_or_else(|_| Completion::without_reply(Status::Timeout));
+        }
         let end = match &self.guest {
             Guest::Compute(ms) => compute(Some(*ms), budget, deadline).await,
             Guest::Loop => compute(None, budget, deadline).await,
@@ -238,6 +246,28 @@ async fn compute(ms: Option<u64>, budget: Option<Duration>, deadline: Duration) 
     }
     tokio::time::sleep(deadline).await;
     End::Done(Status::Timeout)
+}
+
+/// Makes the first call of the table.
+async fn ask(asks: Option<Box<Asks>>, body: &[u8]) -> Completion {
+    let mut buffer = vec![0; ASK_BYTES];
+    let asked = match asks {
+        None => Err(Errno::Denied),
+        Some(asks) => {
+            let mut session = asks.host.session(asks.guest);
+            let mut args = [Arg::Bytes(body), Arg::Out(&mut buffer)];
+            session.call(0, &mut args, None).await
+        }
+    };
+    match asked {
+        Ok(length) => {
+            buffer.truncate(usize::try_from(length).unwrap_or(ASK_BYTES));
+            let mut completion = Completion::without_reply(Status::Ok);
+            completion.reply = buffer.into();
+            completion
+        }
+        Err(errno) => Completion::without_reply(Status::Exit { code: errno as i32 }),
+    }
 }
 
 fn trap(kind: TrapKind, message: &str) -> Status {
