@@ -46,8 +46,7 @@ async fn direct(sandbox: &mut Box<dyn Sandbox>, job: &Job, limits: &Arc<Limits>)
             limits: limits.clone(),
             budget: None,
             log: Arc::new(CallLog::new(job.id, log, limits.log_bytes_max)),
-            trace: model::TraceParent::root(InvocationId::new(0)),
-            branch: None,
+            asks: None,
         };
         let completion = sandbox.invoke(call).await;
         assert_eq!(completion.reply.len(), 1);

@@ -159,31 +159,11 @@ impl Executor {
         args: Vec<String>,
         env: Vec<(String, String)>,
     ) -> Result<Finished, Rejected> {
-        let (bytes, bytes_max) = (body.len() as u64, job.spec.settings.limits.input_bytes_max);
-        if bytes > bytes_max {
-            return Err(Rejected::InputTooLarge { bytes, bytes_max });
-        }
-        let (mut running, way) = self.begin(job, bytes).await?;
-        let again = match way.lane {
-            Lane::Guest => Payload::Bytes { body, args, env },
-            Lane::Inline => {
-                // Cheap: a body is shared, and few calls bring arguments or environment.
-                let again = (!way.cooperative).then(|| (body.clone(), args.clone(), env.clone()));
-                let budget = again.is_some().then_some(running.budget());
-                let payload = Payload::Bytes { body, args, env };
-                let ended = running.call(payload, budget).await;
-                match (again, &ended) {
-                    (Some((body, args, env)), Ok(completion))
-                        if completion.end == End::OverBudget =>
-                    {
-                        running.pool.went_over();
-                        Payload::Bytes { body, args, env }
-                    }
-                    _ => return Ok(running.finish(ended)),
-                }
-            }
-        };
-        Ok(running.run_on_guest_runtime(again).await)
+        let bytes = fits(&job, &body)?;
+        let pool = self.inner.pool(&job);
+        let place = admit(&pool).await?;
+        let (running, way) = self.begin(pool, job, place, bytes).await?;
+        Ok(run_in_lane(running, way, body, args, env).await)
     }
 
     /// Drops what the version's pools hold, and the pools once nothing runs in them.
@@ -216,14 +196,14 @@ impl Executor {
         gate.running() as usize
     }
 
-    /// Admits a job and finds a sandbox for it.
+    /// Finds a sandbox for an admitted job.
     pub(crate) async fn begin(
         &self,
+        pool: Arc<Pool>,
         job: Job,
+        place: Place,
         input_bytes: u64,
     ) -> Result<(Running, Way), Rejected> {
-        let pool = self.inner.pool(&job);
-        let place = admit(&pool).await?;
         let begun = Instant::now();
         let taken = pool.begin(begun);
         let mut running = Running::new(pool, job, place, begun);
@@ -260,22 +240,61 @@ impl Executor {
     }
 }
 
-async fn admit(pool: &Arc<Pool>) -> Result<Place, Rejected> {
+/// The length of `body`, if its function takes as much.
+pub(crate) fn fits(job: &Job, body: &Bytes) -> Result<u64, Rejected> {
+    let (bytes, bytes_max) = (body.len() as u64, job.spec.settings.limits.input_bytes_max);
+    if bytes > bytes_max {
+        return Err(Rejected::InputTooLarge { bytes, bytes_max });
+    }
+    Ok(bytes)
+}
+
+pub(crate) async fn admit(pool: &Arc<Pool>) -> Result<Place, Rejected> {
     let taken = match pool.seat.try_take(pool.bound()) {
         Some(taken) => taken,
         None => pool.seat.take(pool.bound()).await,
     };
-    taken.map_err(|no_place| {
-        let rejected = match no_place {
-            NoPlace::Closed => Rejected::Draining,
-            NoPlace::Full(scope) => Rejected::QueueFull {
-                scope,
-                retry_after: pool.retry_after(),
-            },
-        };
-        pool.metrics.rejected(rejected.reason());
-        rejected
-    })
+    taken.map_err(|no_place| not_placed(pool, no_place))
+}
+
+pub(crate) fn not_placed(pool: &Pool, no_place: NoPlace) -> Rejected {
+    let rejected = match no_place {
+        NoPlace::Closed => Rejected::Draining,
+        NoPlace::Full(scope) => Rejected::QueueFull {
+            scope,
+            retry_after: pool.retry_after(),
+        },
+    };
+    pool.metrics.rejected(rejected.reason());
+    rejected
+}
+
+/// Runs a command or reactor inline, on the guest runtime, or first here and then there.
+pub(crate) async fn run_in_lane(
+    mut running: Running,
+    way: Way,
+    body: Bytes,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+) -> Finished {
+    let again = match way.lane {
+        Lane::Guest => Payload::Bytes { body, args, env },
+        Lane::Inline => {
+            // Cheap: a body is shared, and few calls bring arguments or environment.
+            let again = (!way.cooperative).then(|| (body.clone(), args.clone(), env.clone()));
+            let budget = again.is_some().then_some(running.budget());
+            let payload = Payload::Bytes { body, args, env };
+            let ended = running.call(payload, budget).await;
+            match (again, &ended) {
+                (Some((body, args, env)), Ok(completion)) if completion.end == End::OverBudget => {
+                    running.pool.went_over();
+                    Payload::Bytes { body, args, env }
+                }
+                _ => return running.finish(ended),
+            }
+        }
+    };
+    running.run_on_guest_runtime(again).await
 }
 
 impl Running {
@@ -285,7 +304,7 @@ impl Running {
 }
 
 impl Inner {
-    fn pool(&self, job: &Job) -> Arc<Pool> {
+    pub(crate) fn pool(&self, job: &Job) -> Arc<Pool> {
         let of = |pools: &HashMap<Digest, Vec<Arc<Pool>>>| {
             let mut pools = pools.get(&job.version)?.iter();
             pools.find(|pool| pool.path == job.path).cloned()

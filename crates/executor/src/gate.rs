@@ -1,6 +1,7 @@
 //! The driver of [`Admission`]: its lock, its wakers, and the guards that give places back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use model::FunctionPath;
@@ -9,12 +10,15 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::Scope;
 use crate::admission::{Admission, Answer, Bound, FunctionKey, Waiter};
+use crate::stead::Heir;
 
 type Wake = oneshot::Sender<()>;
 
 /// The node's places and queues.
 pub(crate) struct Gate {
     state: Mutex<Admission<Wake>>,
+    /// Those who run in their parents' stead: they take no place, but a drain waits for them.
+    steads: AtomicU32,
     emptied: Notify,
     wait_max: Duration,
 }
@@ -30,6 +34,7 @@ impl Gate {
     pub(crate) fn new(node: Bound, app: Bound, wait_max: Duration) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(Admission::new(node, app)),
+            steads: AtomicU32::new(0),
             emptied: Notify::new(),
             wait_max,
         })
@@ -44,8 +49,9 @@ impl Gate {
         })
     }
 
+    /// Those who run, in a place or in their parents' stead.
     pub(crate) fn running(&self) -> u32 {
-        self.state.lock().running()
+        self.state.lock().running() + self.steads.load(Ordering::SeqCst)
     }
 
     pub(crate) fn queued(&self) -> u32 {
@@ -76,13 +82,16 @@ impl Gate {
             tokio::pin!(emptied);
             // Listed before the look, so that no emptying in between is missed.
             emptied.as_mut().enable();
-            {
-                let state = self.state.lock();
-                if state.running() == 0 && state.queued() == 0 {
-                    return;
-                }
+            if self.running() == 0 && self.queued() == 0 {
+                return;
             }
             emptied.await;
+        }
+    }
+
+    fn stead_ends(&self) {
+        if self.steads.fetch_sub(1, Ordering::SeqCst) == 1 && self.state.lock().is_closed() {
+            self.emptied.notify_waiters();
         }
     }
 
@@ -113,33 +122,54 @@ impl Seat {
     /// A place at once, or word that there is none, or `None`: wait for it.
     pub(crate) fn try_take(self: &Arc<Self>, bound: Bound) -> Option<Result<Place, NoPlace>> {
         match self.gate.state.lock().ask(self.key, bound) {
-            Answer::Admitted => Some(Ok(Place(self.clone()))),
+            Answer::Admitted => Some(Ok(self.place())),
             Answer::MayWait => None,
             Answer::Full(scope) => Some(Err(NoPlace::Full(scope))),
             Answer::Closed => Some(Err(NoPlace::Closed)),
         }
     }
 
-    /// A place, now or after a wait in the queue. Dropping the future leaves the queue.
-    pub(crate) async fn take(self: &Arc<Self>, bound: Bound) -> Result<Place, NoPlace> {
+    /// A place at once, or one in the queue.
+    pub(crate) fn stand(self: &Arc<Self>, bound: Bound) -> Result<Standing, NoPlace> {
         let (wake, woken) = oneshot::channel();
-        let waiter = {
-            let mut state = self.gate.state.lock();
-            match state.ask(self.key, bound) {
-                Answer::Admitted => return Ok(Place(self.clone())),
-                Answer::Full(scope) => return Err(NoPlace::Full(scope)),
-                Answer::Closed => return Err(NoPlace::Closed),
-                Answer::MayWait => state.wait(self.key, bound.running_max, wake),
-            }
+        let mut state = self.gate.state.lock();
+        let waiter = match state.ask(self.key, bound) {
+            Answer::Admitted => return Ok(Standing::Placed(self.place())),
+            Answer::Full(scope) => return Err(NoPlace::Full(scope)),
+            Answer::Closed => return Err(NoPlace::Closed),
+            Answer::MayWait => state.wait(self.key, bound.running_max, wake),
         };
-        let queueing = Queueing {
+        Ok(Standing::Queues(Queueing {
             seat: Some(self.clone()),
             waiter,
-        };
-        match tokio::time::timeout(self.gate.wait_max, woken).await {
-            Ok(Ok(())) => Ok(queueing.granted()),
-            Ok(Err(_)) => Err(NoPlace::Closed),
-            Err(_) => Err(NoPlace::Full(Scope::Wait)),
+            woken,
+        }))
+    }
+
+    /// A place, now or after a wait in the queue. Dropping the future leaves the queue.
+    pub(crate) async fn take(self: &Arc<Self>, bound: Bound) -> Result<Place, NoPlace> {
+        match self.stand(bound)? {
+            Standing::Placed(place) => Ok(place),
+            Standing::Queues(queueing) => queueing.wait().await,
+        }
+    }
+
+    /// The right to run in the stead of a parent, which waits meanwhile: it is always there. An
+    /// heir is told of the end.
+    pub(crate) fn in_stead(self: &Arc<Self>, heir: Option<Heir>) -> Place {
+        self.gate.steads.fetch_add(1, Ordering::SeqCst);
+        Place {
+            seat: self.clone(),
+            own: false,
+            _heir: heir,
+        }
+    }
+
+    fn place(self: &Arc<Self>) -> Place {
+        Place {
+            seat: self.clone(),
+            own: true,
+            _heir: None,
         }
     }
 
@@ -156,26 +186,51 @@ impl Drop for Seat {
 }
 
 /// The right to run one call; dropping it gives it back.
-pub(crate) struct Place(Arc<Seat>);
+pub(crate) struct Place {
+    seat: Arc<Seat>,
+    /// Whether it is counted as a place of the function's.
+    own: bool,
+    _heir: Option<Heir>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let seat = &self.0;
-        seat.gate
-            .change(|state, granted| state.release(seat.key, granted));
+        let (gate, key) = (&self.seat.gate, self.seat.key);
+        if self.own {
+            gate.change(|state, granted| state.release(key, granted));
+        } else {
+            gate.stead_ends();
+        }
     }
 }
 
+/// Where one stands who asked for a place.
+pub(crate) enum Standing {
+    Placed(Place),
+    Queues(Queueing),
+}
+
 /// One who waits; dropping it leaves the queue, or gives back what was granted meanwhile.
-struct Queueing {
+pub(crate) struct Queueing {
     seat: Option<Arc<Seat>>,
     waiter: Waiter,
+    woken: oneshot::Receiver<()>,
 }
 
 impl Queueing {
+    /// The place that one waits for.
+    pub(crate) async fn wait(mut self) -> Result<Place, NoPlace> {
+        let wait_max = self.seat.as_ref().map(|seat| seat.gate.wait_max);
+        match tokio::time::timeout(wait_max.unwrap_or_default(), &mut self.woken).await {
+            Ok(Ok(())) => Ok(self.granted()),
+            Ok(Err(_)) => Err(NoPlace::Closed),
+            Err(_) => Err(NoPlace::Full(Scope::Wait)),
+        }
+    }
+
     fn granted(mut self) -> Place {
         #[expect(clippy::expect_used, reason = "taken here only, and this consumes it")]
-        Place(self.seat.take().expect("one who waits has a seat"))
+        self.seat.take().expect("one who waits has a seat").place()
     }
 }
 

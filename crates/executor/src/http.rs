@@ -22,6 +22,9 @@ use sandbox::{Body, BodyError, HttpCall, Payload};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use crate::executor::admit;
+use crate::pool::Way;
+use crate::running::Running;
 use crate::{Executor, Finished, Job, Rejected};
 
 /// The reply of an http component.
@@ -130,17 +133,27 @@ impl Executor {
         job: Job,
         request: Request<Body>,
     ) -> Result<HttpReply, Rejected> {
-        let (mut running, way) = self.begin(job, 0).await?;
+        let pool = self.inner.pool(&job);
+        let place = admit(&pool).await?;
+        let (running, way) = self.begin(pool, job, place, 0).await?;
+        Ok(running.serve(way, request, false).await)
+    }
+}
+
+impl Running {
+    /// Runs an http component until its response begins. `here` says that the guest may hold this
+    /// thread.
+    pub(crate) async fn serve(mut self, way: Way, request: Request<Body>, here: bool) -> HttpReply {
         let bodyless = request.method() == Method::HEAD;
-        let start = running.start;
+        let start = self.start;
         let (respond, head) = oneshot::channel();
         let (done, outcome) = oneshot::channel();
-        running.done = Some(done);
+        self.done = Some(done);
         let payload = Payload::Http(Box::new(HttpCall { request, respond }));
-        let run: Run = if way.cooperative {
-            Box::pin(async move { running.run(payload).await.outcome })
+        let run: Run = if way.cooperative || here {
+            Box::pin(async move { self.run(payload).await.outcome })
         } else {
-            Box::pin(async move { running.run_on_guest_runtime(payload).await.outcome })
+            Box::pin(async move { self.run_on_guest_runtime(payload).await.outcome })
         };
         let mut race = Race {
             run,
@@ -148,16 +161,16 @@ impl Executor {
             headless: false,
         };
         match poll_fn(|cx| race.poll(cx)).await {
-            First::End(outcome) => Ok(HttpReply {
+            First::End(outcome) => HttpReply {
                 head: race.head.try_recv().map_err(|_| outcome.clone()),
                 done: Done::ended(outcome),
-            }),
+            },
             First::Head(response) => {
                 let guest = tokio::spawn(race.run).abort_handle();
-                Ok(HttpReply {
+                HttpReply {
                     head: Ok(GuestBody::wrap(response, bodyless, guest)),
                     done: Done(Either::Runs(outcome, start)),
-                })
+                }
             }
         }
     }

@@ -9,6 +9,8 @@
 //! Invariants:
 //! - An admitted job that is not rejected has exactly one outcome, also when its caller goes away.
 //! - No more runs than the function, its app and the node permit; no queue is without a bound.
+//!   What a parent waits for runs in its stead and counts with it: such calls are nested no deeper
+//!   than their tree permits.
 //! - A guest's fault ends its own invocation; a sandbox that cannot be reset is never used again.
 //! - On the hot path (idle sandbox, inline) nothing waits, nothing is spawned but the reset, and
 //!   no timer is armed.
@@ -26,9 +28,11 @@ mod http;
 mod keep_alive;
 mod lane;
 mod meter;
+mod nested;
 mod pool;
 mod reaper;
 mod running;
+mod stead;
 mod view;
 
 pub mod metrics;
@@ -41,4 +45,6 @@ pub use error::{Rejected, Scope};
 pub use executor::{Executor, Finished, Job};
 pub use http::{Done, HttpReply};
 pub use lane::Lane;
+pub use nested::Enqueued;
+pub use stead::{Heir, HeirId, Lent, Stead};
 pub use view::{PoolView, StartCounts};

@@ -38,6 +38,8 @@ const COARSE: Duration = Duration::from_micros(100);
 thread_local! {
     /// When this thread's processor time was last read, and what it was.
     static LAST_READ: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+    /// What the calls took that were polled within this thread's innermost metered poll.
+    static NESTED_NS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The processor time of this thread, in nanoseconds.
@@ -69,6 +71,14 @@ fn timed<T>(poll: impl FnOnce() -> T) -> (T, u64) {
     let after = thread_cpu_ns();
     LAST_READ.set(Some((ended, after)));
     (value, wall_ns.min(after.saturating_sub(before)))
+}
+
+/// The same, less what calls nested in `poll` took: each is charged to itself only.
+fn timed_alone<T>(poll: impl FnOnce() -> T) -> (T, u64) {
+    let before = NESTED_NS.replace(0);
+    let (value, ns) = timed(poll);
+    let nested_ns = NESTED_NS.replace(before + ns);
+    (value, ns.saturating_sub(nested_ns))
 }
 
 /// Why a call ended without its back-end saying so.
@@ -110,7 +120,7 @@ impl Future for Metered<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let (polled, cpu_ns) =
-            timed(|| catch_unwind(AssertUnwindSafe(|| this.guest.as_mut().poll(cx))));
+            timed_alone(|| catch_unwind(AssertUnwindSafe(|| this.guest.as_mut().poll(cx))));
         this.cpu.add(cpu_ns);
         match polled {
             Ok(Poll::Ready(completion)) => return Poll::Ready(Ok(completion)),
@@ -148,5 +158,18 @@ mod tests {
         let begun = thread_cpu_ns();
         let ((), cpu_ns) = timed(|| while thread_cpu_ns() - begun < 20_000_000 {});
         assert!(cpu_ns >= 19_000_000, "{cpu_ns} ns for 20 ms of work");
+    }
+
+    #[test]
+    fn nested_polls_are_charged_to_themselves() {
+        let spin = || {
+            let begun = thread_cpu_ns();
+            while thread_cpu_ns() - begun < 20_000_000 {}
+        };
+        let (inner, outer) = timed_alone(|| (0..2).map(|_| timed_alone(spin).1).sum::<u64>());
+        assert!(inner >= 38_000_000, "{inner} ns for 40 ms of work");
+        assert!(outer < 10_000_000, "{outer} ns beside 40 ms of nested work");
+        let ((), after) = timed_alone(spin);
+        assert!(after >= 19_000_000, "{after} ns for 20 ms of work");
     }
 }

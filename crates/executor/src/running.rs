@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use model::{Outcome, StartKind, Status, Usage};
+use model::{Limits, Outcome, StartKind, Status, Usage};
 use sandbox::host::Guest;
 use sandbox::{Asks, Call, CallLog, Completion, End, Payload, Sandbox, State};
 use tokio::sync::oneshot;
@@ -92,35 +92,58 @@ impl Running {
         self.pool.end(Instant::now(), None);
     }
 
-    /// When a call is given up whose sandbox did not keep its deadline.
+    /// When the call ends at the latest: its own deadline, or that of those who wait for it.
+    fn deadline(&self) -> Instant {
+        let own = self.started + Duration::from_millis(self.pool.limits.deadline_ms);
+        let branch = self.job.branch.as_ref();
+        branch.map_or(own, |branch| own.min(branch.deadline))
+    }
+
+    /// How long after its start a call is given up whose sandbox did not keep its deadline.
     fn patience(&self) -> Duration {
-        let deadline = Duration::from_millis(self.pool.limits.deadline_ms);
+        let deadline = self.deadline().saturating_duration_since(self.started);
         deadline + self.pool.services.config.deadline_grace
+    }
+
+    /// The limits of a call that may take so long. Walls count in milliseconds, so a child that is
+    /// called at once shares the limits of its pool.
+    fn limits(&self, left: Duration) -> Arc<Limits> {
+        let left_ms = u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        if left_ms >= self.pool.limits.deadline_ms {
+            return self.pool.limits.clone();
+        }
+        Arc::new(Limits {
+            deadline_ms: left_ms,
+            ..Limits::clone(&self.pool.limits)
+        })
     }
 
     /// One call in the sandbox.
     pub(crate) async fn call(&mut self, payload: Payload, budget: Option<Duration>) -> Ended {
-        let patience = self.patience();
+        let left = self.deadline().saturating_duration_since(self.started);
+        if left.is_zero() {
+            // Nobody waits for it any longer.
+            return Ok(Completion::without_reply(Status::Timeout));
+        }
         let call = Call {
             id: self.job.id,
             payload,
-            limits: self.pool.limits.clone(),
+            limits: self.limits(left),
             budget,
             log: self.log.clone(),
             asks: self.asks.then(|| Box::new(self.way_to_host())),
         };
+        let overdue = self.started + self.patience();
         // A call that is repeated is billed for the time that answered.
         self.cpu.reset();
         let Some(sandbox) = self.sandbox.as_mut() else {
             return Err(Fault::Panicked("the call has no sandbox".to_owned()));
         };
-        let overdue = self.started + patience;
         Metered::new(sandbox.invoke(call), &self.cpu, overdue).await
     }
 
     fn way_to_host(&self) -> Asks {
         let job = &self.job;
-        let deadline = Duration::from_millis(self.pool.limits.deadline_ms);
         Asks {
             host: self.pool.services.config.host.clone(),
             guest: Guest {
@@ -129,7 +152,7 @@ impl Running {
                 spec: job.spec.clone(),
                 branch: job.branch.clone(),
                 trace: job.trace,
-                deadline: self.started + deadline,
+                deadline: self.deadline(),
                 log: self.log.clone(),
             },
         }

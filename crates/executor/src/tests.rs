@@ -13,9 +13,11 @@ use crate::{Config, Executor, Finished, Job, Lane, PoolView, Rejected, Scope};
 
 mod cancel;
 mod http;
+mod nested;
 mod pools;
 mod queues;
 mod runs;
+mod spawned;
 
 /// An executor over a mock back-end, which keeps every outcome that is reported.
 pub(crate) struct House {
