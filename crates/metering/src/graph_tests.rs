@@ -1,0 +1,186 @@
+use model::{Status, TrapKind};
+use proptest::prelude::*;
+
+use super::*;
+
+fn id(number: u64) -> InvocationId {
+    format!("{number:032x}").parse().expect("an id")
+}
+
+fn begun(number: u64, unix_us: u64) -> Begun {
+    Begun {
+        id: id(number),
+        path: format!("a/f{number}").parse().expect("a path"),
+        version: Digest::of(b"version"),
+        unix_us,
+    }
+}
+
+fn ok() -> Outcome {
+    Outcome {
+        status: Status::Ok,
+        start: StartKind::Restored,
+        usage: Usage {
+            cpu_us: 7,
+            ..Usage::default()
+        },
+    }
+}
+
+fn graphs(change: impl FnOnce(&mut GraphConfig)) -> Graphs {
+    let mut config = GraphConfig::default();
+    change(&mut config);
+    Graphs::new(config)
+}
+
+fn ids(graph: &Graph) -> Vec<InvocationId> {
+    graph.nodes.iter().map(|node| node.id).collect()
+}
+
+#[test]
+fn a_tree_is_found_by_any_of_its_invocations() {
+    let mut graphs = graphs(|_| {});
+    graphs.root(begun(1, 100));
+    graphs.child(id(1), id(1), begun(2, 110), false);
+    graphs.child(id(1), id(2), begun(3, 120), true);
+    graphs.ended(id(1), id(3), &ok(), 150);
+    graphs.ended(id(1), id(2), &ok(), 160);
+    graphs.ended(id(1), id(1), &ok(), 200);
+    let graph = graphs.find(id(1)).expect("it is kept");
+    assert_eq!(ids(&graph), [id(1), id(2), id(3)]);
+    for number in [2, 3] {
+        assert_eq!(graphs.find(id(number)).as_ref(), Some(&graph));
+    }
+    assert_eq!(graphs.find(id(4)), None);
+    let of = |at: usize| {
+        let node = &graph.nodes[at];
+        let end = node.end.as_ref().expect("it has ended");
+        (node.parent, node.detached, end.wall_us, end.usage.cpu_us)
+    };
+    assert_eq!(of(0), (None, false, 100, 7));
+    assert_eq!(of(1), (Some(id(1)), false, 50, 7));
+    assert_eq!(of(2), (Some(id(2)), true, 30, 7));
+}
+
+#[test]
+fn failures_say_why_in_a_few_words() {
+    let mut graphs = graphs(|config| config.detail_bytes_max = 24);
+    graphs.root(begun(1, 0));
+    graphs.child(id(1), id(1), begun(2, 0), false);
+    graphs.child(id(1), id(1), begun(3, 0), false);
+    let message = "é".repeat(1000);
+    let kind = TrapKind::Unreachable;
+    let status = Status::Trap { kind, message };
+    graphs.ended(id(1), id(2), &Outcome { status, ..ok() }, 5);
+    graphs.refused(id(1), id(3), "the queue is full", 6);
+    let graph = graphs.find(id(1)).expect("it is kept");
+    let end = |at: usize| graph.nodes[at].end.clone().expect("it has ended");
+    assert_eq!(end(1).status, "trap");
+    assert_eq!(&*end(1).detail, "the function trapped: é");
+    assert_eq!((end(2).status, end(2).start), ("refused", None));
+    assert_eq!(&*end(2).detail, "the queue is full");
+    assert_eq!(graph.nodes[0].end, None);
+}
+
+#[test]
+fn an_end_is_recorded_once() {
+    let mut graphs = graphs(|_| {});
+    graphs.root(begun(1, 0));
+    graphs.ended(id(1), id(1), &ok(), 5);
+    graphs.ended(id(1), id(1), &ok(), 9);
+    let graph = graphs.find(id(1)).expect("it is kept");
+    assert_eq!(graph.nodes[0].end.as_ref().map(|end| end.wall_us), Some(5));
+}
+
+#[test]
+fn nodes_over_the_bound_are_counted() {
+    let mut graphs = graphs(|config| config.nodes_max = 3);
+    graphs.root(begun(1, 0));
+    for number in 2..10 {
+        graphs.child(id(1), id(1), begun(number, 0), false);
+    }
+    // What is not kept cannot end.
+    graphs.ended(id(1), id(9), &ok(), 5);
+    let graph = graphs.find(id(1)).expect("it is kept");
+    assert_eq!((graph.nodes.len(), graph.left_out), (3, 6));
+}
+
+#[test]
+fn the_first_to_end_makes_room_and_open_trees_go_last() {
+    let mut graphs = graphs(|config| config.trees_max = 3);
+    let kept = |graphs: &Graphs| -> Vec<u64> {
+        (1..10)
+            .filter(|number| graphs.find(id(*number)).is_some())
+            .collect()
+    };
+    for number in [1, 2, 3] {
+        graphs.root(begun(number, 0));
+    }
+    graphs.ended(id(3), id(3), &ok(), 5);
+    graphs.ended(id(2), id(2), &ok(), 6);
+    graphs.root(begun(4, 7));
+    assert_eq!(kept(&graphs), [1, 2, 4]);
+    graphs.root(begun(5, 8));
+    assert_eq!(kept(&graphs), [1, 4, 5]);
+    graphs.root(begun(6, 9));
+    assert_eq!(kept(&graphs), [4, 5, 6], "none has ended: the oldest goes");
+}
+
+#[test]
+fn another_attempt_begins_its_tree_anew() {
+    let mut graphs = graphs(|_| {});
+    graphs.root(begun(1, 0));
+    graphs.child(id(1), id(1), begun(2, 1), false);
+    graphs.root(begun(1, 2));
+    assert_eq!(graphs.find(id(1)).map(|graph| graph.nodes.len()), Some(2));
+    graphs.ended(id(1), id(1), &ok(), 5);
+    graphs.root(begun(1, 100));
+    let graph = graphs.find(id(1)).expect("it is kept");
+    assert_eq!(ids(&graph), [id(1)]);
+    assert_eq!(graph.nodes[0].begun_unix_us, 100);
+}
+
+#[test]
+fn a_tree_that_was_dropped_takes_nothing_more() {
+    let mut graphs = graphs(|config| config.trees_max = 1);
+    graphs.root(begun(1, 0));
+    graphs.root(begun(2, 0));
+    graphs.child(id(1), id(1), begun(3, 0), false);
+    graphs.ended(id(1), id(1), &ok(), 5);
+    assert_eq!(graphs.find(id(1)), None);
+    assert_eq!(graphs.find(id(3)), None);
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_bounds_hold_and_the_filter_knows_the_open(
+        steps in proptest::collection::vec((0_u8..4, 1_u64..12, 1_u64..40), 0..200),
+    ) {
+        let (trees_max, nodes_max, bytes_max) = (4, 5, TREE_BYTES * 3 + NODE_BYTES * 12);
+        let mut graphs = graphs(|config| {
+            config.trees_max = trees_max;
+            config.nodes_max = nodes_max;
+            config.bytes_max = bytes_max;
+        });
+        for (step, root, node) in steps {
+            let node_id = 100 * root + node;
+            match step {
+                0 => drop(graphs.root(begun(root, 0))),
+                1 => drop(graphs.child(id(root), id(root), begun(node_id, 0), false)),
+                2 => graphs.ended(id(root), id(node_id), &ok(), 1),
+                _ => graphs.ended(id(root), id(root), &ok(), 1),
+            }
+            prop_assert!(graphs.trees.len() <= trees_max);
+            prop_assert!(graphs.bytes <= bytes_max);
+            let bytes: usize = graphs.trees.values().map(|tree| tree.bytes).sum();
+            prop_assert_eq!(bytes, graphs.bytes);
+            prop_assert_eq!(graphs.open.len() + graphs.ended.len(), graphs.trees.len());
+            for number in 1..12 {
+                let tree = graphs.trees.get(&id(number));
+                let open = tree.is_some_and(|tree| tree.nodes.iter().any(|n| n.end.is_none()));
+                prop_assert_eq!(graphs.filter.may_hold(id(number)), open);
+                prop_assert!(tree.is_none_or(|tree| tree.nodes.len() <= nodes_max));
+            }
+        }
+    }
+}
