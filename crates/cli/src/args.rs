@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use model::{AppName, FunctionPath};
 
 use crate::commands::{
-    alias, build, completions, dead_letters, deploy, functions, invocations, invoke, logs, new,
-    run, token, up, usage,
+    alias, build, completions, dead_letters, deploy, functions, graph, invocations, invoke, logs,
+    new, run, token, up, usage,
 };
 use crate::exit::HELP;
 use crate::output::Format;
@@ -56,6 +56,8 @@ pub enum Command {
     Token(token::Token),
     /// Look at asynchronous invocations
     Invocations(invocations::Invocations),
+    /// Show the calls that an invocation led to
+    Graph(graph::Graph),
     /// List dead letters, or send them again
     DeadLetters(dead_letters::DeadLetters),
     /// Check this machine, and the node if one runs

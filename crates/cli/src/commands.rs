@@ -7,6 +7,7 @@ pub mod dead_letters;
 pub mod deploy;
 pub mod doctor;
 pub mod functions;
+pub mod graph;
 pub mod invocations;
 pub mod invoke;
 pub mod logs;
@@ -42,6 +43,7 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Usage(args) => args.run(out),
         Command::Token(args) => args.run(out),
         Command::Invocations(args) => args.run(out),
+        Command::Graph(args) => args.run(out),
         Command::DeadLetters(args) => args.run(out),
         Command::Doctor(args) => args.run(out),
         Command::Completions(args) => args.run(),

@@ -165,6 +165,12 @@ impl Client {
         self.json(self.empty(Method::GET, &path)?).await
     }
 
+    /// The calls that an invocation is part of: its own, and those of the one that led to it.
+    pub async fn graph(&self, id: InvocationId) -> Result<v1::Graph, ClientError> {
+        let path = format!("/v1/invocations/{id}/graph");
+        self.json(self.empty(Method::GET, &path)?).await
+    }
+
     /// Dead letters of a function that were not sent again, the latest first.
     pub async fn dead_letters(
         &self,

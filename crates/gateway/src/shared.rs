@@ -9,7 +9,7 @@ use bytes::Bytes;
 use executor::Executor;
 use http::HeaderValue;
 use invoker::{Invoker, Registry};
-use metering::{Ledger, LogBook, PriceList};
+use metering::{GraphBook, Ledger, LogBook, PriceList};
 use storage::Blobs;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,8 @@ pub struct Services {
     pub logs: LogBook,
     /// What functions used.
     pub ledger: Ledger,
+    /// Which invocation called which.
+    pub graphs: GraphBook,
     /// What that costs.
     pub prices: PriceList,
     /// Who may ask.
@@ -55,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) blobs: Blobs,
     pub(crate) logs: LogBook,
     pub(crate) ledger: Ledger,
+    pub(crate) graphs: GraphBook,
     pub(crate) prices: PriceList,
     pub(crate) tokens: Tokens,
     pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
@@ -86,6 +89,7 @@ impl Shared {
             blobs: services.blobs,
             logs: services.logs,
             ledger: services.ledger,
+            graphs: services.graphs,
             prices: services.prices,
             tokens: services.tokens,
             metrics: services.metrics,

@@ -4,7 +4,8 @@ mod support;
 
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
-use model::Digest;
+use metering::Begun;
+use model::{Digest, InvocationId, Outcome, StartKind, Status, Usage};
 use serde_json::json;
 use support::world;
 use testkit::Guest;
@@ -460,4 +461,44 @@ async fn routes_lead_to_functions_beside_their_names() {
         (second.status.as_u16(), second.code().as_str()),
         (409, "conflict")
     );
+}
+
+#[tokio::test]
+async fn graphs_are_shown_by_the_id_of_any_call_in_them() {
+    let world = world(|_| ()).await;
+    let (root, child) = (InvocationId::new(1), InvocationId::new(2));
+    let begun = |id, name: &str, unix_us| Begun {
+        id,
+        path: name.parse().expect("a path"),
+        version: Digest::of(b"version"),
+        unix_us,
+    };
+    let now = metering::unix_us();
+    let graphs = &world.graphs;
+    graphs.root(root, || begun(root, "shop/f", now));
+    graphs.child(root, root, begun(child, "shop/g", now + 7), true);
+    let outcome = Outcome {
+        status: Status::Exit { code: 3 },
+        start: StartKind::Restored,
+        usage: Usage::default(),
+    };
+    graphs.ended(root, child, &outcome);
+    for id in [root, child] {
+        let uri = world.admin(&format!("/v1/invocations/{id}/graph"));
+        let graph = world.get(uri).await.json();
+        assert_eq!(graph["root"], root.to_string());
+        let nodes = graph["nodes"].as_array().expect("nodes");
+        assert_eq!(nodes.len(), 2);
+        assert!(nodes[0].get("parent").is_none() && nodes[0].get("end").is_none());
+        assert_eq!(nodes[1]["parent"], root.to_string());
+        assert_eq!(nodes[1]["function"], "g");
+        assert_eq!(nodes[1]["begun_unix_us"], now + 7);
+        assert_eq!(nodes[1]["end"]["status"], "exit");
+        assert_eq!(nodes[1]["end"]["start"], "restored");
+    }
+    let stranger = InvocationId::new(3);
+    let uri = world.admin(&format!("/v1/invocations/{stranger}/graph"));
+    assert_eq!(world.get(uri).await.code(), "invocation-not-found");
+    let uri = world.admin("/v1/invocations/nonsense/graph");
+    assert_eq!(world.get(uri).await.code(), "bad-request");
 }

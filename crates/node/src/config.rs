@@ -26,6 +26,8 @@ pub struct Config {
     pub logs: metering::LogConfig,
     /// What functions used.
     pub ledger: metering::LedgerConfig,
+    /// Which invocation called which.
+    pub graphs: metering::GraphConfig,
     /// What usage costs.
     pub prices: PriceList,
     /// Most live sandboxes; lowered to what the kernel allows.
@@ -52,6 +54,7 @@ impl Config {
             invoker: invoker::Config::default(),
             logs: metering::LogConfig::default(),
             ledger: metering::LedgerConfig::default(),
+            graphs: metering::GraphConfig::default(),
             prices: PriceList::default(),
             sandboxes_max: faaslet.sandboxes_max,
             guest_threads: GUEST_THREADS,

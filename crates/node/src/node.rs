@@ -8,7 +8,7 @@ use std::time::Duration;
 use executor::Executor;
 use gateway::{Gateway, Services, Tokens};
 use invoker::{Invoker, Registry};
-use metering::{Ledger, LogBook};
+use metering::{GraphBook, Ledger, LogBook};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -54,12 +54,13 @@ pub async fn start(mut config: Config) -> Result<Node, NodeError> {
     let guests = guest_runtime(config.guest_threads)?;
 
     let logs = LogBook::new(config.logs);
+    let graphs = GraphBook::new(config.graphs);
     let ledger = Ledger::new(config.ledger);
     ledger.restore(&*data_dir.store).await?;
     let engines = Engines {
         sandboxes_max: config.sandboxes_max,
         executor: executor::Config {
-            on_outcome: on_outcome(&ledger, &logs),
+            on_outcome: on_outcome(&ledger, &logs, &graphs),
             ..config.executor
         },
     };
@@ -90,6 +91,7 @@ pub async fn start(mut config: Config) -> Result<Node, NodeError> {
         blobs: data_dir.blobs.clone(),
         logs,
         ledger: ledger.clone(),
+        graphs,
         prices: config.prices,
         tokens,
         metrics: Arc::new(move || metrics.render()),
@@ -281,10 +283,12 @@ async fn every(period: Duration, stop: CancellationToken, work: impl Fn()) {
 }
 
 /// Where the one outcome of each invocation goes.
-fn on_outcome(ledger: &Ledger, logs: &LogBook) -> executor::OnOutcome {
-    let (ledger, logs) = (ledger.clone(), logs.clone());
+fn on_outcome(ledger: &Ledger, logs: &LogBook, graphs: &GraphBook) -> executor::OnOutcome {
+    let (ledger, logs, graphs) = (ledger.clone(), logs.clone(), graphs.clone());
     Arc::new(move |job, outcome| {
         ledger.record(&job.path, &job.version, outcome);
         logs.finish(&job.path, job.id);
+        let root = job.branch.as_ref().map_or(job.id, |branch| branch.root());
+        graphs.ended(root, job.id, outcome);
     })
 }

@@ -1,6 +1,7 @@
 //! Wire types of the admin API, version 1.
 
 mod function;
+mod graph;
 mod invocation;
 mod log;
 mod node;
@@ -11,6 +12,7 @@ pub use function::{
     Alias, AliasSet, App, Apps, Artifact, Deploy, Deployed, Function, Functions, Kind, Rollback,
     Target, Version, Versions,
 };
+pub use graph::{Graph, GraphEnd, GraphNode};
 pub use invocation::{
     Accepted, Invocation, InvocationState, Invocations, OutcomeView, Redrive, Redriven, StartKind,
     UsageView,

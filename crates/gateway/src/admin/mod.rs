@@ -6,6 +6,7 @@
 mod artifacts;
 mod extract;
 mod functions;
+mod graph;
 mod invocations;
 mod invoke;
 mod logs;
@@ -57,6 +58,7 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(invocations::invocation))
         .routes(routes!(invocations::events))
         .routes(routes!(invocations::result))
+        .routes(routes!(graph::graph))
         .routes(routes!(invocations::dead_letters))
         .routes(routes!(invocations::redrive))
         .routes(routes!(logs::logs))

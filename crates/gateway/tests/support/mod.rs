@@ -12,7 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use invoker::{Invoker, Registry};
-use metering::{Ledger, LedgerConfig, LogBook, LogConfig, PriceList};
+use metering::{GraphBook, GraphConfig, Ledger, LedgerConfig, LogBook, LogConfig, PriceList};
 use model::{Digest, Limits, VersionSpec};
 use sandbox::{Artifacts, BodyError};
 use storage::{Blobs, RedbStore, Store};
@@ -24,6 +24,7 @@ pub struct World {
     pub gateway: Gateway,
     pub tokens: Tokens,
     pub executor: Executor,
+    pub graphs: GraphBook,
     client: Client<HttpConnector, Full<Bytes>>,
     _folder: tempfile::TempDir,
 }
@@ -93,6 +94,7 @@ pub async fn world(change: impl FnOnce(&mut Config)) -> World {
     .await
     .expect("an invoker");
     let tokens = Tokens::open(store).await.expect("tokens");
+    let graphs = GraphBook::new(GraphConfig::default());
     let services = Services {
         executor: executor.clone(),
         registry,
@@ -100,6 +102,7 @@ pub async fn world(change: impl FnOnce(&mut Config)) -> World {
         blobs,
         logs: LogBook::new(LogConfig::default()),
         ledger: Ledger::new(LedgerConfig::default()),
+        graphs: graphs.clone(),
         prices: PriceList::default(),
         tokens: tokens.clone(),
         metrics: Arc::new(|| "# metrics\n".to_owned()),
@@ -114,6 +117,7 @@ pub async fn world(change: impl FnOnce(&mut Config)) -> World {
         gateway,
         tokens,
         executor,
+        graphs,
         client,
         _folder: folder,
     }
