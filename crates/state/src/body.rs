@@ -1,0 +1,185 @@
+//! Where a value's bytes are: on the heap while they are few and nobody maps them, else in a
+//! region.
+
+use std::sync::Arc;
+
+use memory::{REGION_UNIT_BYTES, Region};
+
+use crate::StateError;
+use crate::budget::Charge;
+
+/// Values up to this size are kept on the heap until they are mapped. A region costs a file
+/// descriptor and at least a page.
+pub(crate) const SMALL_BYTES_MAX: usize = memory::PAGE_BYTES;
+/// A region that nobody maps is given up for values this many times smaller.
+const SHRINK_FACTOR: usize = 4;
+
+#[derive(Debug)]
+enum Place {
+    /// As long as the value.
+    Small(Vec<u8>),
+    /// At least as long as the value.
+    Shared(Arc<Region>),
+}
+
+/// A value's bytes, and what they cost.
+#[derive(Debug)]
+pub(crate) struct Body {
+    place: Place,
+    charge: Charge,
+    bytes_max: usize,
+    /// Whether a guest may have written past the value's end: it maps whole units.
+    scribbled: bool,
+}
+
+impl Body {
+    pub fn new(charge: Charge, bytes_max: usize) -> Self {
+        Self {
+            place: Place::Small(Vec::new()),
+            charge,
+            bytes_max,
+            scribbled: false,
+        }
+    }
+
+    /// Copies bytes out; all must be within the value.
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), StateError> {
+        match &self.place {
+            Place::Small(bytes) => out.copy_from_slice(&bytes[offset..offset + out.len()]),
+            Place::Shared(region) => region.read(offset, out)?,
+        }
+        Ok(())
+    }
+
+    /// Copies bytes in; all must be within the value.
+    pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<(), StateError> {
+        match &mut self.place {
+            Place::Small(bytes) => bytes[offset..offset + data.len()].copy_from_slice(data),
+            Place::Shared(region) => region.write(offset, data)?,
+        }
+        Ok(())
+    }
+
+    /// Makes a value of `size` bytes one of `new`, longer, whose added bytes are zero.
+    pub fn extend(&mut self, size: usize, new: usize) -> Result<(), StateError> {
+        self.check(new)?;
+        match &mut self.place {
+            Place::Small(bytes) if new <= SMALL_BYTES_MAX => {
+                self.charge.hold(new, false)?;
+                bytes.resize(new, 0);
+                return Ok(());
+            }
+            Place::Small(_) => self.share(new)?,
+            Place::Shared(_) => {}
+        }
+        if let Place::Shared(region) = &self.place {
+            let old = region.bytes();
+            if new > old {
+                self.charge.hold(units(new), true)?;
+                region
+                    .grow_to(new)
+                    .inspect_err(|_| drop(self.charge.hold(old, true)))?;
+            }
+            if self.scribbled {
+                region.zero(size, new.min(old).saturating_sub(size))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a value of `size` bytes one of `new`, shorter.
+    pub fn cut(&mut self, size: usize, new: usize) -> Result<(), StateError> {
+        match &mut self.place {
+            Place::Small(bytes) => {
+                bytes.truncate(new);
+                self.charge.hold(new, false)
+            }
+            Place::Shared(region) => Ok(region.zero(new, size.saturating_sub(new))?),
+        }
+    }
+
+    /// Puts `data` in the place of a value of `size` bytes.
+    pub fn replace(&mut self, size: usize, data: &[u8]) -> Result<(), StateError> {
+        self.check(data.len())?;
+        if let Place::Shared(region) = &self.place
+            && Arc::strong_count(region) == 1
+            && data.len() <= region.bytes() / SHRINK_FACTOR
+        {
+            self.clear();
+            self.extend(0, data.len())?;
+        } else if data.len() > size {
+            self.extend(size, data.len())?;
+        } else {
+            self.cut(size, data.len())?;
+        }
+        self.write(0, data)
+    }
+
+    /// Gives everything up; who maps the region keeps it, and shares it with nobody new.
+    pub fn clear(&mut self) {
+        self.place = Place::Small(Vec::new());
+        self.scribbled = false;
+        // Holding less cannot be refused.
+        let _ = self.charge.hold(0, false);
+    }
+
+    /// The region, made if there is none, of at least `bytes` bytes.
+    pub fn region(&mut self, bytes: usize) -> Result<&Arc<Region>, StateError> {
+        if let Place::Small(_) = &self.place {
+            self.share(bytes.max(1))?;
+        }
+        match &self.place {
+            Place::Shared(region) => Ok(region),
+            Place::Small(_) => Err(StateError::NotFound),
+        }
+    }
+
+    /// Whether somebody besides the value holds the region, and so may map it.
+    pub fn is_held(&self) -> bool {
+        match &self.place {
+            Place::Small(_) => false,
+            Place::Shared(region) => Arc::strong_count(region) > 1,
+        }
+    }
+
+    /// From now on, guests may write past the value's end.
+    pub fn set_scribbled(&mut self) {
+        self.scribbled = true;
+    }
+
+    fn check(&self, size: usize) -> Result<(), StateError> {
+        if size > self.bytes_max {
+            return Err(StateError::TooLarge {
+                asked: size as u64,
+                max: self.bytes_max as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// Moves small bytes into a region of at least `bytes`.
+    fn share(&mut self, bytes: usize) -> Result<(), StateError> {
+        let Place::Small(small) = &self.place else {
+            return Ok(());
+        };
+        let length = small.len();
+        self.charge.hold(units(bytes.max(length)), true)?;
+        let made = Region::new(self.bytes_max).and_then(|region| {
+            region.grow_to(bytes.max(length))?;
+            region.write(0, small)?;
+            Ok(region)
+        });
+        match made {
+            Ok(region) => self.place = Place::Shared(Arc::new(region)),
+            Err(error) => {
+                self.charge.hold(length, false)?;
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn units(bytes: usize) -> usize {
+    bytes.next_multiple_of(REGION_UNIT_BYTES)
+}

@@ -1,0 +1,506 @@
+//! The global tier of a node that stands alone: the node's own store.
+//!
+//! A table says which version of each chunk counts, so chunks can be written before anybody sees
+//! them:
+//!
+//! ```text
+//!  small push:  chunks, table, head, old chunks' removal      one transaction
+//!  large push:  intent ─▶ chunks … ─▶ table and head (the flip) ─▶ old chunks' removal … ─▶ no intent
+//! ```
+//!
+//! Before the flip the old value counts, after it the new one. A crash leaves an intent, and the
+//! next opening removes the chunks that no table names.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use model::AppName;
+use storage::{Revision, Store, Txn, TxnOutcome};
+
+use crate::global::{CHUNK_BYTES, Content, Found, Global, Head, Push};
+use crate::record::{self, PAGE_CHUNKS};
+use crate::{GlobalError, Key, Name};
+
+/// Operations in one transaction; the store takes more, and compares count too.
+const TXN_OPS_MAX: usize = 100;
+/// Bytes of chunks and tables in one transaction; the store takes a mebibyte, with keys.
+const TXN_BYTES_MAX: usize = 900 << 10;
+/// How often a pull or a removal is tried anew when a push overtakes it.
+const TRIES_MAX: usize = 4;
+/// Entries of one page of a scan.
+const SCAN_ENTRIES: usize = 100;
+
+/// Durable values in the node's store.
+#[derive(Clone, Debug)]
+pub struct EmbeddedGlobal {
+    store: Arc<dyn Store>,
+}
+
+/// A head, and the revision that it was put at.
+struct Stored {
+    head: Head,
+    revision: Revision,
+}
+
+/// Pages of a value's table, by number.
+type Table = BTreeMap<usize, Vec<u64>>;
+
+/// What a push changes.
+struct Plan {
+    /// The numbers of new chunks, and the store's keys of old ones.
+    new: Vec<usize>,
+    old: Vec<Bytes>,
+    /// Changed pages.
+    table: Table,
+    /// Pages that are no longer needed.
+    gone: Vec<usize>,
+}
+
+impl EmbeddedGlobal {
+    /// Opens it, and removes what a crash left over.
+    pub async fn open(store: Arc<dyn Store>) -> Result<Self, GlobalError> {
+        let opened = Self { store };
+        opened.recover().await?;
+        Ok(opened)
+    }
+
+    async fn recover(&self) -> Result<(), GlobalError> {
+        let prefix = record::intents_prefix();
+        loop {
+            let range = storage::Range::prefix(prefix.as_str()).limit(SCAN_ENTRIES);
+            let page = self.store.range(range).await?;
+            for entry in &page.entries {
+                if let Some(name) = record::read_name(&entry.key[prefix.len()..]) {
+                    let removed = self.collect(&name).await?;
+                    tracing::info!(value = %name, removed, "removed chunks that a crash left over");
+                }
+                self.commit(Txn::new().delete(entry.key.clone())).await?;
+            }
+            if page.entries.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes the chunks of a value that its table does not name.
+    async fn collect(&self, name: &Name) -> Result<usize, GlobalError> {
+        let stored = self.stored(name).await?;
+        let size = stored.map_or(0, |stored| stored.head.size);
+        let table = self.table(name, 0..chunk_count(size)).await?;
+        let mut next = Some(storage::Range::prefix(record::chunks_prefix(name)));
+        let mut removed = 0;
+        while let Some(range) = next {
+            let page = self.store.range(range.clone()).await?;
+            let keys = page.entries.iter().map(|entry| &entry.key);
+            let left = keys.filter(|key| {
+                record::read_chunk_key(name, key)
+                    .is_none_or(|(number, version)| version_of(&table, number) != version)
+            });
+            let left: Vec<_> = left.cloned().collect();
+            removed += left.len();
+            self.remove_keys(&left).await?;
+            next = range.rest(&page);
+        }
+        Ok(removed)
+    }
+
+    async fn stored(&self, name: &Name) -> Result<Option<Stored>, GlobalError> {
+        let Some(found) = self.store.get(&record::head_key(name)).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Stored {
+            head: record::read_head(&found.value)?,
+            revision: found.revision,
+        }))
+    }
+
+    /// The pages of the table that some chunks are in; those that are not there name none.
+    async fn table(&self, name: &Name, chunks: Range<usize>) -> Result<Table, GlobalError> {
+        let mut table = Table::new();
+        let pages = chunks.start / PAGE_CHUNKS..chunks.end.div_ceil(PAGE_CHUNKS);
+        for page in pages.filter(|_| !chunks.is_empty()) {
+            if let Some(found) = self.store.get(&record::table_key(name, page)).await? {
+                table.insert(page, record::read_table(&found.value)?);
+            }
+        }
+        Ok(table)
+    }
+
+    /// The chunks as the table names them; none if one was replaced in the meantime.
+    async fn read(
+        &self,
+        name: &Name,
+        chunks: Range<usize>,
+    ) -> Result<Option<Vec<(usize, Bytes)>>, GlobalError> {
+        let table = self.table(name, chunks.clone()).await?;
+        let mut read = Vec::new();
+        for number in chunks {
+            let version = version_of(&table, number);
+            if version == 0 {
+                continue;
+            }
+            match self
+                .store
+                .get(&record::chunk_key(name, number, version))
+                .await?
+            {
+                Some(chunk) if chunk.value.len() > CHUNK_BYTES => {
+                    return Err(GlobalError::Damaged("a chunk"));
+                }
+                Some(chunk) => read.push((number, chunk.value)),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(read))
+    }
+
+    /// Which chunks and pages a push puts and removes.
+    async fn plan(&self, name: &Name, old_size: u64, push: &Push) -> Result<Plan, GlobalError> {
+        let (had, has) = (chunk_count(old_size), chunk_count(push.head.size));
+        let cut = has.min(had)..had;
+        let mut touched: Vec<usize> = push.chunks.clone();
+        touched.extend(cut);
+        let mut plan = Plan {
+            new: push.chunks.clone(),
+            old: Vec::new(),
+            table: Table::new(),
+            gone: (has.div_ceil(PAGE_CHUNKS)..had.div_ceil(PAGE_CHUNKS)).collect(),
+        };
+        for number in touched {
+            let page = number / PAGE_CHUNKS;
+            if let std::collections::btree_map::Entry::Vacant(vacant) = plan.table.entry(page) {
+                let read = self.table(name, number..number + 1).await?;
+                let read = read.into_values().next();
+                vacant.insert(read.unwrap_or_else(|| vec![0; PAGE_CHUNKS]));
+            }
+            let versions = plan.table.entry(page).or_default();
+            let version = &mut versions[number % PAGE_CHUNKS];
+            if *version != 0 {
+                plan.old.push(record::chunk_key(name, number, *version));
+            }
+            *version = 0;
+        }
+        plan.table.retain(|page, _| !plan.gone.contains(page));
+        Ok(plan)
+    }
+
+    /// Everything of a push but the chunks.
+    fn flip(&self, name: &Name, before: Option<&Stored>, head: &Head, plan: &Plan) -> Txn {
+        let mut txn = guarded(name, before).put(record::head_key(name), record::write_head(head));
+        let ended = before.map_or(0, |before| before.head.expires_ms);
+        if ended != head.expires_ms {
+            if ended != 0 {
+                txn = txn.delete(record::expiry_key(name, ended));
+            }
+            if head.expires_ms != 0 {
+                txn = txn.put(record::expiry_key(name, head.expires_ms), Bytes::new());
+            }
+        }
+        for (page, versions) in &plan.table {
+            txn = txn.put(
+                record::table_key(name, *page),
+                record::write_table(versions),
+            );
+        }
+        let gone = plan.gone.iter();
+        gone.fold(txn, |txn, page| txn.delete(record::table_key(name, *page)))
+    }
+
+    /// A push in one transaction, or none if it is too large for that.
+    async fn push_at_once(
+        &self,
+        name: &Name,
+        before: Option<&Stored>,
+        head: &Head,
+        plan: &mut Plan,
+        content: Content<'_>,
+    ) -> Result<bool, GlobalError> {
+        let ops = 4 + plan.new.len() + plan.old.len() + plan.table.len() + plan.gone.len();
+        let bytes = plan.new.len() * CHUNK_BYTES + plan.table.len() * PAGE_CHUNKS * 8;
+        if ops > TXN_OPS_MAX || bytes > TXN_BYTES_MAX {
+            return Ok(false);
+        }
+        let mut chunks = Vec::new();
+        for number in plan.new.clone() {
+            let bytes = content(number);
+            if !bytes.is_empty() {
+                plan.name(number, head.version);
+                chunks.push((record::chunk_key(name, number, head.version), bytes));
+            }
+        }
+        let mut txn = self.flip(name, before, head, plan);
+        for (key, bytes) in chunks {
+            txn = txn.put(key, bytes);
+        }
+        for key in plan.old.drain(..) {
+            txn = txn.delete(key);
+        }
+        self.guarded_commit(name, txn).await?;
+        Ok(true)
+    }
+
+    /// A push in many transactions, of which one counts.
+    async fn push_in_steps(
+        &self,
+        name: &Name,
+        before: Option<&Stored>,
+        head: &Head,
+        plan: &mut Plan,
+        content: Content<'_>,
+    ) -> Result<(), GlobalError> {
+        let intent = record::intent_key(name);
+        let left_over = self.store.get(&intent).await?.is_some();
+        if !left_over {
+            self.commit(Txn::new().put(intent.clone(), Bytes::new()))
+                .await?;
+        }
+        let (mut txn, mut bytes) = (Txn::new(), 0);
+        for number in plan.new.clone() {
+            let chunk = content(number);
+            if chunk.is_empty() {
+                continue;
+            }
+            plan.name(number, head.version);
+            if bytes + chunk.len() > TXN_BYTES_MAX || txn.ops.len() >= TXN_OPS_MAX {
+                self.commit(std::mem::take(&mut txn)).await?;
+                bytes = 0;
+            }
+            bytes += chunk.len();
+            txn = txn.put(record::chunk_key(name, number, head.version), chunk);
+        }
+        self.commit(txn).await?;
+        let flip = self.flip(name, before, head, plan);
+        self.guarded_commit(name, flip).await?;
+        self.clear_up(&plan.old, intent, left_over).await;
+        Ok(())
+    }
+
+    /// Removes old chunks and the intent. What fails here is done when the store is opened anew:
+    /// the change itself is durable. An intent of a push that failed stays for its chunks.
+    async fn clear_up(&self, old: &[Bytes], intent: Bytes, left_over: bool) {
+        let removed = self.remove_keys(old).await;
+        let done = match removed {
+            Ok(()) if !left_over => self.commit(Txn::new().delete(intent)).await,
+            other => other,
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "chunks of old values stay until the next start");
+        }
+    }
+
+    async fn remove_keys(&self, keys: &[Bytes]) -> Result<(), GlobalError> {
+        for some in keys.chunks(TXN_OPS_MAX) {
+            let delete = |txn: Txn, key: &Bytes| txn.delete(key.clone());
+            self.commit(some.iter().fold(Txn::new(), delete)).await?;
+        }
+        Ok(())
+    }
+
+    /// A transaction that nothing stands against.
+    async fn commit(&self, txn: Txn) -> Result<(), GlobalError> {
+        if txn.ops.is_empty() {
+            return Ok(());
+        }
+        match self.store.transact(txn).await? {
+            TxnOutcome::Committed { .. } => Ok(()),
+            TxnOutcome::Conflict => Err(GlobalError::Busy),
+        }
+    }
+
+    /// A transaction that takes effect only if the head is the one that was read.
+    async fn guarded_commit(&self, name: &Name, txn: Txn) -> Result<(), GlobalError> {
+        match self.store.transact(txn).await? {
+            TxnOutcome::Committed { .. } => Ok(()),
+            TxnOutcome::Conflict => {
+                let version = self.stored(name).await?.map_or(0, |now| now.head.version);
+                Err(GlobalError::Conflict { version })
+            }
+        }
+    }
+
+    async fn before(&self, name: &Name, expected: u64) -> Result<Option<Stored>, GlobalError> {
+        let before = self.stored(name).await?;
+        let version = before.as_ref().map_or(0, |before| before.head.version);
+        match version == expected {
+            true => Ok(before),
+            false => Err(GlobalError::Conflict { version }),
+        }
+    }
+
+    /// The floor of an app's versions, and the revision that it was put at.
+    async fn floor(&self, app: &AppName) -> Result<(u64, Option<Revision>), GlobalError> {
+        match self.store.get(&record::floor_key(app)).await? {
+            Some(found) => Ok((record::read_word(&found.value)?, Some(found.revision))),
+            None => Ok((0, None)),
+        }
+    }
+
+    /// The end of a removal: the head goes, and the floor is raised.
+    async fn unflip(
+        &self,
+        name: &Name,
+        before: &Stored,
+        intent: bool,
+    ) -> Result<bool, GlobalError> {
+        let head = &before.head;
+        let (floor, at) = self.floor(&name.app).await?;
+        let floor_key = record::floor_key(&name.app);
+        let mut txn = guarded(name, Some(before)).delete(record::head_key(name));
+        if floor < head.version {
+            txn = match at {
+                Some(at) => txn.if_revision(floor_key.clone(), at),
+                None => txn.if_absent(floor_key.clone()),
+            };
+            txn = txn.put(floor_key, record::write_word(head.version));
+        }
+        if head.expires_ms != 0 {
+            txn = txn.delete(record::expiry_key(name, head.expires_ms));
+        }
+        for page in 0..chunk_count(head.size).div_ceil(PAGE_CHUNKS) {
+            txn = txn.delete(record::table_key(name, page));
+        }
+        if intent {
+            txn = txn.put(record::intent_key(name), Bytes::new());
+        }
+        Ok(self.store.transact(txn).await?.is_committed())
+    }
+}
+
+#[async_trait]
+impl Global for EmbeddedGlobal {
+    async fn head(&self, name: &Name) -> Result<Found, GlobalError> {
+        match self.stored(name).await? {
+            Some(stored) => Ok(Found::Value(stored.head)),
+            None => {
+                let (floor, _) = self.floor(&name.app).await?;
+                Ok(Found::Nothing { floor })
+            }
+        }
+    }
+
+    async fn pull(
+        &self,
+        name: &Name,
+        chunks: Range<usize>,
+    ) -> Result<Vec<(usize, Bytes)>, GlobalError> {
+        for _ in 0..TRIES_MAX {
+            if let Some(read) = self.read(name, chunks.clone()).await? {
+                return Ok(read);
+            }
+        }
+        Err(GlobalError::Busy)
+    }
+
+    async fn push(&self, name: &Name, push: Push, content: Content<'_>) -> Result<(), GlobalError> {
+        let before = self.before(name, push.expected).await?;
+        if !push.chunks.is_empty() && push.head.version <= push.expected {
+            // Its chunks would take the places of those that count.
+            let version = push.expected;
+            return Err(GlobalError::Conflict { version });
+        }
+        let old_size = before.as_ref().map_or(0, |before| before.head.size);
+        let mut plan = self.plan(name, old_size, &push).await?;
+        let (before, head) = (before.as_ref(), &push.head);
+        match self
+            .push_at_once(name, before, head, &mut plan, content)
+            .await?
+        {
+            true => Ok(()),
+            false => {
+                self.push_in_steps(name, before, head, &mut plan, content)
+                    .await
+            }
+        }
+    }
+
+    async fn remove(&self, name: &Name, expected: u64) -> Result<(), GlobalError> {
+        for _ in 0..TRIES_MAX {
+            let Some(before) = self.before(name, expected).await? else {
+                return Ok(());
+            };
+            let count = chunk_count(before.head.size);
+            let table = self.table(name, 0..count).await?;
+            let versions = (0..count).map(|number| (number, version_of(&table, number)));
+            let chunks = versions.filter(|(_, version)| *version != 0);
+            let old: Vec<_> = chunks
+                .map(|(number, version)| record::chunk_key(name, number, version))
+                .collect();
+            let left_over = self.store.get(&record::intent_key(name)).await?.is_some();
+            // Another value of the app may have raised the floor: then once more.
+            if self
+                .unflip(name, &before, !left_over && !old.is_empty())
+                .await?
+            {
+                self.clear_up(&old, record::intent_key(name), left_over)
+                    .await;
+                return Ok(());
+            }
+        }
+        Err(GlobalError::Busy)
+    }
+
+    async fn list(
+        &self,
+        app: &AppName,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Head)>, GlobalError> {
+        let heads = record::heads_prefix(app);
+        let mut range = storage::Range::prefix(format!("{heads}{prefix}")).limit(limit);
+        if let Some(after) = after.filter(|after| *after >= prefix) {
+            range.start = format!("{heads}{after}\0").into_bytes();
+        }
+        let mut listed = Vec::new();
+        for entry in self.store.range(range).await?.entries {
+            let name = Key::from_bytes(&entry.key[heads.len()..]);
+            let key = name.map_err(|_| GlobalError::Damaged("a key"))?;
+            listed.push((key, record::read_head(&entry.value)?));
+        }
+        Ok(listed)
+    }
+
+    async fn expired(&self, now_ms: u64, limit: usize) -> Result<Vec<(Name, u64)>, GlobalError> {
+        let end = record::expiries_until(now_ms.saturating_add(1));
+        let range = storage::Range::between(record::expiries_until(0), end).limit(limit);
+        let mut expired = Vec::new();
+        for entry in self.store.range(range).await?.entries {
+            let name = record::read_expiry_key(&entry.key);
+            let name = name.ok_or(GlobalError::Damaged("an expiry"))?;
+            if let Some(stored) = self.stored(&name).await? {
+                expired.push((name, stored.head.version));
+            }
+        }
+        Ok(expired)
+    }
+}
+
+impl Plan {
+    /// From the flip on, this version of the chunk counts.
+    fn name(&mut self, number: usize, version: u64) {
+        if let Some(versions) = self.table.get_mut(&(number / PAGE_CHUNKS)) {
+            versions[number % PAGE_CHUNKS] = version;
+        }
+    }
+}
+
+/// Takes effect only if the head is still the one that was read.
+fn guarded(name: &Name, before: Option<&Stored>) -> Txn {
+    let key = record::head_key(name);
+    match before {
+        Some(before) => Txn::new().if_revision(key, before.revision),
+        None => Txn::new().if_absent(key),
+    }
+}
+
+fn version_of(table: &Table, number: usize) -> u64 {
+    let page = table.get(&(number / PAGE_CHUNKS));
+    page.map_or(0, |versions| versions[number % PAGE_CHUNKS])
+}
+
+fn chunk_count(size: u64) -> usize {
+    usize::try_from(size.div_ceil(CHUNK_BYTES as u64)).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,345 @@
+//! One key of one app on this node: its value, if there is one, its locks, and what it owes to the
+//! global tier.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use memory::{Access, REGION_UNIT_BYTES, Region};
+use parking_lot::RwLock;
+
+use crate::app::AppCore;
+use crate::chunks::covering;
+use crate::clock::millis;
+use crate::content::{Content, Durability};
+use crate::lock::Locks;
+use crate::{Key, Name, StateError};
+
+/// A key that was opened. Its value may come and go while it is held; each operation looks anew.
+///
+/// Each operation is atomic against the others of the key, but not against guests that write
+/// through a mapping. Of a durable value, `set`, `append`, `truncate`, `swap`, `delete` and `expire`
+/// return after the change is on disk; when that fails, the change is still made on this node, and
+/// the next push carries it.
+pub struct Value {
+    pub(crate) name: Name,
+    pub(crate) core: Arc<AppCore>,
+    pub(crate) content: RwLock<Content>,
+    pub(crate) locks: Locks,
+    /// One conversation with the global tier at a time, so that its versions come in order.
+    pub(crate) gate: tokio::sync::Mutex<()>,
+}
+
+/// A value, as of one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Its version; greater than that of every earlier value of the key.
+    pub version: u64,
+    /// Its bytes.
+    pub size: u64,
+    /// Where it is kept.
+    pub durability: Durability,
+    /// When it ends, in milliseconds since 1970; 0 for never.
+    pub expires_ms: u64,
+}
+
+/// Part of a value's region, to be mapped.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// The region.
+    pub region: Arc<Region>,
+    /// Where to map it from: a multiple of [`REGION_UNIT_BYTES`].
+    pub offset: usize,
+    /// How much to map: a multiple of [`REGION_UNIT_BYTES`].
+    pub bytes: usize,
+    /// Where in that the bytes asked for begin.
+    pub within: usize,
+}
+
+impl Value {
+    pub(crate) fn new(name: Name, core: Arc<AppCore>, content: Content) -> Self {
+        Self {
+            name,
+            core,
+            content: RwLock::new(content),
+            locks: Locks::default(),
+            gate: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &Key {
+        &self.name.key
+    }
+
+    /// What is known of the value; none when there is none.
+    pub fn info(&self) -> Option<Info> {
+        self.seen(|content| Info {
+            version: content.version,
+            size: content.size as u64,
+            durability: content.durability,
+            expires_ms: content.expires_ms,
+        })
+    }
+
+    /// Whether there is a value.
+    pub fn exists(&self) -> bool {
+        self.seen(|_| ()).is_some()
+    }
+
+    /// The value's bytes; 0 when there is none.
+    pub fn size(&self) -> u64 {
+        self.seen(|content| content.size as u64).unwrap_or(0)
+    }
+
+    /// The value's version; 0 when there is none.
+    pub fn version(&self) -> u64 {
+        self.seen(|content| content.version).unwrap_or(0)
+    }
+
+    /// Where the value is kept, or will be.
+    pub fn durability(&self) -> Durability {
+        self.content.read().durability
+    }
+
+    /// Copies bytes from `offset` on into `out`, and says how many there were.
+    pub async fn read(&self, offset: u64, out: &mut [u8]) -> Result<usize, StateError> {
+        let offset = bytes_of(offset);
+        self.load(offset, out.len()).await?;
+        let content = self.content.read();
+        self.check_alive(&content)?;
+        content.read(offset, out)
+    }
+
+    /// Copies the value's first bytes into `out`, all as of one moment, and says what it is.
+    pub async fn get_into(&self, out: &mut [u8]) -> Result<Info, StateError> {
+        self.load(0, out.len()).await?;
+        let content = self.content.read();
+        self.check_alive(&content)?;
+        content.read(0, out)?;
+        Ok(Info {
+            version: content.version,
+            size: content.size as u64,
+            durability: content.durability,
+            expires_ms: content.expires_ms,
+        })
+    }
+
+    /// All of the value, as of one moment, and its version; refused if it has more than `bytes_max`.
+    pub async fn get(&self, bytes_max: usize) -> Result<(Vec<u8>, u64), StateError> {
+        if self.size() <= bytes_max as u64 {
+            self.load(0, bytes_max).await?;
+        }
+        let content = self.content.read();
+        self.check_alive(&content)?;
+        if content.size > bytes_max {
+            let (asked, max) = (content.size as u64, bytes_max as u64);
+            return Err(StateError::TooLarge { asked, max });
+        }
+        let mut bytes = vec![0; content.size];
+        content.read(0, &mut bytes)?;
+        Ok((bytes, content.version))
+    }
+
+    /// Makes `data` the value; returns its version.
+    pub async fn set(&self, data: &[u8]) -> Result<u64, StateError> {
+        let done = self.commit(|content| content.set(data).map(|()| content.version));
+        done.await
+    }
+
+    /// Makes `data` the value if its version is `expected`; 0 means that there must be none.
+    pub async fn swap(&self, expected: u64, data: &[u8]) -> Result<u64, StateError> {
+        let swap = |content: &mut Content| {
+            content.swap(expected, data)?;
+            Ok(content.version)
+        };
+        self.commit(swap).await
+    }
+
+    /// Adds `data` at the end; returns where it begins.
+    pub async fn append(&self, data: &[u8]) -> Result<u64, StateError> {
+        self.load_end().await?;
+        let done = self.commit(|content| content.append(data));
+        done.await.map(|offset| offset as u64)
+    }
+
+    /// Makes the value `size` bytes long; added bytes are zero. Returns its version.
+    pub async fn truncate(&self, size: u64) -> Result<u64, StateError> {
+        let size = bytes_of(size);
+        match size > bytes_of(self.size()) {
+            true => self.load_end().await?,
+            false => self.load(size.saturating_sub(1), 1).await?,
+        }
+        let done = self.commit(|content| content.truncate(size).map(|()| content.version));
+        done.await
+    }
+
+    /// Writes `data` at `offset`, after zeros if the value ends before; returns its version. Of a
+    /// durable value, this is on disk after a push.
+    pub async fn write(&self, offset: u64, data: &[u8]) -> Result<u64, StateError> {
+        let offset = bytes_of(offset);
+        self.load(offset, data.len()).await?;
+        self.load_end().await?;
+        self.change(|content| content.write(offset, data).map(|()| content.version))
+    }
+
+    /// Removes the value; whether there was one. Who has it mapped keeps what is mapped.
+    pub async fn delete(&self) -> Result<bool, StateError> {
+        let _gate = self.gate.lock().await;
+        let existed = self.change(|content| Ok(content.delete()))?;
+        self.remove_base().await?;
+        Ok(existed)
+    }
+
+    /// Ends the value after `ttl` from now, or never.
+    pub async fn expire(self: &Arc<Self>, ttl: Option<Duration>) -> Result<(), StateError> {
+        let expires_ms = match ttl {
+            Some(ttl) => self.expiry(ttl)?,
+            None => 0,
+        };
+        let done = self.commit(|content| content.expire(expires_ms)).await;
+        self.schedule();
+        done
+    }
+
+    /// The value's region, made if there was none.
+    pub async fn region(&self) -> Result<Arc<Region>, StateError> {
+        let size = self.size();
+        let span = self.map_span(0, size, Access::Write, false).await?;
+        Ok(span.region)
+    }
+
+    /// The region's part that holds `length` bytes from `offset`, all of them here. To map it for
+    /// writing counts as having written all of it. With `grow`, the value is made as long as that
+    /// takes, and made at all if there is none; else all must lie within it.
+    pub async fn map_span(
+        &self,
+        offset: u64,
+        length: u64,
+        access: Access,
+        grow: bool,
+    ) -> Result<Span, StateError> {
+        let outside = |size: usize| StateError::Outside {
+            offset,
+            length,
+            size: size as u64,
+        };
+        let (start, length) = (bytes_of(offset), bytes_of(length));
+        let end = start.checked_add(length).ok_or_else(|| outside(0))?;
+        let first = start - start % REGION_UNIT_BYTES;
+        let bytes = end.div_ceil(REGION_UNIT_BYTES) * REGION_UNIT_BYTES;
+        self.load(first, bytes.saturating_sub(first)).await?;
+        if grow {
+            self.load_end().await?;
+        }
+        self.change(|content| {
+            if !grow && !content.exists() {
+                return Err(StateError::NotFound);
+            }
+            if !grow && end > content.size {
+                return Err(outside(content.size));
+            }
+            if content.chunks.missing(covering(first..end), 1).is_some() {
+                // Another value took the place of the one that was loaded.
+                return Err(StateError::Conflict {
+                    version: content.version,
+                });
+            }
+            let region = content.region(end)?;
+            if access == Access::Write {
+                content.suspect(first..bytes);
+            }
+            Ok(Span {
+                bytes: bytes.min(region.bytes()).saturating_sub(first),
+                region,
+                offset: first,
+                within: start - first,
+            })
+        })
+    }
+
+    /// Looks at the value, if there is one.
+    fn seen<T>(&self, look: impl FnOnce(&Content) -> T) -> Option<T> {
+        let content = self.content.read();
+        self.check_alive(&content).ok()?;
+        Some(look(&content))
+    }
+
+    pub(crate) fn check_alive(&self, content: &Content) -> Result<(), StateError> {
+        let alive = content.exists()
+            && (content.expires_ms == 0 || !content.is_expired(self.core.now_ms()));
+        alive.then_some(()).ok_or(StateError::NotFound)
+    }
+
+    /// Changes the value in memory, and tells who watches.
+    pub(crate) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Content) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        let mut content = self.content.write();
+        let before = content.version;
+        if content.expires_ms != 0 && content.is_expired(self.core.now_ms()) {
+            content.delete();
+        }
+        let done = change(&mut content);
+        if content.version != before {
+            let deleted = !content.exists();
+            if deleted {
+                self.core.idle.lock().insert(self.key().clone());
+            }
+            self.core
+                .watchers
+                .publish(self.key(), content.last, deleted);
+        }
+        done
+    }
+
+    /// Changes the value and, if it is durable, returns after that is on disk.
+    async fn commit<T>(
+        &self,
+        change: impl FnOnce(&mut Content) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        let ephemeral = self.durability() == Durability::Ephemeral;
+        if ephemeral {
+            let done = self.change(change);
+            if !self.content.read().is_durable() {
+                return done;
+            }
+            // It was made anew as a durable one in the meantime.
+            let _gate = self.gate.lock().await;
+            self.push_known().await?;
+            return done;
+        }
+        let _gate = self.gate.lock().await;
+        let done = self.change(change)?;
+        self.push_known().await?;
+        Ok(done)
+    }
+
+    fn expiry(&self, ttl: Duration) -> Result<u64, StateError> {
+        let (ms, max_ms) = (millis(ttl), millis(self.core.node.config.ttl_max));
+        if ms == 0 || ms > max_ms {
+            return Err(StateError::Ttl { ms, max_ms });
+        }
+        Ok(self.core.now_ms() + ms)
+    }
+
+    /// Whether nothing would be lost if the key were forgotten.
+    pub(crate) fn is_idle(&self) -> bool {
+        let content = self.content.read();
+        !content.exists() && content.chunks.base == 0 && self.locks.are_free()
+    }
+}
+
+/// A guest's number as one of this machine's, which it only exceeds where nothing is.
+fn bytes_of(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Value");
+        shown.field("name", &self.name);
+        shown.field("info", &self.info()).finish()
+    }
+}
