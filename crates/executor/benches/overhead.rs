@@ -2,7 +2,8 @@
 //! metering, outcome, reset) against invoke and reset of the same sandbox called directly.
 //!
 //! Both are loops on one thread of a current-thread runtime, so the reset that the executor spawns
-//! is counted too. Prints the medians over rounds that alternate, in nanoseconds.
+//! is counted too. Beside them, in wall-clock time, a call that a parent waits for, made on the
+//! guest runtime. Prints the medians over rounds that alternate, in nanoseconds.
 
 #![allow(
     clippy::print_stdout,
@@ -11,6 +12,7 @@
 )]
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use executor::{Config, Executor, Job};
@@ -68,6 +70,18 @@ async fn through(executor: &Executor, job: &Job) -> u64 {
     (thread_ns() - before) / u64::from(CALLS)
 }
 
+/// Wall-clock time: its task may change threads.
+async fn nested(executor: Executor, job: Job) -> u64 {
+    let before = Instant::now();
+    for _ in 0..CALLS {
+        let body = Bytes::from_static(b"x");
+        let run = executor.invoke_nested(job.clone(), body, Vec::new(), Vec::new());
+        assert_eq!(run.await.unwrap().reply.len(), 1);
+        tokio::task::yield_now().await;
+    }
+    (before.elapsed() / CALLS).as_nanos() as u64
+}
+
 fn clock_ns() -> u64 {
     let before = thread_ns();
     for _ in 0..CALLS {
@@ -94,11 +108,13 @@ async fn bench(guests: tokio::runtime::Handle) {
     let stored: Arc<dyn Artifacts> = artifacts;
     let program = backend.load(&spec, &*stored).await.unwrap();
     let mut sandbox = program.sandbox().unwrap();
-    let executor = Executor::new(Config::default(), Arc::new(backend), stored, guests);
-    let (mut alone, mut whole) = (Vec::new(), Vec::new());
+    let executor = Executor::new(Config::default(), Arc::new(backend), stored, guests.clone());
+    let (mut alone, mut whole, mut inner) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         alone.push(direct(&mut sandbox, &job, &limits).await);
         whole.push(through(&executor, &job).await);
+        let calls = guests.spawn(nested(executor.clone(), job.clone()));
+        inner.push(calls.await.unwrap());
     }
     let (alone, whole) = (median(alone), median(whole));
     println!("sandbox alone      {alone:>6} ns");
@@ -108,6 +124,7 @@ async fn bench(guests: tokio::runtime::Handle) {
         "of it two readings of the thread clock: {} ns",
         2 * clock_ns()
     );
+    println!("nested, wall clock {:>6} ns", median(inner));
 }
 
 fn main() {

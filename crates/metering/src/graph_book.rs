@@ -81,6 +81,16 @@ impl GraphBook {
         self.0.graphs.lock().refused(root, id, reason, now);
     }
 
+    /// Says of the invocation that it was not run, unless its end was told before: when what is
+    /// returned is dropped. So one whose caller goes away while it queues has its end, too.
+    pub fn watch(&self, root: InvocationId, id: InvocationId) -> Watch {
+        Watch {
+            book: self.clone(),
+            root,
+            id,
+        }
+    }
+
     /// The graph that the invocation is in: of its own calls, or of the one that led to it.
     pub fn find(&self, id: InvocationId) -> Option<Graph> {
         self.0.graphs.lock().find(id)
@@ -93,5 +103,58 @@ impl GraphBook {
         if !relief.dropped.is_empty() {
             self.0.dropped.increment(relief.dropped.len() as u64);
         }
+    }
+}
+
+/// One invocation that is to have its end in its graph.
+#[must_use = "the invocation counts as not run when this is dropped"]
+#[derive(Debug)]
+pub struct Watch {
+    book: GraphBook,
+    root: InvocationId,
+    id: InvocationId,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.book
+            .refused(self.root, self.id, "its caller went away");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Digest, StartKind, Status, Usage};
+
+    use super::*;
+
+    #[test]
+    fn who_goes_away_before_its_end_was_not_run() {
+        let book = GraphBook::new(GraphConfig::default());
+        let ids = [1, 2, 3].map(InvocationId::new);
+        let begun = |id| Begun {
+            id,
+            path: "a/f".parse().expect("a path"),
+            version: Digest::of(b"version"),
+            unix_us: unix_us(),
+        };
+        book.root(ids[0], || begun(ids[0]));
+        for id in &ids[1..] {
+            book.child(ids[0], ids[0], begun(*id), false);
+        }
+        let outcome = Outcome {
+            status: Status::Ok,
+            start: StartKind::Restored,
+            usage: Usage::default(),
+        };
+        let watches = [book.watch(ids[0], ids[1]), book.watch(ids[0], ids[2])];
+        book.ended(ids[0], ids[1], &outcome);
+        drop(watches);
+        let graph = book.find(ids[0]).expect("it is kept");
+        let status = |at: usize| graph.nodes[at].end.as_ref().map(|end| end.status);
+        assert_eq!(
+            [status(0), status(1), status(2)],
+            [None, Some("ok"), Some("refused")]
+        );
     }
 }

@@ -29,7 +29,7 @@ pub use day::{Day, DayError};
 pub use error::LedgerError;
 pub use follow::{LogFilter, LogItem};
 pub use graph::{Begun, Graph, GraphConfig, GraphNode, NodeEnd};
-pub use graph_book::{GraphBook, unix_us};
+pub use graph_book::{GraphBook, Watch, unix_us};
 pub use ledger::{Ledger, LedgerConfig, Totals};
 pub use logbook::{FunctionLog, LogBook, LogConfig, LogRecord};
 pub use price::{PriceList, Report, ReportLine};
