@@ -12,6 +12,7 @@
 //! env = { GREETING = "hello" }
 //! limits = { deadline_ms = 1000 }
 //! routes = ["/hello"]
+//! allow = { state = [{ prefix = "seen/", access = "write" }], call = ["other"] }
 //! ```
 //!
 //! Any text may be given to [`Manifest::parse`]: it answers with a manifest that is valid in every
@@ -20,7 +21,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{AppName, FunctionName, Kind, Limits, Settings};
+use model::{AppName, FunctionName, Grants, Kind, Limits, Settings, StateGrant};
 use toml::Spanned;
 
 pub mod keys;
@@ -161,6 +162,7 @@ impl<'a> Reader<'a> {
         let args = args.map(|arg| self.text("an argument", arg)).collect();
         let env = self.env(raw.env);
         let limits = self.limits(raw.limits);
+        let allow = self.grants(at, raw.allow);
         let mut kept = Vec::new();
         for route in raw.routes.into_iter().take(ENTRIES_MAX) {
             self.route(&route, routes);
@@ -172,7 +174,12 @@ impl<'a> Reader<'a> {
             artifact,
             source,
             build,
-            settings: Settings { args, env, limits },
+            settings: Settings {
+                args,
+                env,
+                limits,
+                allow,
+            },
             routes: kept,
         })
     }
@@ -239,6 +246,30 @@ impl<'a> Reader<'a> {
             self.at(at, error.to_string());
         }
         limits
+    }
+
+    fn grants(&mut self, at: usize, raw: raw::Allow) -> Grants {
+        let mut grants = Grants::default();
+        for state in raw.state {
+            grants.state.push(StateGrant {
+                prefix: state.prefix.into_inner(),
+                access: state.access.into(),
+                durability: state.durability.into(),
+            });
+        }
+        for call in raw.call {
+            match call.get_ref().parse() {
+                Ok(grant) => grants.call.push(grant),
+                Err(error) => {
+                    let error: model::CallGrantError = error;
+                    self.at(call.span().start, error.to_string());
+                }
+            }
+        }
+        if let Err(error) = grants.check() {
+            self.at(at, error.to_string());
+        }
+        grants
     }
 
     fn route(&mut self, raw: &Spanned<String>, seen: &mut BTreeSet<String>) {

@@ -75,6 +75,8 @@ fn each_kind_of_failure_has_its_exit_code() {
 
     let unknown = node.dunlin(&["invoke", "e2e/nothing"]);
     assert_eq!(unknown.code, 3, "{}", unknown.stderr);
+    let graphless = node.dunlin(&["graph", &"0".repeat(32)]);
+    assert_eq!(graphless.code, 3, "{}", graphless.stderr);
     let refused = node.deploy("stranger", STRANGER, &[]);
     assert_eq!(refused.code, 4, "{}", refused.stderr);
     assert!(

@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let dir = tempfile::tempdir()?;
     let cache = Arc::new(Cache::new(dir.path())?);
-    let components = Components::new(&ComponentConfig::default(), cache)?;
+    let components = Components::new(&ComponentConfig::default(), &[], cache)?;
     for file in files {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         println!("{name}");
@@ -135,6 +135,7 @@ async fn call(sandbox: &mut dyn Sandbox, show: bool) -> (String, Completion) {
         .body(body_of(body.unwrap_or_default()))
         .expect("the request is well-formed");
     let call = Call {
+        asks: None,
         id: InvocationId::new(0),
         payload: Payload::Http(Box::new(HttpCall { request, respond })),
         limits: Arc::new(Limits::default()),

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use sandbox::host::HostCall;
+
 use crate::component::ComponentConfig;
 
 /// The engines' configuration.
@@ -13,6 +15,8 @@ pub struct Config {
     pub sandboxes_max: usize,
     /// The pools of components.
     pub components: ComponentConfig,
+    /// What guests may ask of the platform.
+    pub table: &'static [HostCall],
 }
 
 impl Config {
@@ -22,6 +26,7 @@ impl Config {
             cache_dir: cache_dir.into(),
             sandboxes_max: 12_000,
             components: ComponentConfig::default(),
+            table: &[],
         }
     }
 }

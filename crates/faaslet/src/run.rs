@@ -258,7 +258,7 @@ impl Run {
         let pre = linker
             .instantiate_pre(&component)
             .map_err(|error| self.invalid(&error))?;
-        let store = Store::new(engine, Guest::new(wasi, u64::MAX));
+        let store = Store::new(engine, Guest::new(wasi, u64::MAX, None));
         let ended = runtime.block_on(async {
             match recent {
                 true => run_p3(store, p3::bindings::CommandPre::new(pre)?).await,

@@ -80,7 +80,7 @@ impl Bed {
         };
         let cache = Arc::new(Cache::new(dir.path()).unwrap());
         Self {
-            components: Components::new(&config, cache).unwrap(),
+            components: Components::new(&config, &[], cache).unwrap(),
             limits: Limits::default(),
             printed: Arc::default(),
             dir,
@@ -115,6 +115,7 @@ impl Bed {
     fn call(&self, payload: Payload) -> Call {
         let id = InvocationId::new(0);
         Call {
+            asks: None,
             id,
             payload,
             limits: Arc::new(self.limits.clone()),

@@ -87,6 +87,7 @@ fn call_with(body: &str, limits: Limits, budget: Option<Duration>) -> (Call, Arc
     };
     (
         Call {
+            asks: None,
             id,
             payload,
             limits: limits.into(),

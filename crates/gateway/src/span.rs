@@ -46,6 +46,11 @@ impl InvocationSpan {
         Self::begin(id, target, "pubsub", asked)
     }
 
+    /// The span of a call that another function makes.
+    pub fn of_call(id: InvocationId, target: &Target, caller: &TraceParent) -> Self {
+        Self::begin(id, target, "other", Some(caller))
+    }
+
     fn begin(
         id: InvocationId,
         target: &Target,
@@ -56,7 +61,11 @@ impl InvocationSpan {
             target: INVOCATION_TARGET,
             "invocation",
             otel.name = %target.path,
-            otel.kind = if trigger == "http" { "server" } else { "consumer" },
+            otel.kind = match trigger {
+                "http" => "server",
+                "pubsub" => "consumer",
+                _ => "internal",
+            },
             otel.status_code = Empty,
             otel.status_description = Empty,
             faas.trigger = trigger,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Limits};
+use crate::{Digest, Grants, Limits};
 
 /// How a function takes its request and gives its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -67,6 +67,9 @@ pub struct Settings {
     pub env: BTreeMap<String, String>,
     /// Resource limits.
     pub limits: Limits,
+    /// What it is granted beyond its sandbox.
+    #[serde(skip_serializing_if = "Grants::is_empty")]
+    pub allow: Grants,
 }
 
 /// Everything that makes a version: immutable, and named by the digest of itself.
@@ -117,6 +120,7 @@ impl VersionSpec {
             attempts_max.into(),
         ];
         parts.extend(numbers.map(|n| n.to_le_bytes().to_vec()));
+        parts.extend(self.settings.allow.parts());
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }
 }
@@ -150,8 +154,14 @@ mod tests {
             kind: Kind::Reactor,
             ..spec()
         };
-        let all = [spec(), env, args, limits, kind].map(|s| s.digest());
+        let mut allow = spec();
+        allow
+            .settings
+            .allow
+            .call
+            .push("f".parse().expect("a grant"));
+        let all = [spec(), env, args, limits, kind, allow].map(|s| s.digest());
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
-        assert_eq!(distinct.len(), 5);
+        assert_eq!(distinct.len(), 6);
     }
 }

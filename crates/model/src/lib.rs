@@ -6,6 +6,7 @@
 
 mod digest;
 mod function;
+mod grants;
 mod ids;
 mod limits;
 mod names;
@@ -15,6 +16,9 @@ mod usage;
 
 pub use digest::{Digest, DigestError};
 pub use function::{Kind, KindError, Settings, VersionSpec};
+pub use grants::{
+    Access, CallGrant, CallGrantError, Durability, GRANTS_MAX, Grants, GrantsError, StateGrant,
+};
 pub use ids::{IdError, InvocationId};
 pub use limits::{Limits, LimitsError};
 pub use names::{AppName, FunctionName, FunctionPath, NameError};

@@ -28,6 +28,10 @@ pub struct Config {
     pub ledger: metering::LedgerConfig,
     /// Which invocation called which.
     pub graphs: metering::GraphConfig,
+    /// State that functions share.
+    pub state: state::Config,
+    /// What one invocation may ask of the platform.
+    pub hostcalls: hostcalls::Config,
     /// What usage costs.
     pub prices: PriceList,
     /// Most live sandboxes; lowered to what the kernel allows.
@@ -55,6 +59,8 @@ impl Config {
             logs: metering::LogConfig::default(),
             ledger: metering::LedgerConfig::default(),
             graphs: metering::GraphConfig::default(),
+            state: state::Config::default(),
+            hostcalls: hostcalls::Config::default(),
             prices: PriceList::default(),
             sandboxes_max: faaslet.sandboxes_max,
             guest_threads: GUEST_THREADS,

@@ -55,6 +55,9 @@ pub enum NodeError {
     /// The invoker could not take up its work.
     #[error("the invoker could not be started")]
     Invoker(#[from] invoker::InvokerError),
+    /// What a crash left of the state could not be put in order.
+    #[error("the stored state could not be opened")]
+    State(#[from] state::GlobalError),
     /// Usage could not be read or written.
     #[error("the usage ledger could not be read")]
     Ledger(#[from] metering::LedgerError),

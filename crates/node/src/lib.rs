@@ -13,6 +13,7 @@
 //! - No crate but this one names a back-end.
 
 mod artifacts;
+mod chain;
 mod config;
 mod data_dir;
 mod error;

@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use executor::Executor;
 use gateway::{Gateway, Services, Tokens};
+use hostcalls::Hostcalls;
 use invoker::{Invoker, Registry};
 use metering::{GraphBook, Ledger, LogBook};
+use state::{EmbeddedGlobal, State};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::BlobArtifacts;
+use crate::chain::NodeChain;
 use crate::data_dir::DataDir;
 use crate::{Config, NodeError, runner, telemetry};
 
@@ -57,15 +60,26 @@ pub async fn start(mut config: Config) -> Result<Node, NodeError> {
     let graphs = GraphBook::new(config.graphs);
     let ledger = Ledger::new(config.ledger);
     ledger.restore(&*data_dir.store).await?;
+    let registry = Registry::open(data_dir.store.clone()).await?;
+    let global = EmbeddedGlobal::open(data_dir.store.clone()).await?;
+    let state = State::new(Arc::new(global), config.state);
+    let chain = NodeChain::new(
+        registry.clone(),
+        logs.clone(),
+        graphs.clone(),
+        guests.handle().clone(),
+    );
+    let host = Hostcalls::new(state.clone(), Arc::new(chain.clone()), config.hostcalls);
     let engines = Engines {
         sandboxes_max: config.sandboxes_max,
         executor: executor::Config {
             on_outcome: on_outcome(&ledger, &logs, &graphs),
+            host: Arc::new(host),
             ..config.executor
         },
     };
     let executor = engines.executor(&data_dir, &guests).await?;
-    let registry = Registry::open(data_dir.store.clone()).await?;
+    chain.run_on(executor.clone());
     config.invoker.drain = config.drain_patience;
     let (store, payloads) = (data_dir.store.clone(), data_dir.payloads.clone());
     let (invoker, service) =
@@ -80,7 +94,12 @@ pub async fn start(mut config: Config) -> Result<Node, NodeError> {
         let metrics = metrics.clone();
         move || metrics.run_upkeep()
     });
-    let tasks = vec![tokio::spawn(queue), tokio::spawn(upkeep)];
+    let sweep = state.service().run(stop.clone().cancelled_owned());
+    let tasks = vec![
+        tokio::spawn(queue),
+        tokio::spawn(upkeep),
+        tokio::spawn(sweep),
+    ];
     // It has its own end: usage is written down when everything else has ended.
     let usage_stop = CancellationToken::new();
     let usage = keep_usage(&ledger, &data_dir, &usage_stop);
@@ -163,6 +182,7 @@ impl Engines {
     async fn executor(self, data_dir: &DataDir, guests: &Runtime) -> Result<Executor, NodeError> {
         let config = faaslet::Config {
             sandboxes_max: self.sandboxes_max,
+            table: hostcalls::TABLE,
             ..faaslet::Config::new(data_dir.cache())
         };
         let backend = blocking(move || Ok(faaslet::Faaslets::new(config)?)).await?;

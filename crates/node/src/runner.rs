@@ -151,7 +151,7 @@ fn ended(status: Status) -> Ran {
     }
 }
 
-fn guest_request(
+pub(crate) fn guest_request(
     method: &str,
     uri: &str,
     headers: Vec<(String, Vec<u8>)>,
@@ -178,7 +178,7 @@ fn guest_request(
 }
 
 /// The whole of a streamed reply, up to its limit.
-async fn collect(mut body: Body, bytes_max: u64) -> Result<Bytes, Status> {
+pub(crate) async fn collect(mut body: Body, bytes_max: u64) -> Result<Bytes, Status> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Status::NoResponse {

@@ -22,10 +22,23 @@ pub const SHAPE: Shape = Shape::Table(&[
             ("args", Shape::Value),
             ("env", Shape::Value),
             ("limits", Shape::Table(LIMITS)),
+            ("allow", Shape::Table(ALLOW)),
             ("routes", Shape::Value),
         ]),
     ),
 ]);
+
+const ALLOW: &[(&str, Shape)] = &[
+    (
+        "state",
+        Shape::Tables(&[
+            ("prefix", Shape::Value),
+            ("access", Shape::Value),
+            ("durability", Shape::Value),
+        ]),
+    ),
+    ("call", Shape::Value),
+];
 
 const LIMITS: &[(&str, Shape)] = &[
     ("deadline_ms", Shape::Value),
@@ -88,10 +101,82 @@ pub struct Function {
     /// Resource limits; each has a default.
     #[schemars(with = "Option<Limits>")]
     pub limits: Option<Spanned<Limits>>,
+    /// What the function is granted beyond its sandbox; nothing by default.
+    #[serde(default)]
+    pub allow: Allow,
     /// Path prefixes that lead to the function, beside `/APP/FUNCTION`.
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(max = 256))]
     pub routes: Vec<Spanned<String>>,
+}
+
+/// What a function is granted beyond its sandbox.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Allow {
+    /// Keys of the app's state.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub state: Vec<State>,
+    /// Functions that it may call: `FUNCTION`, `APP/FUNCTION`, `APP/*` or `*`.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", length(max = 256))]
+    pub call: Vec<Spanned<String>>,
+}
+
+/// Keys of an app's state that a function may use.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// What the keys begin with; empty for all keys.
+    #[schemars(with = "String", length(max = 512))]
+    pub prefix: Spanned<String>,
+    /// What may be done with them (default read).
+    #[serde(default)]
+    pub access: Access,
+    /// Of keys that the function creates there (default ephemeral).
+    #[serde(default)]
+    pub durability: Durability,
+}
+
+/// What may be done with keys.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Look at them.
+    #[default]
+    Read,
+    /// Look at them and change them.
+    Write,
+}
+
+/// What must have happened before a change is acknowledged.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// It is in memory: it is lost with the node.
+    #[default]
+    Ephemeral,
+    /// It is on disk.
+    Durable,
+}
+
+impl From<Access> for model::Access {
+    fn from(access: Access) -> Self {
+        match access {
+            Access::Read => Self::Read,
+            Access::Write => Self::Write,
+        }
+    }
+}
+
+impl From<Durability> for model::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Ephemeral => Self::Ephemeral,
+            Durability::Durable => Self::Durable,
+        }
+    }
 }
 
 /// How a function is called.

@@ -21,5 +21,5 @@ pub use log::{LogLine, LogStream, Logs};
 pub use node::{
     NodeInfo, Pool, Pools, Ready, StartCounts, Token, TokenCreate, TokenCreated, Tokens,
 };
-pub use settings::{Limits, Settings};
+pub use settings::{Grants, Limits, Settings, SettingsError, StateGrant};
 pub use usage::{Price, UsageReport, UsageRow};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use model::{Access, Durability};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,6 +16,34 @@ pub struct Settings {
     pub env: BTreeMap<String, String>,
     /// Resource limits.
     pub limits: Limits,
+    /// What the function is granted beyond its sandbox; nothing by default.
+    pub allow: Grants,
+}
+
+/// What a function is granted beyond its sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grants {
+    /// Keys of its app's state.
+    pub state: Vec<StateGrant>,
+    /// Functions that it may call: `FUNCTION`, `APP/FUNCTION`, `APP/*` or `*`.
+    pub call: Vec<String>,
+}
+
+/// Keys of an app's state that a function may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StateGrant {
+    /// What the keys begin with; empty for all keys.
+    pub prefix: String,
+    /// `read` (the default) or `write`.
+    #[serde(default)]
+    #[schema(value_type = String, example = "write")]
+    pub access: Access,
+    /// `ephemeral` (the default) or `durable`, of keys that the function creates there.
+    #[serde(default)]
+    #[schema(value_type = String, example = "durable")]
+    pub durability: Durability,
 }
 
 /// The limits of one function. What is left out has its default.
@@ -105,22 +134,102 @@ impl From<Limits> for model::Limits {
 
 impl From<model::Settings> for Settings {
     fn from(from: model::Settings) -> Self {
-        let model::Settings { args, env, limits } = from;
+        let model::Settings {
+            args,
+            env,
+            limits,
+            allow,
+        } = from;
         Self {
             args,
             env,
             limits: limits.into(),
+            allow: allow.into(),
         }
     }
 }
 
-impl From<Settings> for model::Settings {
-    fn from(from: Settings) -> Self {
-        let Settings { args, env, limits } = from;
-        Self {
+/// Why settings mean nothing: a name is malformed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SettingsError {
+    /// A grant is malformed.
+    #[error(transparent)]
+    Call(#[from] model::CallGrantError),
+    /// Grants are too many or too long.
+    #[error(transparent)]
+    Grants(#[from] model::GrantsError),
+}
+
+impl TryFrom<Settings> for model::Settings {
+    type Error = SettingsError;
+
+    fn try_from(from: Settings) -> Result<Self, SettingsError> {
+        let Settings {
+            args,
+            env,
+            limits,
+            allow,
+        } = from;
+        Ok(Self {
             args,
             env,
             limits: limits.into(),
+            allow: allow.try_into()?,
+        })
+    }
+}
+
+impl From<model::Grants> for Grants {
+    fn from(from: model::Grants) -> Self {
+        let model::Grants { state, call } = from;
+        Self {
+            state: state.into_iter().map(StateGrant::from).collect(),
+            call: call.into_iter().map(String::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<Grants> for model::Grants {
+    type Error = SettingsError;
+
+    fn try_from(from: Grants) -> Result<Self, SettingsError> {
+        let Grants { state, call } = from;
+        let call: Result<_, _> = call.into_iter().map(model::CallGrant::try_from).collect();
+        let grants = Self {
+            state: state.into_iter().map(model::StateGrant::from).collect(),
+            call: call?,
+        };
+        grants.check()?;
+        Ok(grants)
+    }
+}
+
+impl From<model::StateGrant> for StateGrant {
+    fn from(from: model::StateGrant) -> Self {
+        let model::StateGrant {
+            prefix,
+            access,
+            durability,
+        } = from;
+        Self {
+            prefix,
+            access,
+            durability,
+        }
+    }
+}
+
+impl From<StateGrant> for model::StateGrant {
+    fn from(from: StateGrant) -> Self {
+        let StateGrant {
+            prefix,
+            access,
+            durability,
+        } = from;
+        Self {
+            prefix,
+            access,
+            durability,
         }
     }
 }
@@ -132,7 +241,10 @@ mod tests {
     #[test]
     fn what_is_left_out_has_the_default_of_the_model() {
         let settings: Settings = serde_json::from_str("{}").expect("all is optional");
-        assert_eq!(model::Settings::from(settings), model::Settings::default());
+        assert_eq!(
+            model::Settings::try_from(settings),
+            Ok(model::Settings::default())
+        );
     }
 
     #[test]

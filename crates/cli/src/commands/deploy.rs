@@ -7,7 +7,7 @@ use api::v1;
 use bytes::Bytes;
 use clap::Args;
 use client::Client;
-use model::{AppName, Digest, FunctionName, FunctionPath, Kind};
+use model::{Access, AppName, CallGrant, Digest, Durability, FunctionName, FunctionPath, Kind};
 
 use super::short;
 use crate::args::{Node, Variable};
@@ -48,6 +48,13 @@ pub struct Deploy {
     /// A path prefix that leads to the function; may be repeated
     #[arg(long = "route", value_name = "PREFIX")]
     routes: Vec<String>,
+    /// Keys of the app's state that it may use, such as cart/=write,durable (read and ephemeral
+    /// unless said); may be repeated
+    #[arg(long, value_name = "PREFIX[=ACCESS]", value_parser = state_grant)]
+    allow_state: Vec<v1::StateGrant>,
+    /// A function that it may call: NAME, APP/NAME, APP/* or *; may be repeated
+    #[arg(long, value_name = "FUNCTION")]
+    allow_call: Vec<CallGrant>,
     /// The alias that moves to the new version
     #[arg(long, default_value = "live")]
     alias: String,
@@ -124,6 +131,10 @@ impl Deploy {
                 args: self.args.clone(),
                 env,
                 limits: limits(&self.limits)?,
+                allow: v1::Grants {
+                    state: self.allow_state.clone(),
+                    call: self.allow_call.iter().map(ToString::to_string).collect(),
+                },
             },
             routes: self.routes.clone(),
         })
@@ -135,9 +146,12 @@ impl Deploy {
             || !self.args.is_empty()
             || !self.env.is_empty()
             || !self.limits.is_empty()
+            || !self.allow_state.is_empty()
+            || !self.allow_call.is_empty()
             || !self.routes.is_empty();
         if of_files {
-            let message = "--name, --kind, --arg, --env, --limit and --route are for a Wasm file";
+            let message =
+                "--name, --kind, --arg, --env, --limit, --allow-… and --route are for a Wasm file";
             return Err(Failure::new(Exit::Usage, message)
                 .next("write them in the manifest, or name a Wasm file"));
         }
@@ -243,6 +257,26 @@ fn limit(text: &str) -> Result<(String, u64), String> {
     Ok((name.to_owned(), value))
 }
 
+/// `PREFIX`, or `PREFIX=` and words of an access and a durability.
+fn state_grant(text: &str) -> Result<v1::StateGrant, String> {
+    let (prefix, words) = text.split_once('=').unwrap_or((text, ""));
+    let mut grant = v1::StateGrant {
+        prefix: prefix.to_owned(),
+        access: Access::Read,
+        durability: Durability::Ephemeral,
+    };
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        match word {
+            "read" => grant.access = Access::Read,
+            "write" => grant.access = Access::Write,
+            "ephemeral" => grant.durability = Durability::Ephemeral,
+            "durable" => grant.durability = Durability::Durable,
+            _ => return Err(format!("`{word}`: use read or write, ephemeral or durable")),
+        }
+    }
+    Ok(grant)
+}
+
 /// Limits from their names, as the API spells them.
 fn limits(given: &[(String, u64)]) -> Result<v1::Limits, Failure> {
     let object: serde_json::Map<_, _> = given
@@ -270,6 +304,18 @@ mod tests {
         let name = |file: &str| name_of(Path::new(file)).map(|name| name.to_string());
         assert_eq!(name("target/My_App.wasm").ok(), Some("my-app".into()));
         assert!(name("é.wasm").is_err_and(|failure| failure.exit == Exit::Usage));
+    }
+
+    #[test]
+    fn a_state_grant_is_a_prefix_and_words() {
+        let read = state_grant("a/").expect("well-formed");
+        assert_eq!((read.prefix.as_str(), read.access), ("a/", Access::Read));
+        let all = state_grant("=write,durable").expect("well-formed");
+        assert_eq!(
+            (all.access, all.durability),
+            (Access::Write, Durability::Durable)
+        );
+        assert!(state_grant("a/=execute").is_err());
     }
 
     #[test]

@@ -14,7 +14,10 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
+use sandbox::host::HostCall;
+
 use super::ComponentConfig;
+use super::asks::add_asks;
 use super::guest::Guest;
 use super::link;
 
@@ -54,9 +57,14 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(flavour: Flavour, config: &ComponentConfig) -> wasmtime::Result<Self> {
+    pub(super) fn new(
+        flavour: Flavour,
+        config: &ComponentConfig,
+        table: &'static [HostCall],
+    ) -> wasmtime::Result<Self> {
         let engine = Engine::new(&settings(flavour, config))?;
-        let linker = link::linker(&engine, flavour)?;
+        let mut linker = link::linker(&engine, flavour)?;
+        add_asks(&mut linker, table)?;
         Ok(Self {
             flavour,
             engine,

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::sync::LazyLock;
 
 use http::uri::Scheme;
+use sandbox::Asks;
+use sandbox::host::Session;
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Result};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -25,17 +27,38 @@ pub(crate) struct Guest {
     http: WasiHttpCtx,
     egress: NoEgress,
     table: ResourceTable,
+    /// Whom to ask, until the first question.
+    asks: Option<Box<Asks>>,
+    /// The answers, from the first question on.
+    session: Option<Box<dyn Session>>,
 }
 
 impl Guest {
-    pub(crate) fn new(wasi: WasiCtx, memory_bytes_max: u64) -> Self {
+    pub(crate) fn new(wasi: WasiCtx, memory_bytes_max: u64, asks: Option<Box<Asks>>) -> Self {
         Self {
             memory: MemoryCap::new(memory_bytes_max),
             wasi,
             http: WasiHttpCtx::new(),
             egress: NoEgress,
             table: ResourceTable::new(),
+            asks,
+            session: None,
         }
+    }
+
+    /// The answers to the guest, for one question; none if there is nobody to ask.
+    pub(super) fn take_session(&mut self) -> Option<Box<dyn Session>> {
+        let begun = self.session.take();
+        begun.or_else(|| self.asks.take().map(|asks| asks.host.session(asks.guest)))
+    }
+
+    pub(super) fn give_session(&mut self, session: Box<dyn Session>) {
+        self.session = Some(session);
+    }
+
+    /// Cancels what the guest asked for and still runs.
+    pub(super) fn end_session(&mut self) {
+        (self.asks, self.session) = (None, None);
     }
 }
 

@@ -12,6 +12,7 @@
 //!   node's.
 //! - A guest that computes yields each millisecond, and ends at its deadline.
 
+mod asks;
 mod command;
 mod config;
 mod drive;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::VersionSpec;
+use sandbox::host::HostCall;
 use sandbox::{Artifacts, LoadError, PrepareError, Prepared, Program};
 use wasmtime::component::Component;
 
@@ -73,10 +75,15 @@ pub enum ComponentsError {
 }
 
 impl Components {
-    /// Makes the engines; what they compile is kept in `cache`.
-    pub fn new(config: &ComponentConfig, cache: Arc<Cache>) -> Result<Self, ComponentsError> {
+    /// Makes the engines, whose guests may ask what `table` says; what they compile is kept in
+    /// `cache`.
+    pub fn new(
+        config: &ComponentConfig,
+        table: &'static [HostCall],
+        cache: Arc<Cache>,
+    ) -> Result<Self, ComponentsError> {
         let machine = |flavour| {
-            Machine::new(flavour, config).map_err(|error| ComponentsError::Engine {
+            Machine::new(flavour, config, table).map_err(|error| ComponentsError::Engine {
                 reason: format!("{error:#}"),
             })
         };

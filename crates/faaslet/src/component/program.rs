@@ -15,6 +15,7 @@ use wasmtime_wasi::{WasiCtx, p2, p3};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
+use super::asks;
 use super::command::{self, Command, Input};
 use super::engine::{Gate, Machine, Place};
 use super::guest::Guest;
@@ -37,6 +38,8 @@ struct Loaded {
     entry: Callable,
     spec: VersionSpec,
     memories: usize,
+    /// Whether it imports anything of the platform.
+    asks: bool,
     gate: Arc<Gate>,
     ticker: Arc<Ticker>,
 }
@@ -67,6 +70,7 @@ impl ComponentProgram {
             engine: machine.engine.clone(),
             entry,
             spec: spec.clone(),
+            asks: asks::imported(component),
             memories: required.map_or(1, |required| required.num_memories as usize),
             gate,
             ticker,
@@ -86,6 +90,10 @@ impl Program for ComponentProgram {
 
     fn cooperative(&self) -> bool {
         true
+    }
+
+    fn asks(&self) -> bool {
+        self.0.asks
     }
 }
 
@@ -137,18 +145,20 @@ impl Loaded {
         match (&self.entry, call.payload) {
             (Callable::Http(handler), Payload::Http(http)) => {
                 let wasi = self.http_context(call.log);
-                let mut store = self.store(Guest::new(wasi, memory_bytes_max));
+                let mut store = self.store(Guest::new(wasi, memory_bytes_max, call.asks));
                 let completion = handler.call(&mut store, *http, &bounds, &self.ticker).await;
+                store.data_mut().end_session();
                 (Some(store), completion)
             }
             (Callable::Command(command), Payload::Bytes { body, args, env }) => {
                 let reply = Reply::new(bounds.output_bytes_max);
                 let input = Input { body, args, env };
                 let wasi = command::context(&self.spec.settings, input, &reply, call.log);
-                let mut store = self.store(Guest::new(wasi, memory_bytes_max));
+                let mut store = self.store(Guest::new(wasi, memory_bytes_max, call.asks));
                 // Boxed, so that http calls do not carry its size.
                 let run = command.call(&mut store, &reply, &bounds, &self.ticker);
                 let completion = Box::pin(run).await;
+                store.data_mut().end_session();
                 (Some(store), completion)
             }
             (Callable::Http(_), Payload::Bytes { .. }) => (None, wrong_payload(Kind::Http)),

@@ -5,9 +5,11 @@ use std::hash::{Hash, Hasher};
 
 use memory::{ImageBuilder, Slab, SlabConfig, Stacks};
 use model::Digest;
+use sandbox::host::HostCall;
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Config, Engine, Linker, OptLevel, Store};
 
+use super::asks::add_asks;
 use super::creator::{ENGINE_RESERVATION_BYTES, GuestStacks, Memories};
 use super::host::{self, Host};
 use super::rewrite::REWRITE_VERSION;
@@ -23,16 +25,18 @@ pub(crate) struct CoreEngine {
     pub slab: Slab,
     /// Offers what guests that never wait may import.
     pub sync_linker: Linker<Host>,
-    /// Offers that and preview 1, whose calls may wait.
+    /// Offers that, preview 1 and what guests may ask of the platform, which may wait.
     pub wasi_linker: Linker<Host>,
     /// Every import that is offered, as module and name.
     pub offered: HashSet<(String, String)>,
+    /// What guests may ask of the platform.
+    pub table: &'static [HostCall],
     /// Changes with everything that compiled code depends on.
     pub compatibility: Digest,
 }
 
 impl CoreEngine {
-    pub fn new(sandboxes_max: usize) -> wasmtime::Result<Self> {
+    pub fn new(sandboxes_max: usize, table: &'static [HostCall]) -> wasmtime::Result<Self> {
         let slab_config = SlabConfig {
             ranges_max: sandboxes_max,
             ..SlabConfig::default()
@@ -49,6 +53,7 @@ impl CoreEngine {
         let mut wasi_linker = Linker::new(&engine);
         host::add_dunlin(&mut wasi_linker)?;
         host::add_wasi(&mut wasi_linker)?;
+        add_asks(&mut wasi_linker, table)?;
         let mut store = Store::new(&engine, Host::default());
         let offered = wasi_linker
             .iter(&mut store)
@@ -61,6 +66,7 @@ impl CoreEngine {
             sync_linker,
             wasi_linker,
             offered,
+            table,
             compatibility,
         })
     }

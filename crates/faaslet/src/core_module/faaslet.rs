@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use memory::Range;
-use model::{Limits, Status};
+use model::{Limits, Status, TrapKind};
 use sandbox::{Call, CallLog, Completion, End, LogStream, Payload, Sandbox, SandboxError, State};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::cli::StdoutStream;
@@ -17,8 +17,8 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 
 use super::host::HostCall;
-use super::interrupt;
 use super::program::{CoreParts, Entry, Live, failed};
+use super::{asks, interrupt};
 use crate::status::status_of;
 use crate::stdio::{Log, Reply, Stdio};
 
@@ -111,7 +111,7 @@ impl Faaslet {
         let log = Log::new(call.log.clone(), call.budget.is_some());
         let reply = Reply::new(call.limits.output_bytes_max);
         let parts = &self.parts;
-        if parts.frozen.waits {
+        if parts.frozen.wasi {
             let stdout = match parts.entry {
                 "_start" => Stdio::Reply(reply.clone()),
                 _ => Stdio::Log(LogStream::Stdout, log.clone()),
@@ -120,6 +120,7 @@ impl Faaslet {
         }
         let host = live.store.data_mut();
         host.limiter.refused = false;
+        host.asks = call.asks;
         host.call = Some(HostCall {
             input: body,
             reply: reply.clone(),
@@ -133,18 +134,21 @@ impl Faaslet {
             run_straight(live, &self.range, until)
         };
         let host = live.store.data_mut();
-        (host.call, host.wasi) = (None, None);
         let refused = host.limiter.refused;
+        let stray = asks::wrote_read_only(host, &self.range);
+        let mapped_bytes = host.limiter.mapped_bytes;
+        host.end_call();
         self.broken = matches!(ran, Ran::Stopped);
         let end = match end_of(ran, refused, until) {
             End::Done(_) if reply.is_over() => End::Done(Status::OutputLimit),
+            End::Done(Status::Ok) if stray => End::Done(stray_write()),
             end => end,
         };
         if end != End::OverBudget {
             log.release();
         }
         Completion {
-            memory_peak_bytes: self.range.peak_bytes() as u64,
+            memory_peak_bytes: self.range.peak_bytes().saturating_sub(mapped_bytes) as u64,
             reply: reply.take(),
             ..Completion {
                 end,
@@ -285,6 +289,14 @@ fn end_of(ran: Ran, refused_memory: bool, until: Until) -> End {
         Ran::Stopped if Instant::now() < until.deadline => return End::OverBudget,
         Ran::Stopped => Status::Timeout,
     })
+}
+
+/// What a guest wrote there would be lost without a word.
+fn stray_write() -> Status {
+    Status::Trap {
+        kind: TrapKind::OutOfBounds,
+        message: "it wrote to state that it mapped to read".to_owned(),
+    }
 }
 
 fn wasi(

@@ -9,8 +9,12 @@
 //!
 //! A pointer outside of the guest's memory traps.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use sandbox::LogStream;
+use memory::Range;
+use sandbox::host::Session;
+use sandbox::{Asks, LogStream};
 use wasmtime::{Caller, Extern, Linker, Memory, ResourceLimiter, Trap};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
@@ -33,6 +37,24 @@ pub(crate) struct Host {
     pub memory: Option<Memory>,
     pub limiter: Limiter,
     pub wasi: Option<WasiP1Ctx>,
+    /// Whom to ask, until the first question.
+    pub asks: Option<Box<Asks>>,
+    /// The answers, from the first question to the end of the call.
+    pub session: Option<Box<dyn Session>>,
+    /// What the guest's memory lies in.
+    pub range: Option<Arc<Range>>,
+    /// Whether the call mapped anything to read.
+    pub maps_to_read: bool,
+}
+
+impl Host {
+    /// Forgets the call. What was asked for and still runs is cancelled.
+    pub fn end_call(&mut self) {
+        (self.call, self.wasi) = (None, None);
+        (self.asks, self.session) = (None, None);
+        self.maps_to_read = false;
+        self.limiter.mapped_bytes = 0;
+    }
 }
 
 pub(crate) struct HostCall {
@@ -45,6 +67,8 @@ pub(crate) struct HostCall {
 #[derive(Default)]
 pub(crate) struct Limiter {
     pub memory_bytes_max: usize,
+    /// Bytes of regions that the call has mapped.
+    pub mapped_bytes: usize,
     /// Whether memory was refused since the call began.
     pub refused: bool,
 }
@@ -56,7 +80,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let fits = desired <= self.memory_bytes_max;
+        let fits = desired <= self.memory_bytes_max.saturating_add(self.mapped_bytes);
         self.refused |= !fits;
         Ok(fits)
     }
@@ -130,7 +154,7 @@ fn log_write(mut caller: Caller<'_, Host>, level: u32, ptr: u32, len: u32) -> wa
     Ok(())
 }
 
-fn memory(caller: &mut Caller<'_, Host>) -> wasmtime::Result<Memory> {
+pub(super) fn memory(caller: &mut Caller<'_, Host>) -> wasmtime::Result<Memory> {
     if let Some(memory) = caller.data().memory {
         return Ok(memory);
     }

@@ -15,6 +15,7 @@
 //! over its time, so that its next poll traps. A check with a slow path would make the compiler
 //! spill registers around every small loop; a load does not.
 
+mod asks;
 mod creator;
 mod engine;
 mod faaslet;

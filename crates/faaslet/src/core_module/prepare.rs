@@ -12,7 +12,7 @@ use wasmtime::{Module, TypedFunc};
 
 use super::CoreEngine;
 use super::faaslet::{Faaslet, discard};
-use super::host::{HostCall, PREVIEW_1};
+use super::host::{DUNLIN, HostCall, PREVIEW_1};
 use super::interrupt;
 use super::program::{CoreParts, CoreProgram, Frozen, FrozenValue, Live, entry_of};
 use super::rewrite::{rewrite, start_export};
@@ -183,10 +183,17 @@ impl CoreEngine {
         artifact: &Bytes,
     ) -> Result<(Image, Frozen), PrepareError> {
         let blank = data_image(survey, artifact)?;
+        let wasi = survey.imports_of(PREVIEW_1);
+        let asks = self
+            .table
+            .iter()
+            .any(|call| survey.imports_call(DUNLIN, call.name));
         let mut frozen = Frozen {
             globals: Vec::new(),
             has_memory: survey.memory.is_some(),
-            waits: survey.imports_of(PREVIEW_1),
+            waits: wasi || asks,
+            wasi,
+            asks,
             new_instance: survey.leaves_unfrozen || survey.throws,
         };
         let entries = init_entries(survey, spec.kind);

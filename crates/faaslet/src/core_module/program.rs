@@ -23,6 +23,10 @@ pub(crate) struct Frozen {
     pub has_memory: bool,
     /// Whether the guest imports calls that may wait.
     pub waits: bool,
+    /// Whether it imports preview 1.
+    pub wasi: bool,
+    /// Whether it imports calls that ask the platform.
+    pub asks: bool,
     /// Whether only a new instance undoes a call.
     pub new_instance: bool,
 }
@@ -106,6 +110,10 @@ impl Program for CoreProgram {
     fn cooperative(&self) -> bool {
         false
     }
+
+    fn asks(&self) -> bool {
+        self.0.frozen.asks
+    }
 }
 
 impl CoreParts {
@@ -148,6 +156,7 @@ impl CoreParts {
             .then(|| instance.get_memory(&mut store, &memory_export()))
             .flatten();
         store.data_mut().memory = memory;
+        store.data_mut().range = self.frozen.asks.then(|| range.clone());
         let entry = match instance.get_typed_func::<(), i32>(&mut store, self.entry) {
             Ok(entry) => Entry::Code(entry),
             Err(_) => Entry::Unit(instance.get_typed_func(&mut store, self.entry)?),

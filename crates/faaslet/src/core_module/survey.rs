@@ -202,6 +202,12 @@ impl Survey {
         self.imports.iter().any(|import| import.module == module)
     }
 
+    /// Whether the module imports `name` of `module`.
+    pub fn imports_call(&self, module: &str, name: &str) -> bool {
+        let mut imports = self.imports.iter();
+        imports.any(|import| import.module == module && import.name == name)
+    }
+
     /// Checks that the module is of `kind` and has one memory at most.
     pub fn check(&self, kind: Kind) -> Result<(), PrepareError> {
         if self.memories > 1 {

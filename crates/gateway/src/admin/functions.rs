@@ -155,7 +155,8 @@ pub(super) async fn deploy(
     let path = function_path(names)?;
     let alias = alias_name(deploy.alias.as_deref())?;
     let artifact = digest(&deploy.artifact)?;
-    let settings: model::Settings = deploy.settings.into();
+    let settings = model::Settings::try_from(deploy.settings)
+        .map_err(|error| Failure::new(Code::InvalidSettings, error.to_string()))?;
     check_settings(&settings)?;
     check_routes(&deploy.routes)?;
     let spec = VersionSpec {

@@ -180,6 +180,18 @@ impl World {
 
     /// Uploads and deploys; the answer to the deploy.
     pub async fn deploy(&self, path: &str, kind: &str, wasm: Bytes, limits: Value) -> Answer {
+        self.deploy_with(path, kind, wasm, json!({ "limits": limits }))
+            .await
+    }
+
+    /// As [`World::deploy`], with these settings.
+    pub async fn deploy_with(
+        &self,
+        path: &str,
+        kind: &str,
+        wasm: Bytes,
+        settings: Value,
+    ) -> Answer {
         let artifact = Digest::of(&wasm);
         let upload = Request::put(self.admin(&format!("/v1/artifacts/{artifact}")));
         let uploaded = self
@@ -192,7 +204,7 @@ impl World {
         let deploy = json!({
             "kind": kind,
             "artifact": artifact.to_string(),
-            "settings": { "limits": limits },
+            "settings": settings,
         });
         let uri = self.admin(&format!("/v1/apps/{app}/functions/{function}/versions"));
         self.send_json("POST", uri, deploy).await
