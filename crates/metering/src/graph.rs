@@ -1,8 +1,8 @@
 //! Execution graphs: which invocation called which, when, and what that took. Pure.
 //!
 //! ```text
-//!   root ─▶ open ──its own outcome──▶ ended ──room is needed──▶ gone   (the first to end goes first)
-//!             └── room is needed, and none has ended ──▶ gone          (the first to begin)
+//!   root ─▶ open ──its own outcome──▶ ended ──room is needed──▶ gone  (first ended, first out)
+//!             └── room is needed, and none has ended ──▶ gone         (first begun, first out)
 //! ```
 //!
 //! Invariants:

@@ -1,3 +1,5 @@
+//! Graphs: what is found, what makes room, what is counted.
+
 use model::{Status, TrapKind};
 use proptest::prelude::*;
 
