@@ -11,8 +11,21 @@
 //!     dunlin::output(dunlin::input().to_ascii_uppercase().as_slice()).map_err(|_| 1)
 //! }
 //! ```
+//!
+//! [`state`] shares bytes with the other functions of the app, [`chain`] calls functions, and
+//! [`objects`] are counters, matrices, lists and dictionaries that functions share without copies.
+//! [`calls`] has the calls that they are made of.
+
+#[rustfmt::skip]
+pub mod calls;
+pub mod chain;
+pub mod objects;
+pub mod state;
 
 use std::fmt;
+
+pub use calls::Error;
+use calls::raw;
 
 /// How much a line of the log matters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,22 +53,15 @@ impl fmt::Display for OutputFull {
 
 impl std::error::Error for OutputFull {}
 
-#[link(wasm_import_module = "dunlin")]
-unsafe extern "C" {
-    safe fn input_size() -> i32;
-    fn input_read(offset: i32, to: *mut u8, length: i32) -> i32;
-    fn output_write(from: *const u8, length: i32) -> i32;
-    fn log_write(level: i32, from: *const u8, length: i32);
-}
-
 /// The whole body of the request.
 #[must_use]
 pub fn input() -> Vec<u8> {
-    let size = input_size();
+    // SAFETY: it only gives a number.
+    let size = unsafe { raw::input_size() };
     let mut body = Vec::with_capacity(size as usize);
     // SAFETY: the vector has room for `size` bytes, and the node fills the first `count` of them.
     unsafe {
-        let count = input_read(0, body.as_mut_ptr(), size);
+        let count = raw::input_read(0, body.as_mut_ptr(), size);
         body.set_len(count as usize);
     }
     body
@@ -67,7 +73,7 @@ pub fn input() -> Vec<u8> {
 /// [`OutputFull`] when the reply would pass the output limit.
 pub fn output(bytes: &[u8]) -> Result<(), OutputFull> {
     // SAFETY: the node only reads, and only the slice's own bytes. No slice here reaches 2 GiB.
-    match unsafe { output_write(bytes.as_ptr(), bytes.len() as i32) } {
+    match unsafe { raw::output_write(bytes.as_ptr(), bytes.len() as i32) } {
         0 => Ok(()),
         _ => Err(OutputFull),
     }
@@ -76,7 +82,7 @@ pub fn output(bytes: &[u8]) -> Result<(), OutputFull> {
 /// Writes one line to the function's log.
 pub fn log(level: Level, line: &str) {
     // SAFETY: the node only reads, and only the string's own bytes.
-    unsafe { log_write(level as i32, line.as_ptr(), line.len() as i32) }
+    unsafe { raw::log_write(level as i32, line.as_ptr(), line.len() as i32) }
 }
 
 /// Exports functions of `() -> Result<(), i32>` as the reactor's `handle` and, if given, `init`;
