@@ -1,6 +1,11 @@
 //! State, from outside.
 
+mod doubles;
+mod durable;
+mod limits;
 mod local;
+mod locks;
+mod time;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
