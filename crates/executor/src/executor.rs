@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -88,6 +88,17 @@ pub struct Executor {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// An executor, for those that it keeps itself.
+#[derive(Clone)]
+pub struct WeakExecutor(Weak<Inner>);
+
+impl WeakExecutor {
+    /// The executor, if anybody keeps it.
+    pub fn upgrade(&self) -> Option<Executor> {
+        self.0.upgrade().map(|inner| Executor { inner })
+    }
+}
+
 pub(crate) struct Inner {
     pub services: Arc<Services>,
     pools: RwLock<HashMap<Digest, Vec<Arc<Pool>>>>,
@@ -95,6 +106,11 @@ pub(crate) struct Inner {
 }
 
 impl Executor {
+    /// A handle that does not keep the executor.
+    pub fn downgrade(&self) -> WeakExecutor {
+        WeakExecutor(Arc::downgrade(&self.inner))
+    }
+
     /// An executor of `backend`. `guests` is a runtime of many threads, with its timer enabled,
     /// that guests may hold: one thread for each guest that is to share the cores.
     pub fn new(

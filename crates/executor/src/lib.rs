@@ -42,7 +42,7 @@ mod tests;
 
 pub use config::{Config, OnOutcome};
 pub use error::{Rejected, Scope};
-pub use executor::{Executor, Finished, Job};
+pub use executor::{Executor, Finished, Job, WeakExecutor};
 pub use http::{Done, HttpReply};
 pub use lane::Lane;
 pub use nested::Enqueued;

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use executor::{Enqueued, Executor, Finished, HeirId, HttpReply, Job, Rejected, Stead};
+use executor::{
+    Enqueued, Executor, Finished, HeirId, HttpReply, Job, Rejected, Stead, WeakExecutor,
+};
 use futures::future::{BoxFuture, FutureExt as _};
 use gateway::{InvocationSpan, own_variables};
 use hostcalls::{Caller, Chain, Refused, Reply, Request, Spawned};
@@ -35,7 +37,7 @@ struct Parts {
     graphs: GraphBook,
     guests: Handle,
     /// Set once: the executor is made with the host calls, which are made with this.
-    executor: OnceLock<Executor>,
+    executor: OnceLock<WeakExecutor>,
 }
 
 impl NodeChain {
@@ -50,9 +52,9 @@ impl NodeChain {
     }
 
     /// Says what runs the calls. Guests that were there before cannot have called.
-    pub fn run_on(&self, executor: Executor) {
+    pub fn run_on(&self, executor: &Executor) {
         // A second time is the same executor.
-        let _ = self.0.executor.set(executor);
+        let _ = self.0.executor.set(executor.downgrade());
     }
 }
 
@@ -94,7 +96,7 @@ enum Room {
 impl Caller for GuestCaller {
     fn call(&self, request: Request) -> BoxFuture<'_, Result<Reply, Refused>> {
         Box::pin(async move {
-            let executor = self.executor()?.clone();
+            let executor = self.executor()?;
             let ready = self.ready(request)?;
             self.noted(ready.job.clone(), run(Room::Stead(executor), ready))
                 .await
@@ -133,9 +135,10 @@ impl Caller for GuestCaller {
 }
 
 impl GuestCaller {
-    fn executor(&self) -> Result<&Executor, Refused> {
+    fn executor(&self) -> Result<Executor, Refused> {
         let executor = self.chain.0.executor.get();
-        executor.ok_or_else(|| Refused::Unavailable("the node is starting".to_owned()))
+        let executor = executor.and_then(WeakExecutor::upgrade);
+        executor.ok_or_else(|| Refused::Unavailable("the node starts or ends".to_owned()))
     }
 
     /// Finds the function, and notes the call in the graph.

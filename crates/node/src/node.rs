@@ -79,7 +79,7 @@ pub async fn start(mut config: Config) -> Result<Node, NodeError> {
         },
     };
     let executor = engines.executor(&data_dir, &guests).await?;
-    chain.run_on(executor.clone());
+    chain.run_on(&executor);
     config.invoker.drain = config.drain_patience;
     let (store, payloads) = (data_dir.store.clone(), data_dir.payloads.clone());
     let (invoker, service) =

@@ -21,8 +21,9 @@ use super::asks::add_asks;
 use super::guest::Guest;
 use super::link;
 
-/// Room for host calls on a guest's stack, above the guest's own part.
-const HOST_STACK_BYTES: usize = 1 << 20;
+/// Room on a guest's stack, above the guest's own part, for host calls and for a guest of the other
+/// engine that they run.
+const HOST_STACK_BYTES: usize = 3 << 20;
 /// A backtrace is for a log line: deeper frames are left out, which keeps traps cheap.
 const BACKTRACE_FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 /// Core instances cost the pool only a count; components of linked libraries have dozens.

@@ -1,7 +1,8 @@
 //! The watchdog: stops guests that compute past their time by taking their poll page away.
 //!
-//! Each thread that runs guests has one cell. A guest is *entered* in its thread's cell for as long
-//! as it computes, and left before anything else of the sandbox is touched.
+//! Each thread that runs guests has a cell for each guest that is on its stack: more than one where a
+//! guest waits for another that runs in its stead. A guest is *entered* in its cell for as long as it
+//! computes or is waited for there, and left before anything else of the sandbox is touched.
 //!
 //! ```text
 //!            enter                 watchdog: over time        page protected
@@ -13,6 +14,8 @@
 //! Only the watchdog moves Running → Stopping → Stopped, and only the guest's thread moves out of
 //! Running and Stopped, so neither acts on a page that the other has handed on.
 
+use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, Thread};
@@ -80,17 +83,32 @@ fn watchdog() -> &'static Watchdog {
     dog
 }
 
+/// The cells of one thread, of which the first `entered` have a guest.
+#[derive(Default)]
+struct Cells {
+    all: Vec<Arc<Cell>>,
+    entered: usize,
+}
+
+impl Cells {
+    fn enter(&mut self) -> Arc<Cell> {
+        if self.entered == self.all.len() {
+            let cell = Arc::new(Cell {
+                state: AtomicU32::new(IDLE),
+                until_ns: AtomicU64::new(u64::MAX),
+                range: AtomicPtr::new(std::ptr::null_mut()),
+                entries: AtomicU64::new(0),
+            });
+            watchdog().cells.lock().push(Arc::downgrade(&cell));
+            self.all.push(cell);
+        }
+        self.entered += 1;
+        self.all[self.entered - 1].clone()
+    }
+}
+
 thread_local! {
-    static CELL: Arc<Cell> = {
-        let cell = Arc::new(Cell {
-            state: AtomicU32::new(IDLE),
-            until_ns: AtomicU64::new(u64::MAX),
-            range: AtomicPtr::new(std::ptr::null_mut()),
-            entries: AtomicU64::new(0),
-        });
-        watchdog().cells.lock().push(Arc::downgrade(&cell));
-        cell
-    };
+    static CELLS: RefCell<Cells> = RefCell::default();
 }
 
 fn dog_loop(dog: &Watchdog) {
@@ -155,16 +173,19 @@ fn stop_if_over(cell: &Cell, now_ns: u64) {
     cell.state.store(STOPPED, Ordering::Release);
 }
 
-/// A guest that is computing on this thread.
+/// A guest that is computing on this thread. Guests are left in the reverse of the order in which
+/// they were entered, since each is polled within the one before.
 pub(super) struct Entered<'a> {
     cell: Arc<Cell>,
     range: &'a Range,
     left: bool,
+    /// Cells are a thread's own.
+    _here: PhantomData<*const ()>,
 }
 
 /// Has the guest in `range` stopped at its next poll after `until`, from now until it is left.
 pub(super) fn enter(range: &Range, until: Instant) -> Entered<'_> {
-    let cell = CELL.with(Arc::clone);
+    let cell = CELLS.with_borrow_mut(Cells::enter);
     cell.until_ns
         .store(since_epoch_ns(until), Ordering::Relaxed);
     cell.range
@@ -184,6 +205,7 @@ pub(super) fn enter(range: &Range, until: Instant) -> Entered<'_> {
         cell,
         range,
         left: false,
+        _here: PhantomData,
     }
 }
 
@@ -197,6 +219,7 @@ impl Entered<'_> {
         if std::mem::replace(&mut self.left, true) {
             return false;
         }
+        CELLS.with_borrow_mut(|cells| cells.entered -= 1);
         while let Err(state) =
             self.cell
                 .state
