@@ -1,6 +1,6 @@
 #!/bin/bash
 # Builds the example functions into guests/out; guests/setup.sh installs what this needs.
-# usage: guests/build.sh [NAME…]      NAME: a folder of examples, or "kernels"; all unless told
+# usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels" or "probes"; all unless told
 #
 # A function is built again only when its sources, the SDK or these scripts are newer than it.
 # Every failure is named, and the exit status is 1 if there is one.
@@ -11,7 +11,7 @@ root=$(dirname "$here")
 . "$here/env.sh"
 out=$here/out
 logs=$here/.build
-mkdir -p "$out/kernels" "$logs"
+mkdir -p "$out/kernels" "$out/probes" "$logs"
 
 # Two builds at once would write the same files; the second waits and finds them made.
 exec 9>"$logs/.lock"
@@ -94,6 +94,11 @@ kernel() {
     mv "$out/kernels/$1.new" "$out/kernels/$1"
 }
 
+# probe NAME: a reactor that measures what the platform costs it.
+probe() {
+  "${clang[@]}" -mbulk-memory -mexec-model=reactor -I "$root/sdk/c" "$root/benches/probes/$1.c" -o "$2"
+}
+
 # fresh OUT INPUT…: whether OUT is there and no input, nor a script of ours, is newer.
 fresh() {
   local product=$1
@@ -102,13 +107,17 @@ fresh() {
     [ -z "$(find "$@" "$here/build.sh" "$here/env.sh" -type f -newer "$product" -print -quit)" ]
 }
 
-# build_one NAME, where NAME is an example or kernels/KERNEL.
+# build_one NAME, where NAME is an example, kernels/KERNEL or probes/PROBE.
 build_one() {
   local name=$1 product=$out/$1.wasm folder=$root/examples/$1 log=$logs/${1//\//-}.log start=$SECONDS
   case $name in
     kernels/*)
       fresh "$product" "$root/benches/$name.c" && return 0
       kernel "${name#kernels/}" >"$log" 2>&1
+      ;;
+    probes/*)
+      fresh "$product" "$root/benches/$name.c" "$root/sdk/c" && return 0
+      probe "${name#probes/}" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
       ;;
     *)
       fresh "$product" "$folder" "$root/sdk" && return 0
@@ -126,13 +135,13 @@ build_one() {
   say "$name: $(stat -c %s "$product") bytes, $((SECONDS - start)) s"
 }
 
-# The names to build: what was asked for, or every example, slowest first, and then the kernels.
+# The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as kernels)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as kernels probes)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
-  if [ "$name" = kernels ]; then
-    for source in "$root"/benches/kernels/*.c; do names+=("kernels/$(basename "$source" .c)"); done
+  if [ "$name" = kernels ] || [ "$name" = probes ]; then
+    for source in "$root/benches/$name"/*.c; do names+=("$name/$(basename "$source" .c)"); done
   elif [ -d "$root/examples/$name" ] && declare -F "build_${name//-/_}" >/dev/null; then
     names+=("$name")
   else

@@ -10,6 +10,7 @@
 
 mod bare;
 mod budgets;
+mod chain;
 mod child;
 mod density;
 mod faaslets;
@@ -19,8 +20,10 @@ mod kernels;
 mod load;
 mod measure;
 mod plain;
+mod redis;
 mod report;
 mod start;
+mod state;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,12 +35,14 @@ use report::Report;
 /// A bench: measures, and reports.
 type Bench = fn(&Setting) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 5] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("start", start::run),
     ("http", http::run),
     ("density", density::run),
     ("kernels", kernels::run),
     ("first-call", first_call::run),
+    ("state", state::run),
+    ("chain", chain::run),
 ];
 
 /// Where things lie.

@@ -1,0 +1,4 @@
+/* A function that does nothing. */
+#include <dunlin.h>
+
+DUNLIN_HANDLE handle(void) { return 0; }
