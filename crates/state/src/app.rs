@@ -69,13 +69,14 @@ impl AppCore {
 
 /// One app's state on this node. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct AppState(Arc<App>);
+pub struct AppState(pub(crate) Arc<App>);
 
 #[derive(Debug)]
-struct App {
-    core: Arc<AppCore>,
-    shards: [RwLock<HashMap<Key, Arc<Value>>>; SHARDS],
-    order: Mutex<BTreeSet<Key>>,
+pub(crate) struct App {
+    pub core: Arc<AppCore>,
+    pub shards: [RwLock<HashMap<Key, Arc<Value>>>; SHARDS],
+    /// The keys of all shards; locked inside of a shard's lock.
+    pub order: Mutex<BTreeSet<Key>>,
 }
 
 /// One key of a listing.
@@ -119,9 +120,15 @@ impl AppState {
     /// Opens a key. Of a durable value that is not here, only the head is read.
     pub async fn value(&self, key: &Key, open: Open) -> Result<Arc<Value>, StateError> {
         if let Some(value) = self.resident(key) {
+            if !value.used.load(Ordering::Relaxed) {
+                value.used.store(true, Ordering::Relaxed);
+            }
             return self.admit(value, open);
         }
-        let value = self.find(key, open).await?;
+        let value = match self.find(key, open).await {
+            Err(StateError::Full { .. }) if self.make_room() > 0 => self.find(key, open).await?,
+            found => found?,
+        };
         self.admit(value, open)
     }
 
@@ -268,10 +275,12 @@ impl AppState {
         Ok(value)
     }
 
-    /// Forgets keys without values that nobody holds.
-    pub(crate) fn forget_idle(&self) {
+    /// Forgets keys without values that nobody holds. Returns those that cannot be forgotten since
+    /// the global tier still holds what is gone here.
+    pub(crate) fn forget_idle(&self) -> Vec<Arc<Value>> {
         let core = &self.0.core;
         let idle = std::mem::take(&mut *core.idle.lock());
+        let mut owing = Vec::new();
         for key in idle {
             let mut shard = self.shard(&key).write();
             let Some(value) = shard.get(&key) else {
@@ -279,14 +288,15 @@ impl AppState {
             };
             // New holders come by the shard, which is locked.
             if Arc::strong_count(value) == 1 && value.is_idle() {
-                let last = value.content.read().last;
-                core.floor.fetch_max(last, Ordering::Relaxed);
+                self.forget(&key, value);
                 shard.remove(&key);
-                self.0.order.lock().remove(&key);
-                core.budget.keys.give(1);
             } else if !value.exists() {
+                if value.owes_removal() {
+                    owing.push(value.clone());
+                }
                 core.idle.lock().insert(key);
             }
         }
+        owing
     }
 }

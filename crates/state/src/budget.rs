@@ -27,6 +27,10 @@ impl Meter {
         self.used.load(Ordering::Relaxed)
     }
 
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     pub fn take(&self, count: usize) -> Result<(), StateError> {
         let fits = |used: usize| used.checked_add(count).filter(|sum| *sum <= self.max);
         let taken = self

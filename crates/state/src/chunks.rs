@@ -172,6 +172,12 @@ impl Chunks {
         self.chunks.get(number).is_some_and(|chunk| !chunk.loaded)
     }
 
+    /// Whether the global tier holds all of it, and no guest may have changed it.
+    pub fn are_clean(&self) -> bool {
+        let clean = |chunk: &Chunk| !chunk.dirty && !chunk.suspect;
+        self.base != 0 && !self.head_dirty && self.chunks.iter().all(clean)
+    }
+
     /// All of them.
     pub fn all(&self) -> Range<usize> {
         0..self.chunks.len()

@@ -80,6 +80,14 @@ impl Content {
         self.exists() && self.durability == Durability::Durable
     }
 
+    /// Whether it could be read anew from the global tier.
+    pub fn is_stored(&self) -> bool {
+        self.is_durable()
+            && self.version == self.chunks.base
+            && self.chunks.are_clean()
+            && !self.is_mapped()
+    }
+
     pub fn head(&self) -> Head {
         Head {
             version: self.version,

@@ -29,6 +29,7 @@ mod content;
 mod durable;
 mod embedded;
 mod error;
+mod evict;
 mod global;
 mod key;
 mod lock;

@@ -14,6 +14,8 @@ pub const PUSHED_BYTES_TOTAL: &str = "dunlin_state_pushed_bytes_total";
 pub const PUSH_FAILURES_TOTAL: &str = "dunlin_state_push_failures_total";
 /// Values that were freed after their time to live.
 pub const EXPIRED_TOTAL: &str = "dunlin_state_expired_total";
+/// Durable values that left memory to make room.
+pub const EVICTED_TOTAL: &str = "dunlin_state_evicted_total";
 /// Locks that were not free in time.
 pub const LOCK_TIMEOUTS_TOTAL: &str = "dunlin_state_lock_timeouts_total";
 /// Events that watchers missed.
@@ -35,6 +37,10 @@ pub fn describe() {
     );
     describe_counter!(PUSH_FAILURES_TOTAL, "Pushes that failed.");
     describe_counter!(EXPIRED_TOTAL, "Values freed after their time to live.");
+    describe_counter!(
+        EVICTED_TOTAL,
+        "Durable values that left memory to make room."
+    );
     describe_counter!(LOCK_TIMEOUTS_TOTAL, "Locks that were not free in time.");
     describe_counter!(WATCH_MISSED_TOTAL, "Events that watchers missed.");
 }

@@ -116,7 +116,12 @@ impl Service {
             freed += usize::from(self.reap_stored(&name, version).await?);
         }
         for app in self.state.apps() {
-            app.forget_idle();
+            for owing in app.forget_idle() {
+                owing.reap().await?;
+            }
+            if app.is_crowded() {
+                app.make_room();
+            }
         }
         counter!(EXPIRED_TOTAL).increment(freed as u64);
         gauge!(BYTES).set(node.budget.bytes.used() as f64);

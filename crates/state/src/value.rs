@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use memory::{Access, REGION_UNIT_BYTES, Region};
@@ -26,6 +27,8 @@ pub struct Value {
     pub(crate) core: Arc<AppCore>,
     pub(crate) content: RwLock<Content>,
     pub(crate) locks: Locks,
+    /// Whether it was opened since room was last made.
+    pub(crate) used: AtomicBool,
     /// One conversation with the global tier at a time, so that its versions come in order.
     pub(crate) gate: tokio::sync::Mutex<()>,
 }
@@ -63,6 +66,7 @@ impl Value {
             core,
             content: RwLock::new(content),
             locks: Locks::default(),
+            used: true.into(),
             gate: tokio::sync::Mutex::default(),
         }
     }
@@ -322,6 +326,12 @@ impl Value {
             return Err(StateError::Ttl { ms, max_ms });
         }
         Ok(self.core.now_ms() + ms)
+    }
+
+    /// Whether the global tier still holds a value that is gone here.
+    pub(crate) fn owes_removal(&self) -> bool {
+        let content = self.content.read();
+        !content.exists() && content.chunks.base != 0
     }
 
     /// Whether nothing would be lost if the key were forgotten.

@@ -322,6 +322,26 @@ async fn appends_from_many_tasks_are_all_there() {
     );
 }
 
+#[tokio::test]
+async fn a_removal_that_failed_is_made_again_by_the_sweep() {
+    let store = store();
+    let dying = Arc::new(Dying {
+        store: store.clone(),
+        left: AtomicUsize::new(1),
+        answered: true,
+    });
+    let global = EmbeddedGlobal::open(dying.clone()).await.unwrap();
+    let state = State::new(Arc::new(global), Config::default());
+    let value = shop(&state).value(&key("a"), DURABLE).await.unwrap();
+    value.set(b"x").await.unwrap();
+    assert!(value.delete().await.is_err());
+    assert!(!value.exists());
+    assert_eq!(restarted(&store, "a").await.unwrap(), b"x");
+    dying.left.store(usize::MAX, Ordering::Relaxed);
+    state.service().sweep().await.unwrap();
+    assert_eq!(restarted(&store, "a").await, None);
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Set(usize, u8),

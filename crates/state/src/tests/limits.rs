@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use memory::{Access, REGION_UNIT_BYTES};
 
-use super::{EPHEMERAL, app_with, key, node, shop, store};
+use super::{DURABLE, EPHEMERAL, app_with, key, node, shop, store};
 use crate::{Config, Quota, StateError};
 
 const UNIT: usize = REGION_UNIT_BYTES;
@@ -133,4 +133,35 @@ async fn an_app_has_so_many_watchers() {
     assert!(full(Quota::Watchers)(&app.watch("").unwrap_err()));
     drop(watch);
     app.watch("").unwrap();
+}
+
+#[tokio::test]
+async fn durable_values_that_nobody_uses_make_room() {
+    let config = Config {
+        app_keys_max: 8,
+        ..Config::default()
+    };
+    let state = node(&store(), config).await;
+    let app = shop(&state);
+    let held = app.value(&key("0"), DURABLE).await.unwrap();
+    held.set(b"0").await.unwrap();
+    let written = app.value(&key("1"), DURABLE).await.unwrap();
+    written.set(b"1").await.unwrap();
+    written.write(0, b"!").await.unwrap();
+    let region = app.value(&key("2"), DURABLE).await.unwrap();
+    region.set(b"2").await.unwrap();
+    let mapped = region.region().await.unwrap();
+    drop((written, region));
+    for number in 3..40u8 {
+        let value = app.value(&key(&number.to_string()), DURABLE).await.unwrap();
+        value.set(&[number]).await.unwrap();
+    }
+    mapped.write(0, b"?").unwrap();
+    for (text, bytes) in [("0", b"0"), ("1", b"!"), ("2", b"?"), ("20", &[20])] {
+        let value = app.value(&key(text), DURABLE).await.unwrap();
+        assert_eq!(value.get(9).await.unwrap().0, bytes, "{text}");
+    }
+    assert_eq!(app.list("", None, 100).await.unwrap().len(), 40);
+    state.service().sweep().await.unwrap();
+    assert!(app.bytes() < 8 + UNIT);
 }
