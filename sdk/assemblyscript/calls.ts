@@ -354,8 +354,8 @@ export function statePull(key: string, offset: u64, len: u64): i64 {
  */
 @external("dunlin", "chain_call")
 declare function chain_call(
-    function: usize,
-    functionLength: i32,
+    functionName: usize,
+    functionNameLength: i32,
     input: usize,
     inputLength: i32): i64;
 
@@ -363,11 +363,11 @@ declare function chain_call(
  * Calls a function and waits until it has ended, well or badly: see `chain_size`. Gives a handle on
  * the reply.
  */
-export function chainCall(function: string, input: Uint8Array): i64 {
-  const functionBytes = String.UTF8.encode(function);
+export function chainCall(functionName: string, input: Uint8Array): i64 {
+  const functionNameBytes = String.UTF8.encode(functionName);
   return chain_call(
-      changetype<usize>(functionBytes),
-      functionBytes.byteLength,
+      changetype<usize>(functionNameBytes),
+      functionNameBytes.byteLength,
       input.dataStart,
       input.byteLength);
 }
@@ -378,8 +378,8 @@ export function chainCall(function: string, input: Uint8Array): i64 {
  */
 @external("dunlin", "chain_spawn")
 declare function chain_spawn(
-    function: usize,
-    functionLength: i32,
+    functionName: usize,
+    functionNameLength: i32,
     input: usize,
     inputLength: i32,
     flags: u32): i64;
@@ -388,11 +388,11 @@ declare function chain_spawn(
  * Starts a call and goes on. Unless it is detached, it is cancelled when the caller ends. Gives a
  * handle on the call.
  */
-export function chainSpawn(function: string, input: Uint8Array, flags: u32): i64 {
-  const functionBytes = String.UTF8.encode(function);
+export function chainSpawn(functionName: string, input: Uint8Array, flags: u32): i64 {
+  const functionNameBytes = String.UTF8.encode(functionName);
   return chain_spawn(
-      changetype<usize>(functionBytes),
-      functionBytes.byteLength,
+      changetype<usize>(functionNameBytes),
+      functionNameBytes.byteLength,
       input.dataStart,
       input.byteLength,
       flags);

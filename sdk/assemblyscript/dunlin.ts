@@ -3,18 +3,12 @@
 // A reactor exports `handle(): i32` (run for every invocation, in a fresh sandbox) and may export
 // `init(): i32` (run once, at deploy; its work is part of the image every invocation starts from).
 // Both give 0 for success and the function's own error code otherwise.
+//
+// Beside this: `state` shares bytes with the other functions of the app, `chain` calls functions,
+// `objects` are counters, matrices, lists and dictionaries shared without copies, and `calls` has
+// the calls they are made of.
 
-@external("dunlin", "input_size")
-declare function input_size(): i32;
-
-@external("dunlin", "input_read")
-declare function input_read(offset: i32, to: usize, length: i32): i32;
-
-@external("dunlin", "output_write")
-declare function output_write(from: usize, length: i32): i32;
-
-@external("dunlin", "log_write")
-declare function log_write(level: i32, from: usize, length: i32): void;
+import { input_read, input_size, log_write, output_write } from "./calls";
 
 export const enum Level {
   Error = 0,

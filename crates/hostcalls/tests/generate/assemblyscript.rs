@@ -42,10 +42,18 @@ pub fn signature(call: &HostCall) -> String {
                 Type::Str => "string",
                 Type::Bytes | Type::Out => "Uint8Array",
             };
-            format!("{}: {ty}", camel(param.name))
+            format!("{}: {ty}", word(param.name))
         })
         .collect();
     list(&format!("{}(", camel(call.name)), &params, "): i64", "")
+}
+
+/// A parameter's name, in camel case, where it is a word that AssemblyScript keeps for itself.
+pub fn word(name: &str) -> String {
+    match name {
+        "function" => "functionName".to_owned(),
+        name => camel(name),
+    }
 }
 
 fn wrap_doc(text: &str) -> String {
@@ -59,7 +67,7 @@ fn wrap_doc(text: &str) -> String {
 fn raw_params(call: &HostCall) -> Vec<String> {
     let number = if is_payload(call) { "i32" } else { "u32" };
     let parts = call.params.iter().flat_map(|param| {
-        let name = camel(param.name);
+        let name = word(param.name);
         match param.ty {
             Type::U32 => vec![format!("{name}: {number}")],
             Type::U64 => vec![format!("{name}: u64")],
@@ -92,7 +100,7 @@ fn wrapper(call: &HostCall) -> String {
     let mut body = String::new();
     let mut args = Vec::new();
     for param in call.params {
-        let name = camel(param.name);
+        let name = word(param.name);
         match param.ty {
             Type::U32 | Type::U64 => args.push(name),
             Type::Str => {

@@ -5,7 +5,9 @@
 use hostcalls::TABLE;
 use sandbox::host::{HostCall, Type};
 
-use super::{File, calls, camel, has_out, is_payload, is_silent, notice, wit};
+use super::{
+    File, assemblyscript as script, calls, camel, has_out, is_payload, is_silent, notice, wit,
+};
 
 /// One dispatcher for each language.
 pub fn dispatchers() -> Vec<File> {
@@ -115,7 +117,7 @@ fn assemblyscript() -> String {
         text += &format!("  if (name == \"{}\") {{\n", call.name);
         let mut args = Vec::new();
         for param in call.params {
-            let (name, take) = (camel(param.name), take(param.ty));
+            let (name, take) = (script::word(param.name), take(param.ty));
             text += &format!("    const {name} = line.{take}();\n");
             args.push(match param.ty {
                 Type::U32 => format!("<u32>{name}"),
@@ -123,7 +125,7 @@ fn assemblyscript() -> String {
             });
         }
         let made = format!("calls.{}({})", camel(call.name), args.join(", "));
-        text += "    if (line.isMalformed) return true;\n";
+        text += "    if (!line.isTaken) return true;\n";
         text += &match has_out(call) {
             true => format!("    line.answerFilled({made}, out);\n"),
             false => format!("    line.answer({made});\n"),
