@@ -207,6 +207,7 @@ async fn no_child_outlives_the_patience_of_those_who_wait_for_it() {
 async fn a_child_for_which_nobody_waits_any_longer_does_not_run() {
     let house = house();
     house.run(house.job(&Guest::Echo), "x").await.expect("runs");
+    house.until(|| house.pool().idle == 1).await;
     let mut job = house.job(&Guest::Echo);
     job.branch = branch(Duration::ZERO);
     let finished = nested(&house, job).await.expect("ends");

@@ -143,7 +143,8 @@ async fn places_survive_a_storm_of_callers_that_come_and_go() {
     }
     house.until(|| house.running() == 0).await;
     assert!(ended >= 200);
-    assert!(house.backend.counts().live <= 3);
+    // What is still reset is more than may be kept: it is dropped then.
+    house.until(|| house.backend.counts().live <= 3).await;
     let after = house.run(job, "after").await.expect("runs");
     assert_eq!(after.reply, "after");
 }
