@@ -11,6 +11,8 @@
 //! Before the flip the old value counts, after it the new one. A crash leaves an intent, and the
 //! next opening removes the chunks that no table names.
 
+mod recovery;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,8 +32,6 @@ const TXN_OPS_MAX: usize = 100;
 const TXN_BYTES_MAX: usize = 900 << 10;
 /// How often a pull or a removal is tried anew when a push overtakes it.
 const TRIES_MAX: usize = 4;
-/// Entries of one page of a scan.
-const SCAN_ENTRIES: usize = 100;
 
 /// Durable values in the node's store.
 #[derive(Clone, Debug)]
@@ -65,46 +65,6 @@ impl EmbeddedGlobal {
         let opened = Self { store };
         opened.recover().await?;
         Ok(opened)
-    }
-
-    async fn recover(&self) -> Result<(), GlobalError> {
-        let prefix = record::intents_prefix();
-        loop {
-            let range = storage::Range::prefix(prefix.as_str()).limit(SCAN_ENTRIES);
-            let page = self.store.range(range).await?;
-            for entry in &page.entries {
-                if let Some(name) = record::read_name(&entry.key[prefix.len()..]) {
-                    let removed = self.collect(&name).await?;
-                    tracing::info!(value = %name, removed, "removed chunks that a crash left over");
-                }
-                self.commit(Txn::new().delete(entry.key.clone())).await?;
-            }
-            if page.entries.is_empty() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Removes the chunks of a value that its table does not name.
-    async fn collect(&self, name: &Name) -> Result<usize, GlobalError> {
-        let stored = self.stored(name).await?;
-        let size = stored.map_or(0, |stored| stored.head.size);
-        let table = self.table(name, 0..chunk_count(size)).await?;
-        let mut next = Some(storage::Range::prefix(record::chunks_prefix(name)));
-        let mut removed = 0;
-        while let Some(range) = next {
-            let page = self.store.range(range.clone()).await?;
-            let keys = page.entries.iter().map(|entry| &entry.key);
-            let left = keys.filter(|key| {
-                record::read_chunk_key(name, key)
-                    .is_none_or(|(number, version)| version_of(&table, number) != version)
-            });
-            let left: Vec<_> = left.cloned().collect();
-            removed += left.len();
-            self.remove_keys(&left).await?;
-            next = range.rest(&page);
-        }
-        Ok(removed)
     }
 
     async fn stored(&self, name: &Name) -> Result<Option<Stored>, GlobalError> {
