@@ -1,6 +1,7 @@
 #!/bin/bash
 # Builds the example functions into guests/out; guests/setup.sh installs what this needs.
-# usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels" or "probes"; all unless told
+# usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels", "probes" or
+#                                     "hostcalls"; all unless told
 #
 # A function is built again only when its sources, the SDK or these scripts are newer than it.
 # Every failure is named, and the exit status is 1 if there is one.
@@ -11,7 +12,7 @@ root=$(dirname "$here")
 . "$here/env.sh"
 out=$here/out
 logs=$here/.build
-mkdir -p "$out/kernels" "$out/probes" "$logs"
+mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$logs"
 
 # Two builds at once would write the same files; the second waits and finds them made.
 exec 9>"$logs/.lock"
@@ -99,6 +100,46 @@ probe() {
   "${clang[@]}" -mbulk-memory -mexec-model=reactor -I "$root/sdk/c" "$root/benches/probes/$1.c" -o "$2"
 }
 
+# hostcalls LANGUAGE FOLDER OUT: a guest that makes any host call, for the tests.
+hostcalls() {
+  local sdk=$root/sdk start=$SYSROOT/lib/wasm32-wasi/crt1-reactor.o node wit=$logs/wit-hostcalls-$1
+  case $1 in
+    c) "${clang[@]}" -mexec-model=reactor -I "$sdk/c" "$2/main.c" -o "$3" ;;
+    cpp)
+      "${clangxx[@]}" -std=c++17 -mexec-model=reactor -I "$sdk/c" -I "$sdk/cpp" "$2/main.cpp" -o "$3"
+      ;;
+    rust)
+      flags="-Clink-arg=$start -Clink-arg=--export=_initialize" \
+        rust wasm32-wasip1 "$2" hostcalls_rust.wasm "$3"
+      ;;
+    assemblyscript)
+      node=$(find_node) || { echo "no node; run guests/setup.sh"; return 1; }
+      (cd "$root" && "$node" "$NODE_MODULES/assemblyscript/bin/asc.js" "${2#"$root/"}/index.ts" \
+        -O3 --runtime incremental --use abort= --enable threads -o "$3")
+      ;;
+    *)
+      # The world of the guest, among the packages that it names.
+      rm -rf "$wit" "$logs/hostcalls-$1"
+      cp -r "$SOURCES/wasip2/wit" "$wit"
+      rm "$wit/wasi-crate.wit"
+      cp "$here/hostcalls/guest.wit" "$wit/"
+      cp "$sdk/wit/dunlin-platform.wit" "$wit/deps/"
+      cp -r "$2" "$logs/hostcalls-$1"
+      "hostcalls_$1" "$logs/hostcalls-$1" "$wit" "$3"
+      ;;
+  esac
+}
+hostcalls_python() {
+  (cd "$1" && "$VENV/bin/componentize-py" -q -d "$2" -w dunlin:hostcalls-guest/guest \
+    componentize app -o "$3")
+}
+hostcalls_javascript() {
+  local node
+  node=$(find_node) || { echo "no node; run guests/setup.sh"; return 1; }
+  find "$2" -name '*.wit' -exec sed -i 's/0\.2\.1[12]/0.2.10/g' {} +
+  "$node" "$1/build.mjs" "$NODE_MODULES" "$2" "$1/app.js" "$3"
+}
+
 # fresh OUT INPUT…: whether OUT is there and no input, nor a script of ours, is newer.
 fresh() {
   local product=$1
@@ -107,7 +148,7 @@ fresh() {
     [ -z "$(find "$@" "$here/build.sh" "$here/env.sh" -type f -newer "$product" -print -quit)" ]
 }
 
-# build_one NAME, where NAME is an example, kernels/KERNEL or probes/PROBE.
+# build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE or hostcalls/LANGUAGE.
 build_one() {
   local name=$1 product=$out/$1.wasm folder=$root/examples/$1 log=$logs/${1//\//-}.log start=$SECONDS
   case $name in
@@ -118,6 +159,11 @@ build_one() {
     probes/*)
       fresh "$product" "$root/benches/$name.c" "$root/sdk/c" && return 0
       probe "${name#probes/}" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
+      ;;
+    hostcalls/*)
+      fresh "$product" "$here/hostcalls" "$root/sdk" && return 0
+      rm -f "$product.new"
+      hostcalls "${name#*/}" "$here/$name" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
       ;;
     *)
       fresh "$product" "$folder" "$root/sdk" && return 0
@@ -137,11 +183,13 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as kernels probes)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as kernels probes hostcalls)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
   if [ "$name" = kernels ] || [ "$name" = probes ]; then
     for source in "$root/benches/$name"/*.c; do names+=("$name/$(basename "$source" .c)"); done
+  elif [ "$name" = hostcalls ]; then
+    for source in "$here"/hostcalls/*/; do names+=("$name/$(basename "$source")"); done
   elif [ -d "$root/examples/$name" ] && declare -F "build_${name//-/_}" >/dev/null; then
     names+=("$name")
   else
