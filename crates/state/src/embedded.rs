@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  small push:  chunks, table, head, old chunks' removal      one transaction
-//!  large push:  intent ─▶ chunks … ─▶ table and head (the flip) ─▶ old chunks' removal … ─▶ no intent
+//!  large push:  intent ─▶ chunks … ─▶ table, head (the flip) ─▶ removal … ─▶ no intent
 //! ```
 //!
 //! Before the flip the old value counts, after it the new one. A crash leaves an intent, and the

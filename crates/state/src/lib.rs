@@ -9,15 +9,16 @@
 //!               Global ── EmbeddedGlobal over the node's store
 //! ```
 //!
-//! - [`State`] is the node's, [`AppState`] an app's, [`Value`] a key's; a value may come and go while
-//!   its key is held.
+//! - [`State`] is the node's, [`AppState`] an app's, [`Value`] a key's; a value may come and go
+//!   while its key is held.
 //! - Each value has a version, which its changes move on and which none ever has again.
 //!
 //! Invariants, as absences:
 //! - No acknowledged change of a durable value is lost by a crash, and none is half there after it.
 //! - Nothing of a durable value but its head is read before it is touched.
 //! - No value, app or node holds more than its bound, and no lock longer than its time.
-//! - No lock of the process is held over a wait, but for one conversation with the global tier a key.
+//! - No lock of the process is held over a wait, but for one conversation with the global tier a
+//!   key.
 
 mod app;
 mod body;

@@ -19,9 +19,9 @@ use crate::{Key, Name, StateError};
 /// A key that was opened. Its value may come and go while it is held; each operation looks anew.
 ///
 /// Each operation is atomic against the others of the key, but not against guests that write
-/// through a mapping. Of a durable value, `set`, `append`, `truncate`, `swap`, `delete` and `expire`
-/// return after the change is on disk; when that fails, the change is still made on this node, and
-/// the next push carries it.
+/// through a mapping. Of a durable value, `set`, `append`, `truncate`, `swap`, `delete` and
+/// `expire` return after the change is on disk; when that fails, the change is still made on this
+/// node, and the next push carries it.
 pub struct Value {
     pub(crate) name: Name,
     pub(crate) core: Arc<AppCore>,
@@ -129,7 +129,8 @@ impl Value {
         })
     }
 
-    /// All of the value, as of one moment, and its version; refused if it has more than `bytes_max`.
+    /// All of the value, as of one moment, and its version; refused if it has more than
+    /// `bytes_max`.
     pub async fn get(&self, bytes_max: usize) -> Result<(Vec<u8>, u64), StateError> {
         if self.size() <= bytes_max as u64 {
             self.load(0, bytes_max).await?;
