@@ -209,7 +209,7 @@ static inline uint64_t dunlin_sparse_layout(struct dunlin_header *header, uint32
   static inline int64_t dunlin_sparse_##name##_make(struct dunlin_sparse_##name *sparse,      \
                                                     const char *key, uint64_t rows,           \
                                                     uint64_t cols, uint64_t count) {          \
-    struct dunlin_header header = {{0}, {sizeof(type), 4}, {rows, cols, count, 0, 0, 0}};     \
+    struct dunlin_header header = { {0}, {sizeof(type), 4}, {rows, cols, count, 0, 0, 0}};     \
     dunlin_sparse_layout(&header, sizeof(type));                                              \
     int64_t error = dunlin_set(key, &header, sizeof header);                                  \
     return error < 0 ? error : dunlin_sparse_##name##_map(sparse, key, &header, DUNLIN_WRITE);\
@@ -343,9 +343,9 @@ static inline int64_t dunlin_dict_map(struct dunlin_dict *dict, const struct dun
 static inline int64_t dunlin_dict_make(struct dunlin_dict *dict, const char *key,
                                        uint32_t key_bytes_max, uint32_t value_bytes_max) {
   const uint64_t slots = 64;
-  struct dunlin_header wanted = {{'D', 'U', 'N', 'L', 'd', 'i', 'c', '1'},
-                                 {key_bytes_max, value_bytes_max},
-                                 {slots, 0, slots, 0, 0, 0}}, there;
+  struct dunlin_header wanted = { {'D', 'U', 'N', 'L', 'd', 'i', 'c', '1'},
+                                  {key_bytes_max, value_bytes_max},
+                                  {slots, 0, slots, 0, 0, 0}}, there;
   dict->key = key;
   dict->access = DUNLIN_WRITE;
   int64_t error = dunlin_header_make(key, &wanted, &there);

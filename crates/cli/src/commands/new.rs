@@ -58,6 +58,8 @@ const C: Files = template!("c":
     "build.sh" from "build.sh",
     "main.c" from "main.c",
     "dunlin.h" from "../../../../sdk/c/dunlin.h",
+    "dunlin_calls.h" from "../../../../sdk/c/dunlin_calls.h",
+    "dunlin_objects.h" from "../../../../sdk/c/dunlin_objects.h",
     ".gitignore" from "gitignore",
 );
 const PYTHON: Files = template!("python":
@@ -82,6 +84,12 @@ const ASSEMBLYSCRIPT: Files = template!("assemblyscript":
     "package.json" from "package.json",
     "index.ts" from "index.ts",
     "dunlin.ts" from "../../../../sdk/assemblyscript/dunlin.ts",
+    "calls.ts" from "../../../../sdk/assemblyscript/calls.ts",
+    "chain.ts" from "../../../../sdk/assemblyscript/chain.ts",
+    "dictionary.ts" from "../../../../sdk/assemblyscript/dictionary.ts",
+    "objects.ts" from "../../../../sdk/assemblyscript/objects.ts",
+    "outcome.ts" from "../../../../sdk/assemblyscript/outcome.ts",
+    "state.ts" from "../../../../sdk/assemblyscript/state.ts",
     ".gitignore" from "gitignore",
 );
 
