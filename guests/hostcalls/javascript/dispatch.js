@@ -2,7 +2,7 @@
 import * as chain from 'dunlin:platform/chain@0.1.0';
 import * as state from 'dunlin:platform/state@0.1.0';
 
-// A letter for each parameter: u, U a number, t text, b bytes, o how much is wanted.
+// A letter a parameter: u, U a number, t text, b bytes, o how much is wanted.
 export const calls = {
   state_size: [state.size, 't'],
   state_get: [state.get, 'to'],

@@ -1,7 +1,7 @@
 # Generated from the table of host calls: `UPDATE_GENERATED=1 cargo nextest run -p hostcalls`.
 from wit_world.imports import chain, state
 
-# A letter for each parameter: u, U a number, t text, b bytes, o how much is wanted.
+# A letter a parameter: u, U a number, t text, b bytes, o how much is wanted.
 CALLS = {
     "state_size": (state.size, "t"),
     "state_get": (state.get, "to"),

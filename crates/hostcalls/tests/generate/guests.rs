@@ -78,33 +78,43 @@ fn rust() -> String {
     let mut text = format!("//! {}\n", notice());
     text += "#![cfg_attr(rustfmt, rustfmt_skip)]\n\nuse dunlin::calls;\n\n\
              use crate::script::{Answer, Line, Malformed};\n\n\
-             /// Makes the call of this name; none if there is none.\n\
-             pub fn dispatch(line: &mut Line<'_>, name: &str) -> Result<Option<Answer>, Malformed> {\n    \
-             Ok(Some(match name {\n";
+             type Run = fn(&mut Line<'_>) -> Result<Answer, Malformed>;\n\n\
+             const CALLS: &[(&str, Run)] = &[\n";
     for call in calls().filter(|call| !is_payload(call)) {
-        text += &format!("        \"{}\" => {{\n", call.name);
-        let mut args = Vec::new();
-        for param in call.params {
-            let (name, take) = (param.name, take(param.ty));
-            let is_mut = if param.ty == Type::Out { "mut " } else { "" };
-            text += &format!("            let {is_mut}{name} = line.{take}()?;\n");
-            args.push(match param.ty {
-                Type::U32 => format!("{name} as u32"),
-                Type::U64 => name.to_owned(),
-                Type::Str | Type::Bytes => format!("&{name}"),
-                Type::Out => format!("&mut {name}"),
-            });
-        }
-        let made = format!("calls::{}({})", call.name, args.join(", "));
-        text += &match has_out(call) {
-            true => format!(
-                "            let result = {made};\n            Answer::filled(result, out)\n"
-            ),
-            false => format!("            Answer::number({made})\n"),
-        };
-        text += "        }\n";
+        text += &format!("    (\"{0}\", {0}),\n", call.name);
     }
-    text + "        _ => return Ok(None),\n    }))\n}\n"
+    text += "];\n\n/// Makes the call of this name; none if there is none.\n\
+             pub fn dispatch(line: &mut Line<'_>, name: &str) -> Result<Option<Answer>, Malformed> {\n    \
+             let found = CALLS.iter().find(|(call, _)| *call == name);\n    \
+             found.map(|(_, run)| run(line)).transpose()\n}\n";
+    for call in calls().filter(|call| !is_payload(call)) {
+        text += &rust_call(call);
+    }
+    text
+}
+
+fn rust_call(call: &HostCall) -> String {
+    let name = call.name;
+    let mut text = format!("\nfn {name}(line: &mut Line<'_>) -> Result<Answer, Malformed> {{\n");
+    let mut args = Vec::new();
+    for param in call.params {
+        let (name, take) = (param.name, take(param.ty));
+        let is_mut = if param.ty == Type::Out { "mut " } else { "" };
+        text += &format!("    let {is_mut}{name} = line.{take}()?;\n");
+        args.push(match param.ty {
+            Type::U32 => format!("{name} as u32"),
+            Type::U64 => name.to_owned(),
+            Type::Str | Type::Bytes => format!("&{name}"),
+            Type::Out => format!("&mut {name}"),
+        });
+    }
+    let made = format!("calls::{name}({})", args.join(", "));
+    text += "    if !line.is_over() {\n        return Err(Malformed);\n    }\n";
+    text += &match has_out(call) {
+        true => format!("    let result = {made};\n    Ok(Answer::filled(result, out))\n}}\n"),
+        false => format!("    Ok(Answer::number({made}))\n}}\n"),
+    };
+    text
 }
 
 fn assemblyscript() -> String {
@@ -150,7 +160,7 @@ fn letters(call: &HostCall) -> String {
 fn python() -> String {
     let mut text = format!("# {}\n", notice());
     text += "from wit_world.imports import chain, state\n\n\
-             # A letter for each parameter: u, U a number, t text, b bytes, o how much is wanted.\n\
+             # A letter a parameter: u, U a number, t text, b bytes, o how much is wanted.\n\
              CALLS = {\n";
     for call in TABLE.iter().filter(|call| wit::is_offered(call)) {
         let made = format!("{}.{}", call.interface, wit::function(call));
@@ -163,7 +173,7 @@ fn javascript() -> String {
     let mut text = format!("// {}\n", notice());
     text += "import * as chain from 'dunlin:platform/chain@0.1.0';\n\
              import * as state from 'dunlin:platform/state@0.1.0';\n\n\
-             // A letter for each parameter: u, U a number, t text, b bytes, o how much is wanted.\n\
+             // A letter a parameter: u, U a number, t text, b bytes, o how much is wanted.\n\
              export const calls = {\n";
     for call in TABLE.iter().filter(|call| wit::is_offered(call)) {
         let made = format!("{}.{}", call.interface, camel(wit::function(call)));

@@ -85,7 +85,7 @@ impl<T: Number> Matrix<ViewMut<T>> {
     /// Opens a matrix that is there, to write.
     ///
     /// # Errors
-    /// Those of [`state::map_mut`]; [`Error::Invalid`] if the value is not a matrix of such numbers.
+    /// Those of [`state::map_mut`]; [`Error::Invalid`] if the value is no matrix of such numbers.
     pub fn open_mut(key: &str) -> Result<Self, Error> {
         let (rows, cols) = shape::<T>(&Header::read(key, MAGIC)?)?;
         Self::make(key, rows, cols)
