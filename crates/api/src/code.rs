@@ -75,6 +75,7 @@ codes! {
     AliasNotFound, "alias-not-found", 404, "There is no such alias";
     ArtifactNotFound, "artifact-not-found", 404, "There is no such artifact";
     InvocationNotFound, "invocation-not-found", 404, "There is no such invocation";
+    StateNotFound, "state-not-found", 404, "There is no value of this key";
     TokenNotFound, "token-not-found", 404, "There is no such token";
     MethodNotAllowed, "method-not-allowed", 405, "The address does not take this method";
     RequestTimeout, "request-timeout", 408, "The request came too slowly";
@@ -82,8 +83,10 @@ codes! {
     NotFinished, "not-finished", 409, "The invocation has not ended yet";
     NotADeadLetter, "not-a-dead-letter", 409, "The invocation is not a dead letter";
     Cancelled, "cancelled", 409, "The invocation was cancelled";
+    PreconditionFailed, "precondition-failed", 412, "The value is not the one that was expected";
     BodyTooLarge, "body-too-large", 413, "The body passes its limit";
     UnsupportedMediaType, "unsupported-media-type", 415, "The body is of another media type";
+    RangeNotSatisfiable, "range-not-satisfiable", 416, "The value has no such bytes";
     IdempotencyMismatch, "idempotency-mismatch", 422, "The key was used for another request";
     NotWasm, "not-wasm", 422, "The artifact is not WebAssembly";
     InvalidWasm, "invalid-wasm", 422, "The artifact is not valid WebAssembly";
@@ -100,7 +103,9 @@ codes! {
     OutputLimit, "output-limit", 502, "The reply passes its limit";
     Draining, "draining", 503, "The node is stopping";
     SandboxesFull, "sandboxes-full", 503, "No more sandboxes fit on the node";
+    StateBusy, "state-busy", 503, "Too much is done with state at once";
     FunctionTimeout, "function-timeout", 504, "The function ran past its deadline";
+    StateFull, "state-full", 507, "No more state fits";
     StorageFull, "storage-full", 507, "The node's disk is full";
 }
 

@@ -12,7 +12,7 @@
 //! env = { GREETING = "hello" }
 //! limits = { deadline_ms = 1000 }
 //! routes = ["/hello"]
-//! allow = { state = [{ prefix = "seen/", access = "write" }], call = ["other"] }
+//! allow = { state = [{ prefix = "seen/", access = "write" }], egress = ["example.com:443"] }
 //! ```
 //!
 //! Any text may be given to [`Manifest::parse`]: it answers with a manifest that is valid in every
@@ -179,6 +179,7 @@ impl<'a> Reader<'a> {
                 env,
                 limits,
                 allow,
+                reuse: raw.reuse.into(),
             },
             routes: kept,
         })
@@ -257,17 +258,24 @@ impl<'a> Reader<'a> {
                 durability: state.durability.into(),
             });
         }
-        for call in raw.call {
-            match call.get_ref().parse() {
-                Ok(grant) => grants.call.push(grant),
-                Err(error) => {
-                    let error: model::CallGrantError = error;
-                    self.at(call.span().start, error.to_string());
-                }
-            }
-        }
+        grants.call = self.each_grant(raw.call);
+        grants.egress = self.each_grant(raw.egress);
         if let Err(error) = grants.check() {
             self.at(at, error.to_string());
+        }
+        grants
+    }
+
+    fn each_grant<G>(&mut self, raw: Vec<Spanned<String>>) -> Vec<G>
+    where
+        G: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        let mut grants = Vec::new();
+        for grant in raw {
+            match grant.get_ref().parse() {
+                Ok(grant) => grants.push(grant),
+                Err(error) => self.at(grant.span().start, error.to_string()),
+            }
         }
         grants
     }

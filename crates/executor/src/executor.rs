@@ -13,7 +13,7 @@ use model::{
 use parking_lot::RwLock;
 use sandbox::{
     Artifacts, Backend, Branch, End, LogSink, Payload, PrepareError, Prepared, Sandbox,
-    SandboxError,
+    SandboxError, State,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
@@ -236,6 +236,8 @@ impl Executor {
             Ok((sandbox, way)) => {
                 if running.start == StartKind::Cold {
                     running.begins_now();
+                } else if sandbox.state() == State::Kept {
+                    running.start = StartKind::Reused;
                 }
                 running.sandbox = Some(sandbox);
                 running.lane = way.lane;

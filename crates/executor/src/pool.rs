@@ -7,7 +7,8 @@
 //!                                └─ fails ─▶ dropped
 //! ```
 //!
-//! Invariants: only fresh sandboxes are idle; while one is, the program is loaded.
+//! Invariants: only sandboxes that are fresh, or kept for their app, are idle; while one is, the
+//! program is loaded.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use model::{Digest, FunctionPath, Limits, StartKind, VersionSpec};
+use model::{Digest, FunctionPath, Limits, Reuse, StartKind, VersionSpec};
 use parking_lot::Mutex;
 use sandbox::{
     Artifacts, Backend, LoadError, PrepareError, Program, Sandbox, SandboxError, State as Life,
@@ -248,7 +249,8 @@ impl Pool {
             let result = match AssertUnwindSafe(load).catch_unwind().await {
                 Ok(Ok(program)) => Ok(Loaded {
                     cooperative: program.cooperative(),
-                    asks: program.asks(),
+                    // A kept sandbox holds what a call did to it: no call in it can be repeated.
+                    asks: program.asks() || pool.spec.settings.reuse == Reuse::App,
                     program,
                 }),
                 Ok(Err(error)) => Err(Arc::new(error)),
@@ -274,7 +276,7 @@ impl Pool {
     /// Takes a sandbox back: a spent one is reset first, off the caller's path.
     pub(crate) fn give_back(self: &Arc<Self>, mut sandbox: Box<dyn Sandbox>) {
         match sandbox.state() {
-            Life::Fresh => self.put(sandbox),
+            Life::Fresh | Life::Kept => self.put(sandbox),
             Life::Spent if self.keeps() => {
                 let pool = self.clone();
                 let here = Handle::try_current();
@@ -296,6 +298,11 @@ impl Pool {
         drop(sandbox);
         self.metrics.retired.increment(1);
         tracing::warn!(function = %self.path, reason, "a sandbox was retired");
+    }
+
+    /// Whether calls find what the last one left.
+    pub(crate) fn reuses(&self) -> bool {
+        self.spec.settings.reuse == Reuse::App
     }
 
     fn keeps(&self) -> bool {

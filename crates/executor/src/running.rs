@@ -212,7 +212,8 @@ impl Running {
         let Some(mut sandbox) = self.sandbox.take() else {
             return Ok(());
         };
-        if sandbox.state() == State::Fresh || sandbox.reset().is_ok() {
+        let is_untouched = matches!(sandbox.state(), State::Fresh | State::Kept);
+        if is_untouched || sandbox.reset().is_ok() {
             self.sandbox = Some(sandbox);
             return Ok(());
         }
@@ -252,6 +253,13 @@ impl Running {
         }
         if !status.is_ok() {
             completion.reply = Bytes::new();
+        }
+        if status.is_ok()
+            && self.pool.reuses()
+            && let Some(sandbox) = &mut self.sandbox
+        {
+            // What cannot be kept is reset like any other.
+            let _kept = sandbox.keep();
         }
         let usage = Usage {
             memory_peak_bytes: completion.memory_peak_bytes,

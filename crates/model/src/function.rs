@@ -57,6 +57,27 @@ impl FromStr for Kind {
     }
 }
 
+/// What a function's next invocation finds of the last.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Reuse {
+    /// Nothing: each invocation has a sandbox equal to its image.
+    #[default]
+    Fresh,
+    /// What it left: memory and globals outlive an invocation that ended well. Only for functions
+    /// whose callers trust each other.
+    App,
+}
+
+impl Reuse {
+    /// Whether it is the default.
+    pub fn is_fresh(&self) -> bool {
+        *self == Reuse::Fresh
+    }
+}
+
 /// What a deploy may set beside the artifact.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -70,6 +91,9 @@ pub struct Settings {
     /// What it is granted beyond its sandbox.
     #[serde(skip_serializing_if = "Grants::is_empty")]
     pub allow: Grants,
+    /// What its next invocation finds of the last.
+    #[serde(skip_serializing_if = "Reuse::is_fresh")]
+    pub reuse: Reuse,
 }
 
 /// Everything that makes a version: immutable, and named by the digest of itself.
@@ -121,6 +145,9 @@ impl VersionSpec {
         ];
         parts.extend(numbers.map(|n| n.to_le_bytes().to_vec()));
         parts.extend(self.settings.allow.parts());
+        if !self.settings.reuse.is_fresh() {
+            parts.push(b"reuse app".to_vec());
+        }
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }
 }
@@ -160,8 +187,10 @@ mod tests {
             .allow
             .call
             .push("f".parse().expect("a grant"));
-        let all = [spec(), env, args, limits, kind, allow].map(|s| s.digest());
+        let mut reuse = spec();
+        reuse.settings.reuse = Reuse::App;
+        let all = [spec(), env, args, limits, kind, allow, reuse].map(|s| s.digest());
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
-        assert_eq!(distinct.len(), 6);
+        assert_eq!(distinct.len(), 7);
     }
 }

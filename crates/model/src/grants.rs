@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, FunctionName, FunctionPath};
+use crate::{AppName, EgressGrant, FunctionName, FunctionPath};
 
 /// Most grants of one kind that a function may have.
 pub const GRANTS_MAX: usize = 256;
@@ -124,6 +124,9 @@ pub struct Grants {
     pub state: Vec<StateGrant>,
     /// Functions that it may call.
     pub call: Vec<CallGrant>,
+    /// Hosts that it may connect to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<EgressGrant>,
 }
 
 /// Grants that cannot be given.
@@ -148,12 +151,17 @@ pub enum GrantsError {
 impl Grants {
     /// Whether nothing is granted.
     pub fn is_empty(&self) -> bool {
-        self.state.is_empty() && self.call.is_empty()
+        self.state.is_empty() && self.call.is_empty() && self.egress.is_empty()
     }
 
     /// Checks numbers and prefixes.
     pub fn check(&self) -> Result<(), GrantsError> {
-        for (kind, count) in [("state", self.state.len()), ("call", self.call.len())] {
+        let counts = [
+            ("state", self.state.len()),
+            ("call", self.call.len()),
+            ("egress", self.egress.len()),
+        ];
+        for (kind, count) in counts {
             if count > GRANTS_MAX {
                 return Err(GrantsError::TooMany { kind, count });
             }
@@ -195,6 +203,12 @@ impl Grants {
             parts.push(vec![grant.access as u8, grant.durability as u8]);
         }
         parts.extend(self.call.iter().map(|grant| grant.to_string().into_bytes()));
+        if !self.egress.is_empty() {
+            // No call grant has zero bytes: here the calls end.
+            parts.push((self.egress.len() as u64).to_le_bytes().to_vec());
+            let egress = self.egress.iter();
+            parts.extend(egress.map(|grant| grant.to_string().into_bytes()));
+        }
         parts
     }
 }
@@ -236,6 +250,26 @@ mod tests {
     }
 
     #[test]
+    fn each_kind_of_grant_names_another_version() {
+        let call: Grants = Grants {
+            call: vec!["f".parse().expect("a grant")],
+            ..Grants::default()
+        };
+        let egress = Grants {
+            egress: vec!["f".parse().expect("a grant")],
+            ..Grants::default()
+        };
+        let both = Grants {
+            call: call.call.clone(),
+            ..egress.clone()
+        };
+        let parts = [Grants::default(), call, egress, both].map(|grants| grants.parts());
+        assert_eq!(parts[0], Vec::<Vec<u8>>::new(), "as before there were grants");
+        let distinct: std::collections::BTreeSet<_> = parts.into_iter().collect();
+        assert_eq!(distinct.len(), 4);
+    }
+
+    #[test]
     fn the_most_generous_grant_holds() {
         let grant = |prefix: &str, access| StateGrant {
             prefix: prefix.into(),
@@ -244,7 +278,7 @@ mod tests {
         };
         let grants = Grants {
             state: vec![grant("", Access::Read), grant("a/", Access::Write)],
-            call: Vec::new(),
+            ..Grants::default()
         };
         let access = |key| grants.state_of(key).map(|grant| grant.access);
         assert_eq!(access("a/b"), Some(Access::Write));

@@ -5,6 +5,7 @@
 //! is why they alone among the inner crates derive serde.
 
 mod digest;
+mod egress;
 mod function;
 mod grants;
 mod ids;
@@ -15,7 +16,8 @@ mod trace;
 mod usage;
 
 pub use digest::{Digest, DigestError};
-pub use function::{Kind, KindError, Settings, VersionSpec};
+pub use egress::{EgressGrant, EgressGrantError};
+pub use function::{Kind, KindError, Reuse, Settings, VersionSpec};
 pub use grants::{
     Access, CallGrant, CallGrantError, Durability, GRANTS_MAX, Grants, GrantsError, StateGrant,
 };

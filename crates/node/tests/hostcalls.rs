@@ -95,6 +95,39 @@ async fn said(world: &World, path: &str) -> Vec<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_is_kept_only_for_an_app_that_asks_and_only_after_a_good_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = world(folder.path()).await;
+    // Counts its calls in its memory; with input it fails.
+    let handle = format!(
+        r#"(i64.store (i32.const 512) (i64.add (i64.load (i32.const 512)) (i64.const 1)))
+           (if (call $input_size) (then unreachable)) {}"#,
+        say("(i64.load (i32.const 512))")
+    );
+    deploy_with(&world, "a/fresh", &handle, json!({})).await;
+    deploy_with(&world, "a/kept", &handle, json!({ "reuse": "app" })).await;
+    for count in 1..=3 {
+        assert_eq!(said(&world, "a/fresh").await, [1]);
+        assert_eq!(said(&world, "a/kept").await, [count]);
+    }
+    let again = world.call("/a/kept", "").await;
+    assert_eq!(again.headers["dunlin-start"], "reused");
+    assert_eq!(world.call("/a/kept", "fail").await.status, 500);
+    assert_eq!(said(&world, "a/kept").await, [1], "what failed is not kept");
+
+    let settings = json!({ "reuse": "app" });
+    let module = wasm(support::ECHO);
+    let refused = world
+        .deploy_with("a/echo", "command", module, settings)
+        .await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (400, "invalid-settings")
+    );
+    world.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_granted_is_denied() {
     let folder = tempfile::tempdir().expect("a folder");
     let world = world(folder.path()).await;

@@ -61,12 +61,18 @@ pub trait Program: Send + Sync + 'static {
 
 /// One guest. Dropping it frees everything that it holds, also in the middle of a call.
 pub trait Sandbox: Send {
-    /// Calls the guest. The sandbox must be fresh; it is spent afterwards, also when the future is
+    /// Calls the guest. The sandbox must be fresh or kept; it is spent afterwards, also when the future is
     /// dropped before its end. Never panics and never fails but through its completion.
     fn invoke(&mut self, call: Call) -> BoxFuture<'_, Completion>;
 
     /// Makes a spent sandbox equal to its image again. After an error it is retired.
     fn reset(&mut self) -> Result<(), SandboxError>;
+
+    /// Lets a spent sandbox be called again as it is, with what its last call has left; false if it
+    /// cannot be, and has to be reset.
+    fn keep(&mut self) -> bool {
+        false
+    }
 
     /// Where the sandbox is in its life.
     fn state(&self) -> State;

@@ -489,7 +489,7 @@ fn settle(sandbox: &mut Box<dyn Sandbox>) -> Checked {
     match sandbox.state() {
         State::Running => Err("a dropped call left its sandbox running".to_owned()),
         State::Spent => freshen(sandbox),
-        State::Fresh | State::Retired => Ok(()),
+        State::Fresh | State::Kept | State::Retired => Ok(()),
     }
 }
 

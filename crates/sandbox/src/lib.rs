@@ -7,10 +7,12 @@
 //!            invoke            (ends)           reset
 //!   Fresh ──────────▶ Running ───────▶ Spent ──────────▶ Fresh
 //!                        └── dropped ──▶ Spent   └─ fails ─▶ Retired
+//!                                        └─ keep ─▶ Kept ─ invoke ─▶ Running
 //! ```
 //!
 //! Invariants:
-//! - A call runs in a fresh sandbox only: what one invocation wrote, the next cannot read.
+//! - A call runs in a fresh sandbox only, unless its version asks for what the last has left: what
+//!   one invocation wrote, the next cannot read.
 //! - A guest's fault ends its own call, with one [`Completion`]; it never unwinds into the host.
 //! - After `reset` fails the sandbox is retired: it is dropped, never called again.
 

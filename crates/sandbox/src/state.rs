@@ -9,6 +9,8 @@ pub enum State {
     Running,
     /// Called: holds what its invocation left.
     Spent,
+    /// The same, and meant for the next call of its app.
+    Kept,
     /// Never to be called again.
     Retired,
 }
@@ -28,10 +30,14 @@ impl State {
     pub fn step(&mut self, to: State) -> Result<(), StateError> {
         let allowed = matches!(
             (*self, to),
-            (State::Fresh, State::Running)
+            (State::Fresh | State::Kept, State::Running)
                 | (State::Running, State::Spent)
-                | (State::Spent, State::Fresh)
-                | (State::Fresh | State::Running | State::Spent, State::Retired)
+                | (State::Spent, State::Kept)
+                | (State::Spent | State::Kept, State::Fresh)
+                | (
+                    State::Fresh | State::Running | State::Spent | State::Kept,
+                    State::Retired
+                )
         );
         if !allowed {
             return Err(StateError { from: *self, to });
@@ -45,7 +51,13 @@ impl State {
 mod tests {
     use super::*;
 
-    const ALL: [State; 4] = [State::Fresh, State::Running, State::Spent, State::Retired];
+    const ALL: [State; 5] = [
+        State::Fresh,
+        State::Running,
+        State::Spent,
+        State::Kept,
+        State::Retired,
+    ];
 
     #[test]
     fn only_the_steps_of_the_diagram_exist() {
@@ -58,14 +70,18 @@ mod tests {
                 }
             }
         }
-        use State::{Fresh, Retired, Running, Spent};
+        use State::{Fresh, Kept, Retired, Running, Spent};
         let expected = [
             (Fresh, Running),
             (Fresh, Retired),
             (Running, Spent),
             (Running, Retired),
             (Spent, Fresh),
+            (Spent, Kept),
             (Spent, Retired),
+            (Kept, Fresh),
+            (Kept, Running),
+            (Kept, Retired),
         ];
         assert_eq!(steps, expected);
     }

@@ -24,6 +24,7 @@ pub const SHAPE: Shape = Shape::Table(&[
             ("limits", Shape::Table(LIMITS)),
             ("allow", Shape::Table(ALLOW)),
             ("routes", Shape::Value),
+            ("reuse", Shape::Value),
         ]),
     ),
 ]);
@@ -38,6 +39,7 @@ const ALLOW: &[(&str, Shape)] = &[
         ]),
     ),
     ("call", Shape::Value),
+    ("egress", Shape::Value),
 ];
 
 const LIMITS: &[(&str, Shape)] = &[
@@ -108,6 +110,9 @@ pub struct Function {
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(max = 256))]
     pub routes: Vec<Spanned<String>>,
+    /// What the next invocation of a reactor finds of the last (default fresh: nothing).
+    #[serde(default)]
+    pub reuse: Reuse,
 }
 
 /// What a function is granted beyond its sandbox.
@@ -122,6 +127,11 @@ pub struct Allow {
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(max = 256))]
     pub call: Vec<Spanned<String>>,
+    /// Hosts that it may connect to: `HOST[:PORT]`, `*.HOST[:PORT]`, `*[:PORT]` (each with public
+    /// addresses), or a private `ADDRESS:PORT`, `NETWORK/BITS:PORT` or `localhost:PORT`.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", length(max = 256))]
+    pub egress: Vec<Spanned<String>>,
 }
 
 /// Keys of an app's state that a function may use.
@@ -137,6 +147,26 @@ pub struct State {
     /// Of keys that the function creates there (default ephemeral).
     #[serde(default)]
     pub durability: Durability,
+}
+
+/// What the next invocation finds of the last.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Reuse {
+    /// Nothing.
+    #[default]
+    Fresh,
+    /// What it left.
+    App,
+}
+
+impl From<Reuse> for model::Reuse {
+    fn from(reuse: Reuse) -> Self {
+        match reuse {
+            Reuse::Fresh => Self::Fresh,
+            Reuse::App => Self::App,
+        }
+    }
 }
 
 /// What may be done with keys.

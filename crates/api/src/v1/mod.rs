@@ -6,6 +6,7 @@ mod invocation;
 mod log;
 mod node;
 mod settings;
+mod state;
 mod usage;
 
 pub use function::{
@@ -22,4 +23,5 @@ pub use node::{
     NodeInfo, Pool, Pools, Ready, StartCounts, Token, TokenCreate, TokenCreated, Tokens,
 };
 pub use settings::{Grants, Limits, Settings, SettingsError, StateGrant};
+pub use state::{StateChange, StateMissed, StateValue, StateValues};
 pub use usage::{Price, UsageReport, UsageRow};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Access, Durability};
+use model::{Access, Durability, Reuse};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -18,6 +18,10 @@ pub struct Settings {
     pub limits: Limits,
     /// What the function is granted beyond its sandbox; nothing by default.
     pub allow: Grants,
+    /// `fresh` (the default): each invocation has a sandbox equal to its image; `app`: a reactor's
+    /// next invocation finds what the last has left.
+    #[schema(value_type = String, example = "fresh")]
+    pub reuse: Reuse,
 }
 
 /// What a function is granted beyond its sandbox.
@@ -28,6 +32,10 @@ pub struct Grants {
     pub state: Vec<StateGrant>,
     /// Functions that it may call: `FUNCTION`, `APP/FUNCTION`, `APP/*` or `*`.
     pub call: Vec<String>,
+    /// Hosts that it may connect to: `HOST[:PORT]`, `*.HOST[:PORT]`, `*[:PORT]` (each with public
+    /// addresses), or a private `ADDRESS:PORT`, `NETWORK/BITS:PORT` or `localhost:PORT`.
+    #[schema(example = json!(["api.example.com:443"]))]
+    pub egress: Vec<String>,
 }
 
 /// Keys of an app's state that a function may use.
@@ -139,12 +147,14 @@ impl From<model::Settings> for Settings {
             env,
             limits,
             allow,
+            reuse,
         } = from;
         Self {
             args,
             env,
             limits: limits.into(),
             allow: allow.into(),
+            reuse,
         }
     }
 }
@@ -155,6 +165,9 @@ pub enum SettingsError {
     /// A grant is malformed.
     #[error(transparent)]
     Call(#[from] model::CallGrantError),
+    /// A grant of hosts is malformed.
+    #[error(transparent)]
+    Egress(#[from] model::EgressGrantError),
     /// Grants are too many or too long.
     #[error(transparent)]
     Grants(#[from] model::GrantsError),
@@ -169,22 +182,29 @@ impl TryFrom<Settings> for model::Settings {
             env,
             limits,
             allow,
+            reuse,
         } = from;
         Ok(Self {
             args,
             env,
             limits: limits.into(),
             allow: allow.try_into()?,
+            reuse,
         })
     }
 }
 
 impl From<model::Grants> for Grants {
     fn from(from: model::Grants) -> Self {
-        let model::Grants { state, call } = from;
+        let model::Grants {
+            state,
+            call,
+            egress,
+        } = from;
         Self {
             state: state.into_iter().map(StateGrant::from).collect(),
             call: call.into_iter().map(String::from).collect(),
+            egress: egress.into_iter().map(String::from).collect(),
         }
     }
 }
@@ -193,11 +213,17 @@ impl TryFrom<Grants> for model::Grants {
     type Error = SettingsError;
 
     fn try_from(from: Grants) -> Result<Self, SettingsError> {
-        let Grants { state, call } = from;
+        let Grants {
+            state,
+            call,
+            egress,
+        } = from;
         let call: Result<_, _> = call.into_iter().map(model::CallGrant::try_from).collect();
+        let egress = egress.into_iter().map(model::EgressGrant::try_from);
         let grants = Self {
             state: state.into_iter().map(model::StateGrant::from).collect(),
             call: call?,
+            egress: egress.collect::<Result<_, _>>()?,
         };
         grants.check()?;
         Ok(grants)

@@ -7,7 +7,9 @@ use api::v1;
 use bytes::Bytes;
 use clap::Args;
 use client::Client;
-use model::{Access, AppName, CallGrant, Digest, Durability, FunctionName, FunctionPath, Kind};
+use model::{
+    Access, AppName, CallGrant, Digest, Durability, FunctionName, FunctionPath, Kind, Reuse,
+};
 
 use super::short;
 use crate::args::{Node, Variable};
@@ -55,6 +57,9 @@ pub struct Deploy {
     /// A function that it may call: NAME, APP/NAME, APP/* or *; may be repeated
     #[arg(long, value_name = "FUNCTION")]
     allow_call: Vec<CallGrant>,
+    /// What its next invocation finds of the last: fresh (nothing) or app (what it left)
+    #[arg(long, value_name = "fresh|app", value_parser = reuse, default_value = "fresh")]
+    reuse: Reuse,
     /// The alias that moves to the new version
     #[arg(long, default_value = "live")]
     alias: String,
@@ -135,6 +140,7 @@ impl Deploy {
                     state: self.allow_state.clone(),
                     call: self.allow_call.iter().map(ToString::to_string).collect(),
                 },
+                reuse: self.reuse,
             },
             routes: self.routes.clone(),
         })
@@ -148,6 +154,7 @@ impl Deploy {
             || !self.limits.is_empty()
             || !self.allow_state.is_empty()
             || !self.allow_call.is_empty()
+            || self.reuse != Reuse::Fresh
             || !self.routes.is_empty();
         if of_files {
             let message =
@@ -275,6 +282,14 @@ fn state_grant(text: &str) -> Result<v1::StateGrant, String> {
         }
     }
     Ok(grant)
+}
+
+fn reuse(text: &str) -> Result<Reuse, String> {
+    match text {
+        "fresh" => Ok(Reuse::Fresh),
+        "app" => Ok(Reuse::App),
+        _ => Err("use fresh or app".to_owned()),
+    }
 }
 
 /// Limits from their names, as the API spells them.

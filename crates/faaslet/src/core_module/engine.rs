@@ -14,8 +14,8 @@ use super::creator::{ENGINE_RESERVATION_BYTES, GuestStacks, Memories};
 use super::host::{self, Host};
 use super::rewrite::REWRITE_VERSION;
 
-/// Stack of a guest that may wait, of the host calls on top of it, and of a guest that runs on top of
-/// those, in its stead.
+/// Stack of a guest that may wait, of the host calls on top of it, and of a guest that runs on top
+/// of those, in its stead.
 const ASYNC_STACK_BYTES: usize = 4 << 20;
 /// Part of a stack that guest code may use; a deeper recursion traps.
 const GUEST_STACK_BYTES: usize = 1 << 20;

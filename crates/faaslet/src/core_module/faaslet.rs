@@ -167,7 +167,10 @@ impl Faaslet {
             .reset()
             .map_err(|error| failed("reset")(&error))?;
         match self.live.as_mut() {
-            Some(live) => rewind(live, grown).map_err(|error| failed("reset")(&error))?,
+            Some(live) => {
+                live.store.data_mut().unmapped();
+                rewind(live, grown).map_err(|error| failed("reset")(&error))?;
+            }
             None => self.live = Some(self.parts.instantiate(&self.range)?),
         }
         self.broken = false;
@@ -199,6 +202,11 @@ impl Sandbox for Faaslet {
             State::Retired
         };
         done
+    }
+
+    fn keep(&mut self) -> bool {
+        // What a call broke off may stand in the middle of anything.
+        !self.broken && self.state.step(State::Kept).is_ok()
     }
 
     fn state(&self) -> State {

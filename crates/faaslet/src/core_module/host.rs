@@ -43,7 +43,7 @@ pub(crate) struct Host {
     pub session: Option<Box<dyn Session>>,
     /// What the guest's memory lies in.
     pub range: Option<Arc<Range>>,
-    /// Whether the call mapped anything to read.
+    /// Whether anything is mapped to read.
     pub maps_to_read: bool,
 }
 
@@ -52,6 +52,10 @@ impl Host {
     pub fn end_call(&mut self) {
         (self.call, self.wasi) = (None, None);
         (self.asks, self.session) = (None, None);
+    }
+
+    /// Forgets what was mapped, which is there no more.
+    pub fn unmapped(&mut self) {
         self.maps_to_read = false;
         self.limiter.mapped_bytes = 0;
     }
@@ -67,7 +71,7 @@ pub(crate) struct HostCall {
 #[derive(Default)]
 pub(crate) struct Limiter {
     pub memory_bytes_max: usize,
-    /// Bytes of regions that the call has mapped.
+    /// Bytes of regions that are mapped.
     pub mapped_bytes: usize,
     /// Whether memory was refused since the call began.
     pub refused: bool,

@@ -158,6 +158,7 @@ pub(super) async fn deploy(
     let settings = model::Settings::try_from(deploy.settings)
         .map_err(|error| Failure::new(Code::InvalidSettings, error.to_string()))?;
     check_settings(&settings)?;
+    check_reuse(deploy.kind.into(), &settings)?;
     check_routes(&deploy.routes)?;
     let spec = VersionSpec {
         kind: deploy.kind.into(),
@@ -293,6 +294,15 @@ fn check_routes(routes: &[String]) -> Result<(), Failure> {
         "routes are at most {ENTRIES_MAX} path prefixes such as `/hello`, of at most \
          {ROUTE_BYTES_MAX} plain characters"
     );
+    Err(Failure::new(Code::InvalidSettings, detail))
+}
+
+/// A command has ended with its call, and a component has an instance for each.
+fn check_reuse(kind: model::Kind, settings: &model::Settings) -> Result<(), Failure> {
+    if settings.reuse == model::Reuse::Fresh || kind == model::Kind::Reactor {
+        return Ok(());
+    }
+    let detail = format!("`reuse = \"app\"` is for reactors, not for kind {kind}");
     Err(Failure::new(Code::InvalidSettings, detail))
 }
 
