@@ -266,13 +266,14 @@ impl<'a> Reader<'a> {
         grants
     }
 
-    fn each_grant<G>(&mut self, raw: Vec<Spanned<String>>) -> Vec<G>
+    fn each_grant<G, E>(&mut self, raw: Vec<Spanned<String>>) -> Vec<G>
     where
-        G: std::str::FromStr<Err: std::fmt::Display>,
+        G: std::str::FromStr<Err = E>,
+        E: std::fmt::Display,
     {
         let mut grants = Vec::new();
         for grant in raw {
-            match grant.get_ref().parse() {
+            match grant.get_ref().parse::<G>() {
                 Ok(grant) => grants.push(grant),
                 Err(error) => self.at(grant.span().start, error.to_string()),
             }

@@ -207,8 +207,8 @@ fn parse(text: &str) -> Result<EgressGrant, &'static str> {
             None => (hosts_of_name(host)?, port),
         }
     };
-    let explicit = matches!(&host, Hosts::Net(_))
-        || matches!(&host, Hosts::Name(name) if name == LOCALHOST);
+    let explicit =
+        matches!(&host, Hosts::Net(_)) || matches!(&host, Hosts::Name(name) if name == LOCALHOST);
     let port = match port {
         None if explicit => return Err("add a port, or :* for every port"),
         None | Some("*") => None,
@@ -433,7 +433,11 @@ mod tests {
     #[test]
     fn a_name_leads_to_public_addresses_alone() {
         let all: &[&str] = &["example.com", "*"];
-        for public in ["1.1.1.1:443", "[2606:4700::1111]:443", "[::ffff:1.1.1.1]:443"] {
+        for public in [
+            "1.1.1.1:443",
+            "[2606:4700::1111]:443",
+            "[::ffff:1.1.1.1]:443",
+        ] {
             check(all, Some("example.com"), public, true);
             check(&["*:443"], None, public, true);
             check(&["*:80"], None, public, false);

@@ -264,7 +264,11 @@ mod tests {
             ..egress.clone()
         };
         let parts = [Grants::default(), call, egress, both].map(|grants| grants.parts());
-        assert_eq!(parts[0], Vec::<Vec<u8>>::new(), "as before there were grants");
+        assert_eq!(
+            parts[0],
+            Vec::<Vec<u8>>::new(),
+            "as before there were grants"
+        );
         let distinct: std::collections::BTreeSet<_> = parts.into_iter().collect();
         assert_eq!(distinct.len(), 4);
     }

@@ -132,6 +132,26 @@ fn routes_are_plain_path_prefixes() {
 }
 
 #[test]
+fn grants_are_read_and_bad_ones_refused_with_their_line() {
+    let allow = |grants: &str| function(&format!("[function.allow]\n{grants}"));
+    let text = "call = [\"b/*\"]\negress = [\"api.example.com:443\", \"10.0.0.0/8:80\"]";
+    let manifest = Manifest::parse(&allow(text)).unwrap();
+    let granted = &manifest.functions[0].settings.allow;
+    assert_eq!(granted.call, ["b/*".parse().unwrap()]);
+    let egress = ["api.example.com:443", "10.0.0.0/8:80"].map(|text| text.parse().unwrap());
+    assert_eq!(granted.egress, egress);
+    check(
+        &allow("call = [\"A\"]"),
+        "line 6: `A` does not name functions",
+    );
+    check(
+        &allow("egress = [\"localhost\"]"),
+        "line 6: `localhost` names no hosts: add a port",
+    );
+    check(&allow("egres = []"), "did you mean `egress`?");
+}
+
+#[test]
 fn too_much_of_anything_is_refused() {
     check(&" ".repeat(BYTES_MAX + 1), "too long");
     let args = vec!["\"a\""; ENTRIES_MAX + 1].join(",");

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use clap::Args;
 use client::Client;
 use model::{
-    Access, AppName, CallGrant, Digest, Durability, FunctionName, FunctionPath, Kind, Reuse,
+    Access, AppName, CallGrant, Digest, Durability, EgressGrant, FunctionName, FunctionPath, Kind,
+    Reuse,
 };
 
 use super::short;
@@ -57,6 +58,10 @@ pub struct Deploy {
     /// A function that it may call: NAME, APP/NAME, APP/* or *; may be repeated
     #[arg(long, value_name = "FUNCTION")]
     allow_call: Vec<CallGrant>,
+    /// A host that it may connect to, such as api.example.com:443, *.example.com or
+    /// 10.0.0.0/8:5432; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    allow_egress: Vec<EgressGrant>,
     /// What its next invocation finds of the last: fresh (nothing) or app (what it left)
     #[arg(long, value_name = "fresh|app", value_parser = reuse, default_value = "fresh")]
     reuse: Reuse,
@@ -139,6 +144,7 @@ impl Deploy {
                 allow: v1::Grants {
                     state: self.allow_state.clone(),
                     call: self.allow_call.iter().map(ToString::to_string).collect(),
+                    egress: self.allow_egress.iter().map(ToString::to_string).collect(),
                 },
                 reuse: self.reuse,
             },
@@ -154,6 +160,7 @@ impl Deploy {
             || !self.limits.is_empty()
             || !self.allow_state.is_empty()
             || !self.allow_call.is_empty()
+            || !self.allow_egress.is_empty()
             || self.reuse != Reuse::Fresh
             || !self.routes.is_empty();
         if of_files {
