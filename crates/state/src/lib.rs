@@ -53,7 +53,7 @@ pub use key::{KEY_BYTES_MAX, Key, KeyError, Name};
 pub use state::State;
 pub use sweep::Service;
 pub use turns::Mode;
-pub use value::{Info, Span, Value};
+pub use value::{Info, Put, Span, Value};
 pub use watch::{Watch, WatchItem};
 
 #[cfg(test)]

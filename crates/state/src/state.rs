@@ -98,6 +98,11 @@ impl State {
         }
     }
 
+    /// Longest value that is taken, in bytes.
+    pub fn value_bytes_max(&self) -> usize {
+        self.node.config.value_bytes_max
+    }
+
     /// What frees expired values; to be run for as long as the node runs.
     pub fn service(&self) -> Service {
         Service::new(self.clone())

@@ -46,6 +46,15 @@ pub struct Info {
     pub expires_ms: u64,
 }
 
+/// How to put a value in its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Put {
+    /// The version that is replaced; 0 means that there must be none, and none any.
+    pub expected: Option<u64>,
+    /// The time to live from now on, zero for ever; the one that it has if there is none.
+    pub ttl: Option<Duration>,
+}
+
 /// Part of a value's region, to be mapped.
 #[derive(Clone, Debug)]
 pub struct Span {
@@ -57,6 +66,17 @@ pub struct Span {
     pub bytes: usize,
     /// Where in that the bytes asked for begin.
     pub within: usize,
+}
+
+impl Info {
+    fn of(content: &Content) -> Self {
+        Self {
+            version: content.version,
+            size: content.size as u64,
+            durability: content.durability,
+            expires_ms: content.expires_ms,
+        }
+    }
 }
 
 impl Value {
@@ -78,12 +98,7 @@ impl Value {
 
     /// What is known of the value; none when there is none.
     pub fn info(&self) -> Option<Info> {
-        self.seen(|content| Info {
-            version: content.version,
-            size: content.size as u64,
-            durability: content.durability,
-            expires_ms: content.expires_ms,
-        })
+        self.seen(Info::of)
     }
 
     /// Whether there is a value.
@@ -121,12 +136,7 @@ impl Value {
         let content = self.content.read();
         self.check_alive(&content)?;
         content.read(0, out)?;
-        Ok(Info {
-            version: content.version,
-            size: content.size as u64,
-            durability: content.durability,
-            expires_ms: content.expires_ms,
-        })
+        Ok(Info::of(&content))
     }
 
     /// All of the value, as of one moment, and its version; refused if it has more than
@@ -159,6 +169,28 @@ impl Value {
             Ok(content.version)
         };
         self.commit(swap).await
+    }
+
+    /// Makes `data` the value on conditions, together with its time to live; returns what it is.
+    pub async fn put(self: &Arc<Self>, data: &[u8], put: Put) -> Result<Info, StateError> {
+        let expires_ms = match put.ttl {
+            Some(Duration::ZERO) => Some(0),
+            Some(ttl) => Some(self.expiry(ttl)?),
+            None => None,
+        };
+        let done = self.commit(|content| {
+            match put.expected {
+                Some(expected) => content.swap(expected, data)?,
+                None => content.set(data)?,
+            }
+            if let Some(expires_ms) = expires_ms {
+                content.expire(expires_ms)?;
+            }
+            Ok(Info::of(content))
+        });
+        let done = done.await;
+        self.schedule();
+        done
     }
 
     /// Adds `data` at the end; returns where it begins.
@@ -194,6 +226,20 @@ impl Value {
         let existed = self.change(|content| Ok(content.delete()))?;
         self.remove_base().await?;
         Ok(existed)
+    }
+
+    /// Removes the value if its version is `expected`.
+    pub async fn delete_if(&self, expected: u64) -> Result<(), StateError> {
+        let _gate = self.gate.lock().await;
+        self.change(|content| {
+            let version = content.version;
+            if version != expected {
+                return Err(StateError::Conflict { version });
+            }
+            content.delete();
+            Ok(())
+        })?;
+        self.remove_base().await
     }
 
     /// Ends the value after `ttl` from now, or never.
