@@ -69,7 +69,10 @@ where
     })
 }
 
-async fn next_frame<B>(body: &mut B, idle: Duration) -> Result<Option<Frame<Bytes>>, Failure>
+pub(crate) async fn next_frame<B>(
+    body: &mut B,
+    idle: Duration,
+) -> Result<Option<Frame<Bytes>>, Failure>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
@@ -85,14 +88,14 @@ where
     }
 }
 
-fn too_large(bytes_max: u64) -> Failure {
+pub(crate) fn too_large(bytes_max: u64) -> Failure {
     Failure::new(
         Code::BodyTooLarge,
         format!("at most {bytes_max} bytes are accepted"),
     )
 }
 
-fn too_slow(limit: Duration) -> Failure {
+pub(crate) fn too_slow(limit: Duration) -> Failure {
     let seconds = limit.as_secs_f64();
     Failure::new(
         Code::RequestTimeout,

@@ -60,6 +60,8 @@ pub struct Config {
     pub wait_max: Duration,
     /// Most entries of one page of a list.
     pub page_max: usize,
+    /// Bytes that values of state hold together while they are being sent.
+    pub state_upload_bytes_max: u64,
 }
 
 impl Default for Config {
@@ -78,6 +80,7 @@ impl Default for Config {
             json_bytes_max: 1 << 20,
             wait_max: Duration::from_secs(60),
             page_max: 1000,
+            state_upload_bytes_max: 2 << 30,
         }
     }
 }

@@ -8,6 +8,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use model::Status;
 use sandbox::{LoadError, PrepareError, SandboxError};
+use state::{GlobalError, Quota, StateError};
 use storage::StorageError;
 
 /// A problem on its way to the client.
@@ -75,7 +76,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// How long a client is told to wait when the node is at its cap of sandboxes.
+/// How long a client is told to wait when the node is at a cap, as of sandboxes.
 const FULL_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl From<Rejected> for Failure {
@@ -92,6 +93,30 @@ impl From<Rejected> for Failure {
             }
             Rejected::Sandbox(error) => Self::platform(&error),
             Rejected::InputTooLarge { .. } => Self::new(Code::BodyTooLarge, detail),
+        }
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StateError::NotFound => Self::new(Code::StateNotFound, detail),
+            StateError::Conflict { .. } => Self::new(Code::Conflict, detail),
+            StateError::TooLarge { .. } => Self::new(Code::BodyTooLarge, detail),
+            StateError::Outside { .. } | StateError::Ttl { .. } => {
+                Self::new(Code::BadRequest, detail)
+            }
+            StateError::Full {
+                quota: Quota::Watchers | Quota::LockWaiters,
+                ..
+            }
+            | StateError::Global(GlobalError::Busy | GlobalError::Conflict { .. }) => {
+                Self::new(Code::StateBusy, detail).retry_after(FULL_RETRY_AFTER)
+            }
+            StateError::Full { .. } => Self::new(Code::StateFull, detail),
+            StateError::Global(GlobalError::Store(error)) => Self::of_storage(&error),
+            error => Self::platform(&error),
         }
     }
 }

@@ -10,9 +10,11 @@ use executor::Executor;
 use http::HeaderValue;
 use invoker::{Invoker, Registry};
 use metering::{GraphBook, Ledger, LogBook, PriceList};
+use state::State;
 use storage::Blobs;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Uploads;
 use crate::call::Caller;
 use crate::metrics::Requests;
 use crate::tokens::Tokens;
@@ -35,7 +37,9 @@ pub struct Services {
     pub ledger: Ledger,
     /// Which invocation called which.
     pub graphs: GraphBook,
-    /// What that costs.
+    /// What functions share.
+    pub state: State,
+    /// What usage costs.
     pub prices: PriceList,
     /// Who may ask.
     pub tokens: Tokens,
@@ -58,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) logs: LogBook,
     pub(crate) ledger: Ledger,
     pub(crate) graphs: GraphBook,
+    pub(crate) state: State,
+    pub(crate) uploads: Uploads,
     pub(crate) prices: PriceList,
     pub(crate) tokens: Tokens,
     pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
@@ -90,6 +96,8 @@ impl Shared {
             logs: services.logs,
             ledger: services.ledger,
             graphs: services.graphs,
+            state: services.state,
+            uploads: Uploads::new(config.state_upload_bytes_max),
             prices: services.prices,
             tokens: services.tokens,
             metrics: services.metrics,

@@ -116,7 +116,8 @@ pub(super) async fn invocation(
     Query(wait): Query<Wait>,
 ) -> Result<Json<Invocation>, Failure> {
     let id = id(&text)?;
-    let found = match wait.wait.as_deref().map(duration).transpose()? {
+    let wait = wait.wait.as_deref().map(|text| duration("wait", text));
+    let found = match wait.transpose()? {
         None => shared.invoker.invocation(id).await?,
         Some(wait) => {
             let ended = shared.invoker.wait(id, wait.min(shared.config.wait_max));
@@ -278,17 +279,16 @@ pub(super) fn id(text: &str) -> Result<InvocationId, Failure> {
         .map_err(|error: model::IdError| Failure::new(Code::BadRequest, error.to_string()))
 }
 
-fn duration(text: &str) -> Result<Duration, Failure> {
+/// The time that the parameter `name` gives.
+pub(super) fn duration(name: &str, text: &str) -> Result<Duration, Failure> {
     let (number, unit) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
         (Some(number), _) => (number, 1),
         (None, Some(number)) => (number, 1000),
         (None, None) => (text, 1000),
     };
     let malformed = || {
-        Failure::new(
-            Code::BadRequest,
-            "`wait` is a time such as `30s` or `500ms`",
-        )
+        let detail = format!("`{name}` is a time such as `30s` or `500ms`");
+        Failure::new(Code::BadRequest, detail)
     };
     let number: u64 = number.parse().map_err(|_| malformed())?;
     Ok(Duration::from_millis(number.saturating_mul(unit)))
@@ -328,7 +328,9 @@ mod tests {
     #[test]
     fn waits_have_units() {
         let check = |text: &str, expected: Option<u64>| {
-            let found = duration(text).ok().map(|wait| wait.as_millis() as u64);
+            let found = duration("wait", text)
+                .ok()
+                .map(|wait| wait.as_millis() as u64);
             assert_eq!(found, expected, "{text}");
         };
         check("30s", Some(30_000));

@@ -13,6 +13,7 @@ mod logs;
 mod open;
 mod openapi;
 mod pools;
+mod state;
 mod tokens;
 mod usage;
 
@@ -35,6 +36,8 @@ use crate::failure::Failure;
 use crate::listen::Answer;
 use crate::metrics::Requests;
 use crate::shared::Shared;
+
+pub(crate) use self::state::Uploads;
 
 type AdminState = State<Arc<Shared>>;
 
@@ -63,6 +66,13 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(invocations::redrive))
         .routes(routes!(logs::logs))
         .routes(routes!(usage::usage))
+        .routes(routes!(state::list))
+        .routes(routes!(
+            state::read,
+            state::head,
+            state::write,
+            state::remove
+        ))
         .routes(routes!(pools::pools))
         .routes(routes!(pools::node))
         .routes(routes!(tokens::list, tokens::create))

@@ -42,6 +42,12 @@ pub(super) fn base() -> OpenApi {
 /// Gives each operation the problem that it may answer with in any other case, and each problem
 /// its media type.
 pub(super) fn finish(description: &mut OpenApi) {
+    let paths = std::mem::take(&mut description.paths.paths);
+    // The router's sign for the rest of a path is not the description's.
+    let paths = paths
+        .into_iter()
+        .map(|(path, item)| (path.replace("{*", "{"), item));
+    description.paths.paths = paths.collect();
     for item in description.paths.paths.values_mut() {
         let operations = [
             &mut item.get,

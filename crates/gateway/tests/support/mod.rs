@@ -15,6 +15,7 @@ use invoker::{Invoker, Registry};
 use metering::{GraphBook, GraphConfig, Ledger, LedgerConfig, LogBook, LogConfig, PriceList};
 use model::{Digest, Limits, VersionSpec};
 use sandbox::{Artifacts, BodyError};
+use state::{EmbeddedGlobal, State};
 use storage::{Blobs, RedbStore, Store};
 use testkit::{Guest, MockBackend};
 use tokio::net::TcpListener;
@@ -25,6 +26,7 @@ pub struct World {
     pub tokens: Tokens,
     pub executor: Executor,
     pub graphs: GraphBook,
+    pub state: State,
     client: Client<HttpConnector, Full<Bytes>>,
     _folder: tempfile::TempDir,
 }
@@ -72,6 +74,11 @@ impl Answer {
 }
 
 pub async fn world(change: impl FnOnce(&mut Config)) -> World {
+    world_with(change, state::Config::default()).await
+}
+
+/// The same, with bounds of state.
+pub async fn world_with(change: impl FnOnce(&mut Config), bounds: state::Config) -> World {
     let folder = tempfile::tempdir().expect("a folder");
     let memory = RedbStore::in_memory(storage::Config::default()).expect("a store");
     let store: Arc<dyn Store> = Arc::new(memory);
@@ -93,6 +100,8 @@ pub async fn world(change: impl FnOnce(&mut Config)) -> World {
     )
     .await
     .expect("an invoker");
+    let global = EmbeddedGlobal::open(store.clone()).await.expect("a tier");
+    let state = State::new(Arc::new(global), bounds);
     let tokens = Tokens::open(store).await.expect("tokens");
     let graphs = GraphBook::new(GraphConfig::default());
     let services = Services {
@@ -103,6 +112,7 @@ pub async fn world(change: impl FnOnce(&mut Config)) -> World {
         logs: LogBook::new(LogConfig::default()),
         ledger: Ledger::new(LedgerConfig::default()),
         graphs: graphs.clone(),
+        state: state.clone(),
         prices: PriceList::default(),
         tokens: tokens.clone(),
         metrics: Arc::new(|| "# metrics\n".to_owned()),
@@ -118,6 +128,7 @@ pub async fn world(change: impl FnOnce(&mut Config)) -> World {
         tokens,
         executor,
         graphs,
+        state,
         client,
         _folder: folder,
     }
