@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use model::{Settings, Status};
 use sandbox::{CallLog, Completion, LogStream};
 use wasmtime::Store;
@@ -12,6 +13,7 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, p2, p3};
 
 use super::drive::{Ended, drive};
+use super::egress::Egress;
 use super::guest::Guest;
 use super::http::Bounds;
 use super::program::{failure, in_time};
@@ -20,6 +22,8 @@ use crate::stdio::{Log, Reply, Stdio};
 
 /// The name of the program, before its arguments.
 const PROGRAM: &str = "function";
+/// The variable that says a call's place in its trace.
+const TRACE_VARIABLE: &str = "TRACEPARENT";
 
 /// A command, ready to be instantiated.
 pub(super) enum Command {
@@ -41,6 +45,7 @@ pub(super) fn context(
     settings: &Settings,
     input: Input,
     reply: &Reply,
+    egress: &Egress,
     log: Arc<CallLog>,
 ) -> WasiCtx {
     let mut env: BTreeMap<&str, &str> = BTreeMap::new();
@@ -52,7 +57,7 @@ pub(super) fn context(
         env.insert(key, value);
     }
     let env: Vec<_> = env.into_iter().collect();
-    closed()
+    closed_but(egress)
         .stdin(MemoryInputPipe::new(input.body))
         .stdout(Stdio::Reply(reply.clone()))
         .stderr(Stdio::Log(LogStream::Stderr, Log::new(log, false)))
@@ -63,11 +68,17 @@ pub(super) fn context(
         .build()
 }
 
-/// A context without files, network or anything of the node's.
-pub(super) fn closed() -> WasiCtxBuilder {
+/// A context without files or anything of the node's, and with no network but `egress`.
+pub(super) fn closed_but(egress: &Egress) -> WasiCtxBuilder {
     let mut builder = WasiCtxBuilder::new();
-    builder.allow_tcp(false).allow_udp(false);
+    egress.open(&mut builder);
     builder
+}
+
+/// The call's place in its trace, from its environment.
+pub(super) fn trace(env: &[(String, String)]) -> Option<HeaderValue> {
+    let trace = env.iter().find(|(name, _)| name == TRACE_VARIABLE);
+    trace.and_then(|(_, trace)| trace.parse().ok())
 }
 
 impl Command {

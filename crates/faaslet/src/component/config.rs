@@ -21,6 +21,8 @@ pub struct ComponentConfig {
     pub resident_bytes_max: u64,
     /// The guest's call stack.
     pub stack_bytes_max: u32,
+    /// Connections that the outgoing requests of one call have at once; more wait.
+    pub connections_per_call_max: u32,
 }
 
 impl Default for ComponentConfig {
@@ -33,6 +35,7 @@ impl Default for ComponentConfig {
             table_elements_max: 1 << 16,
             resident_bytes_max: 8 << 20,
             stack_bytes_max: 1 << 20,
+            connections_per_call_max: 64,
         }
     }
 }

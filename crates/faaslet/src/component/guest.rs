@@ -1,31 +1,27 @@
-//! What the host keeps for one guest: WASI's state, the memory cap, and no way out.
+//! What the host keeps for one guest: WASI's state, the memory cap, and its way out.
 
-use std::future::Future;
-use std::sync::LazyLock;
-
-use http::uri::Scheme;
 use sandbox::Asks;
 use sandbox::host::Session;
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Result};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx,
-    WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::egress::Egress;
 
 /// Most elements that one table may grow to.
 const TABLE_ELEMENTS_MAX: usize = 1 << 20;
 
-static FORBIDDEN_HEADERS: LazyLock<ForbiddenHeaderFilter> =
-    LazyLock::new(|| std::sync::Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
+/// Most resources that a guest with a way out may hold: each socket is one, and costs a file
+/// descriptor of the node's.
+const OPEN_RESOURCES_MAX: usize = 4096;
 
 /// The data of a guest's store.
 pub(crate) struct Guest {
     pub(super) memory: MemoryCap,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    egress: NoEgress,
+    egress: Egress,
     table: ResourceTable,
     /// Whom to ask, until the first question.
     asks: Option<Box<Asks>>,
@@ -39,11 +35,20 @@ impl Guest {
             memory: MemoryCap::new(memory_bytes_max),
             wasi,
             http: WasiHttpCtx::new(),
-            egress: NoEgress,
+            egress: Egress::default(),
             table: ResourceTable::new(),
             asks,
             session: None,
         }
+    }
+
+    /// The same guest, with this way out.
+    pub(super) fn with_egress(mut self, egress: Egress) -> Self {
+        if egress.is_open() {
+            self.table.set_max_capacity(OPEN_RESOURCES_MAX);
+        }
+        self.egress = egress;
+        self
     }
 
     /// The answers to the guest, for one question; none if there is nobody to ask.
@@ -78,33 +83,6 @@ impl WasiHttpView for Guest {
             table: &mut self.table,
             ctx: &mut self.http,
         }
-    }
-}
-
-/// Denies every outgoing request.
-struct NoEgress;
-
-type Sent = (
-    http::Response<WasiBody>,
-    Box<dyn Future<Output = Result<(), Error>> + Send>,
-);
-
-impl WasiHttpHooks for NoEgress {
-    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
-        FORBIDDEN_HEADERS.clone()
-    }
-
-    fn is_supported_scheme(&mut self, scheme: &Scheme) -> bool {
-        *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS
-    }
-
-    fn send_request(
-        &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        Box::new(async { Err(Error::HttpRequestDenied) })
     }
 }
 

@@ -11,7 +11,7 @@ use super::guest::Guest;
 pub(super) const OFFERED: [(&str, &str); 2] = [("0.2.", "0.2.12"), ("0.3.", "0.3.0")];
 
 /// Everything that is offered on an engine of this flavour. Sockets, files and outgoing requests
-/// are there, so that programs that name them load, and are refused when they are used.
+/// are there, so that programs that name them load; what is not granted is refused when it is used.
 pub(crate) fn linker(engine: &Engine, flavour: Flavour) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

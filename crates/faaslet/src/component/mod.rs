@@ -8,14 +8,14 @@
 //!
 //! Invariants:
 //! - Every call has an instance of its own; a sandbox is only a place in the pools.
-//! - A guest reaches nothing: no file, no socket, no outgoing request, no environment of the
-//!   node's.
+//! - A guest reaches no file and no environment of the node's, and no host that it was not granted.
 //! - A guest that computes yields each millisecond, and ends at its deadline.
 
 mod asks;
 mod command;
 mod config;
 mod drive;
+mod egress;
 mod engine;
 mod guest;
 mod http;
@@ -41,6 +41,7 @@ pub(crate) use guest::Guest;
 pub(crate) use link::linker;
 
 use crate::cache::{Cache, CacheError, EntryKind};
+use egress::Rules;
 use engine::{Gate, Machine};
 use program::ComponentProgram;
 use ticker::Ticker;
@@ -58,6 +59,7 @@ struct Inner {
     cache: Arc<Cache>,
     gate: Arc<Gate>,
     ticker: Arc<Ticker>,
+    connections_per_call_max: u32,
 }
 
 /// Why the component engines could not be made.
@@ -94,6 +96,7 @@ impl Components {
             concurrent,
             cache,
             gate: Gate::new(config),
+            connections_per_call_max: config.connections_per_call_max,
             ticker: Arc::new(Ticker::start(engines).map_err(ComponentsError::Ticker)?),
         })))
     }
@@ -232,10 +235,10 @@ impl Inner {
         spec: &VersionSpec,
     ) -> Result<ComponentProgram, PrepareError> {
         let shared = (self.gate.clone(), self.ticker.clone());
-        ComponentProgram::new(machine, component, entry, spec, shared).map_err(|error| {
-            PrepareError::Invalid {
-                reason: format!("{error:#}"),
-            }
+        let egress = Rules::of(&spec.settings.allow, self.connections_per_call_max);
+        let program = ComponentProgram::new(machine, component, entry, spec, egress, shared);
+        program.map_err(|error| PrepareError::Invalid {
+            reason: format!("{error:#}"),
         })
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use http::HeaderValue;
 use model::{Kind, Status, VersionSpec};
 use sandbox::{
     Call, CallLog, Completion, LogStream, Payload, Program, Sandbox, SandboxError, State,
@@ -17,6 +18,7 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::asks;
 use super::command::{self, Command, Input};
+use super::egress::{Egress, Rules};
 use super::engine::{Gate, Machine, Place};
 use super::guest::Guest;
 use super::http::{Bounds, Handler};
@@ -25,6 +27,8 @@ use super::world::Entry;
 use crate::status::status_of;
 use crate::stdio::{Log, Reply, Stdio};
 
+/// The header of an http call that says its place in its trace.
+const TRACE: &str = "traceparent";
 /// Ticks before a guest first yields. The first may come at once: with two, a guest that is quick
 /// ends without having been suspended.
 const FIRST_YIELD_TICKS: u64 = 2;
@@ -40,6 +44,8 @@ struct Loaded {
     memories: usize,
     /// Whether it imports anything of the platform.
     asks: bool,
+    /// Where its calls may connect to; none for nowhere.
+    egress: Option<Arc<Rules>>,
     gate: Arc<Gate>,
     ticker: Arc<Ticker>,
 }
@@ -56,6 +62,7 @@ impl ComponentProgram {
         component: &Component,
         entry: Entry,
         spec: &VersionSpec,
+        egress: Option<Arc<Rules>>,
         (gate, ticker): (Arc<Gate>, Arc<Ticker>),
     ) -> wasmtime::Result<Self> {
         let pre = machine.linker.instantiate_pre(component)?;
@@ -72,6 +79,7 @@ impl ComponentProgram {
             spec: spec.clone(),
             asks: asks::imported(component),
             memories: required.map_or(1, |required| required.num_memories as usize),
+            egress,
             gate,
             ticker,
         })))
@@ -144,17 +152,22 @@ impl Loaded {
         let memory_bytes_max = call.limits.memory_bytes_max;
         match (&self.entry, call.payload) {
             (Callable::Http(handler), Payload::Http(http)) => {
-                let wasi = self.http_context(call.log);
-                let mut store = self.store(Guest::new(wasi, memory_bytes_max, call.asks));
+                let egress = self.egress(&bounds, || http.request.headers().get(TRACE).cloned());
+                let wasi = self.http_context(&egress, call.log);
+                let guest = Guest::new(wasi, memory_bytes_max, call.asks);
+                let mut store = self.store(guest.with_egress(egress));
                 let completion = handler.call(&mut store, *http, &bounds, &self.ticker).await;
                 store.data_mut().end_session();
                 (Some(store), completion)
             }
             (Callable::Command(command), Payload::Bytes { body, args, env }) => {
                 let reply = Reply::new(bounds.output_bytes_max);
+                let egress = self.egress(&bounds, || command::trace(&env));
                 let input = Input { body, args, env };
-                let wasi = command::context(&self.spec.settings, input, &reply, call.log);
-                let mut store = self.store(Guest::new(wasi, memory_bytes_max, call.asks));
+                let settings = &self.spec.settings;
+                let wasi = command::context(settings, input, &reply, &egress, call.log);
+                let guest = Guest::new(wasi, memory_bytes_max, call.asks);
+                let mut store = self.store(guest.with_egress(egress));
                 // Boxed, so that http calls do not carry its size.
                 let run = command.call(&mut store, &reply, &bounds, &self.ticker);
                 let completion = Box::pin(run).await;
@@ -166,11 +179,19 @@ impl Loaded {
         }
     }
 
-    fn http_context(&self, log: Arc<CallLog>) -> WasiCtx {
+    /// The way out of a call; `trace` says its place in its trace.
+    fn egress(&self, bounds: &Bounds, trace: impl FnOnce() -> Option<HeaderValue>) -> Egress {
+        match &self.egress {
+            Some(rules) => Egress::new(rules, bounds.started + bounds.deadline, trace()),
+            None => Egress::default(),
+        }
+    }
+
+    fn http_context(&self, egress: &Egress, log: Arc<CallLog>) -> WasiCtx {
         let log = Log::new(log, false);
         let settings = &self.spec.settings;
         let env: Vec<_> = settings.env.iter().collect();
-        command::closed()
+        command::closed_but(egress)
             .stdout(Stdio::Log(LogStream::Stdout, log.clone()))
             .stderr(Stdio::Log(LogStream::Stderr, log))
             .args(&settings.args)
