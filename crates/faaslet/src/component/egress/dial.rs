@@ -160,12 +160,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(super) async fn connect(
     target: &Target,
     addresses: &[SocketAddr],
+    tls: &Tls,
     until: Instant,
 ) -> Result<Box<dyn Stream>, Error> {
     let mut failed = Error::DestinationUnavailable;
     for to in addresses.iter().take(ADDRESSES_MAX) {
         match timeout_at(until, TcpStream::connect(*to)).await {
-            Ok(Ok(stream)) => return secure(target, stream, until).await,
+            Ok(Ok(stream)) => return secure(target, stream, tls, until).await,
             Ok(Err(error)) => failed = not_connected(&error),
             Err(_) => return Err(Error::ConnectionTimeout),
         }
@@ -188,6 +189,7 @@ fn not_connected(error: &io::Error) -> Error {
 async fn secure(
     target: &Target,
     stream: TcpStream,
+    tls: &Tls,
     until: Instant,
 ) -> Result<Box<dyn Stream>, Error> {
     if let Err(error) = stream.set_nodelay(true) {
@@ -196,7 +198,7 @@ async fn secure(
     if !target.tls {
         return Ok(Box::new(stream));
     }
-    let connector = CONNECTOR.clone().ok_or(Error::ConfigurationError)?;
+    let connector = tls.0.as_ref().ok_or(Error::ConfigurationError)?;
     let shaken = connector.connect(target.server_name()?, stream);
     match timeout_at(until, shaken).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
@@ -205,20 +207,37 @@ async fn secure(
     }
 }
 
-/// Trusts the authorities that Mozilla does.
-static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
-    let roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = config
-        .inspect_err(|error| tracing::error!(%error, "guests cannot use TLS"))
-        .ok()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Some(TlsConnector::from(Arc::new(config)))
-});
+/// How guests use TLS: whom they trust.
+#[derive(Clone)]
+pub(super) struct Tls(Option<TlsConnector>);
+
+impl Tls {
+    /// Trusts the authorities that Mozilla does.
+    pub(super) fn public() -> Self {
+        static PUBLIC: LazyLock<Tls> = LazyLock::new(|| {
+            let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned();
+            Tls::trusting(RootCertStore::from_iter(roots))
+        });
+        PUBLIC.clone()
+    }
+
+    /// Trusts these authorities.
+    pub(super) fn trusting(roots: RootCertStore) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let connector = config.map(|config| {
+            let mut config = config.with_root_certificates(roots).with_no_client_auth();
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            TlsConnector::from(Arc::new(config))
+        });
+        Self(
+            connector
+                .inspect_err(|error| tracing::error!(%error, "guests cannot use TLS"))
+                .ok(),
+        )
+    }
+}
 
 fn not_secured(error: &io::Error) -> Error {
     tracing::debug!(%error, "a TLS handshake failed");

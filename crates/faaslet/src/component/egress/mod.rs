@@ -34,7 +34,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::metrics::{Way, count_egress};
-use dial::Target;
+use dial::{Target, Tls};
 use exchange::Sent;
 
 /// Longest time in which a connection is made, from the name to the end of the TLS handshake.
@@ -46,10 +46,10 @@ static FORBIDDEN_HEADERS: LazyLock<ForbiddenHeaderFilter> =
     LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
 
 /// What the calls of one program may reach.
-#[derive(Debug)]
 pub(super) struct Rules {
     grants: Grants,
     connections_max: usize,
+    tls: Tls,
 }
 
 impl Rules {
@@ -61,6 +61,7 @@ impl Rules {
         Some(Arc::new(Self {
             grants: grants.clone(),
             connections_max: connections_max as usize,
+            tls: Tls::public(),
         }))
     }
 }
@@ -136,7 +137,7 @@ impl Open {
             Ok(Ok(place)) => place,
             Ok(Err(_)) | Err(_) => return Err(Error::ConnectionLimitReached),
         };
-        let stream = dial::connect(&target, &addresses, until).await?;
+        let stream = dial::connect(&target, &addresses, &self.rules.tls, until).await?;
         if let Some(trace) = &self.trace
             && !request.headers().contains_key(TRACEPARENT)
         {

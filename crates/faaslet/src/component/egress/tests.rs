@@ -7,8 +7,10 @@ use std::pin::Pin;
 use http::{Response, Uri};
 use http_body_util::{BodyExt, Empty};
 use model::EgressGrant;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
 use super::dial::Host;
@@ -21,18 +23,23 @@ const SHORT: Duration = Duration::from_millis(20);
 
 /// The way out of a call with these grants.
 fn egress(grants: &[String], connections_max: u32) -> Egress {
+    egress_of(rules(grants, connections_max))
+}
+
+fn rules(grants: &[String], connections_max: u32) -> Option<Rules> {
     let egress: Vec<EgressGrant> = grants.iter().map(|grant| grant.parse().unwrap()).collect();
     let grants = Grants {
         egress,
         ..Grants::default()
     };
+    Arc::into_inner(Rules::of(&grants, connections_max)?)
+}
+
+fn egress_of(rules: Option<Rules>) -> Egress {
     let deadline = std::time::Instant::now() + LONG;
-    match Rules::of(&grants, connections_max) {
-        Some(rules) => Egress::new(
-            &rules,
-            deadline,
-            Some(HeaderValue::from_static("of-the-call")),
-        ),
+    let trace = HeaderValue::from_static("of-the-call");
+    match rules {
+        Some(rules) => Egress::new(&Arc::new(rules), deadline, Some(trace)),
         None => Egress::default(),
     }
 }
@@ -199,6 +206,65 @@ async fn each_way_to_fail_has_its_error() {
     server.await.unwrap();
     let error = answer(format!("http://{address}/")).await;
     assert!(matches!(error, Error::ConnectionRefused), "{error}");
+}
+
+/// A certificate of `localhost` that it signed itself, and its key; made for these tests, good for
+/// a hundred years.
+const CERTIFICATE: &[u8] = include_bytes!("tls/localhost.cert.der");
+const KEY: &[u8] = include_bytes!("tls/localhost.key.der");
+
+/// Serves TLS as `localhost`; where.
+async fn tls_server() -> String {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from(CERTIFICATE)],
+            PrivatePkcs8KeyDer::from(KEY).into(),
+        );
+    let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+    let (listener, address) = listener().await;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Clients that do not trust it break off.
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let mut head = [0; 1024];
+            assert_ne!(stream.read(&mut head).await.unwrap(), 0);
+            let reply = b"HTTP/1.1 204 No Content\r\n\r\n";
+            stream.write_all(reply).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn tls_is_for_the_name_that_was_asked_for() {
+    let address = tls_server().await;
+    let port = address.rsplit(':').next().unwrap();
+    let name = format!("localhost:{port}");
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from(CERTIFICATE)).unwrap();
+    let trusting = rules(&[name.clone(), address.clone()], 1).map(|rules| Rules {
+        tls: Tls::trusting(roots),
+        ..rules
+    });
+    let trusting = egress_of(trusting);
+    let public = egress(std::slice::from_ref(&name), 1);
+    let ask = async |egress: &Egress, host: &str| {
+        let request = get(&format!("https://{host}/"));
+        sent(egress, request, RequestOptions::default()).await
+    };
+    let response = ask(&trusting, &name).await.unwrap();
+    assert_eq!(response.status(), 204);
+    for (egress, host) in [(&public, &name), (&trusting, &address)] {
+        let error = ask(egress, host).await.map(|_| ()).unwrap_err();
+        let refused = matches!(error, Error::TlsCertificateError);
+        assert!(refused, "{host}: {error}");
+    }
 }
 
 #[test]
