@@ -195,19 +195,23 @@ impl GuestCaller {
             .refused(root, job.id, &refused.to_string());
     }
 
-    /// `run`, whose refusal is noted in the graph.
+    /// `run`, whose refusal is noted in the graph; one that is aborted while it queues has its end
+    /// there, too.
     fn noted(
         &self,
         job: Job,
         run: impl Future<Output = Result<Reply, Refused>> + Send + 'static,
     ) -> impl Future<Output = Result<Reply, Refused>> + Send + 'static {
         let graphs = self.chain.0.graphs.clone();
+        let root = job.branch.as_ref().map_or(job.id, |branch| branch.root());
+        // A task that is aborted before its first step is dropped as it is: the watch goes with it.
+        let watch = graphs.watch(root, job.id);
         async move {
             let ran = run.await;
             if let Err(refused) = &ran {
-                let root = job.branch.as_ref().map_or(job.id, |branch| branch.root());
                 graphs.refused(root, job.id, &refused.to_string());
             }
+            drop(watch);
             ran
         }
     }

@@ -9,10 +9,10 @@ use executor::Executor;
 use gateway::{Gateway, Services, Tokens};
 use hostcalls::Hostcalls;
 use invoker::{Invoker, Registry};
-use metering::{GraphBook, Ledger, LogBook};
+use metering::{GraphBook, Ledger, LogBook, PriceList};
 use state::{EmbeddedGlobal, State};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -45,81 +45,36 @@ impl fmt::Debug for Node {
 }
 
 /// Starts a node. Must be called in a tokio runtime, which answers requests.
-pub async fn start(mut config: Config) -> Result<Node, NodeError> {
+pub async fn start(config: Config) -> Result<Node, NodeError> {
     let metrics = telemetry::metrics()?;
-    let Opened {
-        data_dir,
-        tokens,
-        require_token,
-        data,
-        admin,
-    } = open(&config).await?;
+    let opened = open(&config).await?;
+    let data_dir = &opened.data_dir;
     let guests = guest_runtime(config.guest_threads)?;
-
-    let logs = LogBook::new(config.logs);
-    let graphs = GraphBook::new(config.graphs);
-    let ledger = Ledger::new(config.ledger);
-    ledger.restore(&*data_dir.store).await?;
-    let registry = Registry::open(data_dir.store.clone()).await?;
-    let global = EmbeddedGlobal::open(data_dir.store.clone()).await?;
-    let state = State::new(Arc::new(global), config.state);
-    let chain = NodeChain::new(
-        registry.clone(),
-        logs.clone(),
-        graphs.clone(),
-        guests.handle().clone(),
-    );
-    let host = Hostcalls::new(state.clone(), Arc::new(chain.clone()), config.hostcalls);
-    let engines = Engines {
-        sandboxes_max: config.sandboxes_max,
-        executor: executor::Config {
-            on_outcome: on_outcome(&ledger, &logs, &graphs),
-            host: Arc::new(host),
-            ..config.executor
-        },
-    };
-    let executor = engines.executor(&data_dir, &guests).await?;
-    chain.run_on(&executor);
-    config.invoker.drain = config.drain_patience;
-    let (store, payloads) = (data_dir.store.clone(), data_dir.payloads.clone());
-    let (invoker, service) =
-        Invoker::open(store, payloads, registry.clone(), config.invoker).await?;
-
+    let books = Books::open(&config, data_dir).await?;
+    let (parts, queue) = Parts::open(&config, data_dir, &books, guests.handle()).await?;
     let stop = CancellationToken::new();
-    let queue = service.run(
-        runner::runner(executor.clone(), logs.clone()),
-        stop.clone().cancelled_owned(),
-    );
-    let upkeep = every(METRICS_UPKEEP, stop.clone(), {
-        let metrics = metrics.clone();
-        move || metrics.run_upkeep()
-    });
-    let sweep = state.service().run(stop.clone().cancelled_owned());
     let tasks = vec![
-        tokio::spawn(queue),
-        tokio::spawn(upkeep),
-        tokio::spawn(sweep),
+        tokio::spawn(queue.run(
+            runner::runner(parts.executor.clone(), books.logs.clone()),
+            stop.clone().cancelled_owned(),
+        )),
+        tokio::spawn(parts.state.service().run(stop.clone().cancelled_owned())),
+        tokio::spawn(every(METRICS_UPKEEP, stop.clone(), {
+            let metrics = metrics.clone();
+            move || metrics.run_upkeep()
+        })),
     ];
     // It has its own end: usage is written down when everything else has ended.
     let usage_stop = CancellationToken::new();
-    let usage = keep_usage(&ledger, &data_dir, &usage_stop);
-    let services = Services {
-        executor: executor.clone(),
-        registry,
-        invoker,
-        blobs: data_dir.blobs.clone(),
-        logs,
-        ledger: ledger.clone(),
-        graphs,
-        prices: config.prices,
-        tokens,
-        metrics: Arc::new(move || metrics.render()),
-    };
+    let usage = keep_usage(&books.ledger, data_dir, &usage_stop);
+    let executor = parts.executor.clone();
+    let render = Arc::new(move || metrics.render());
+    let services = parts.services(&opened, books, config.prices, render);
     let gateway_config = gateway::Config {
-        require_token,
+        require_token: opened.require_token,
         ..config.gateway
     };
-    let gateway = answer(gateway_config, services, data, admin)?;
+    let gateway = answer(gateway_config, services, opened.data, opened.admin)?;
     Ok(Node {
         gateway: Some(gateway),
         executor,
@@ -129,8 +84,109 @@ pub async fn start(mut config: Config) -> Result<Node, NodeError> {
         usage: Some(usage),
         patience: config.drain_patience,
         guests: Some(guests),
-        _data_dir: data_dir,
+        _data_dir: opened.data_dir,
     })
+}
+
+/// What is written down of invocations.
+struct Books {
+    logs: LogBook,
+    graphs: GraphBook,
+    ledger: Ledger,
+}
+
+impl Books {
+    async fn open(config: &Config, data_dir: &DataDir) -> Result<Self, NodeError> {
+        let books = Self {
+            logs: LogBook::new(config.logs.clone()),
+            graphs: GraphBook::new(config.graphs.clone()),
+            ledger: Ledger::new(config.ledger.clone()),
+        };
+        books.ledger.restore(&*data_dir.store).await?;
+        Ok(books)
+    }
+
+    /// Where the one outcome of each invocation goes.
+    fn on_outcome(&self) -> executor::OnOutcome {
+        let (ledger, logs) = (self.ledger.clone(), self.logs.clone());
+        let graphs = self.graphs.clone();
+        Arc::new(move |job, outcome| {
+            ledger.record(&job.path, &job.version, outcome);
+            logs.finish(&job.path, job.id);
+            let root = job.branch.as_ref().map_or(job.id, |branch| branch.root());
+            graphs.ended(root, job.id, outcome);
+        })
+    }
+}
+
+/// What answers requests, behind the gateway.
+struct Parts {
+    registry: Registry,
+    state: State,
+    executor: Executor,
+    invoker: Invoker,
+}
+
+impl Parts {
+    /// Everything but what runs by itself, and the queue, which is to be run.
+    async fn open(
+        config: &Config,
+        data_dir: &DataDir,
+        books: &Books,
+        guests: &Handle,
+    ) -> Result<(Self, invoker::Service), NodeError> {
+        let store = &data_dir.store;
+        let registry = Registry::open(store.clone()).await?;
+        let global = EmbeddedGlobal::open(store.clone()).await?;
+        let state = State::new(Arc::new(global), config.state.clone());
+        let (logs, graphs) = (books.logs.clone(), books.graphs.clone());
+        let chain = NodeChain::new(registry.clone(), logs, graphs, guests.clone());
+        let calls = config.hostcalls;
+        let host = Hostcalls::new(state.clone(), Arc::new(chain.clone()), calls);
+        let executor_config = executor::Config {
+            on_outcome: books.on_outcome(),
+            host: Arc::new(host),
+            ..config.executor.clone()
+        };
+        let executor = executor(config.sandboxes_max, executor_config, data_dir, guests).await?;
+        chain.run_on(&executor);
+        let invoker_config = invoker::Config {
+            drain: config.drain_patience,
+            ..config.invoker.clone()
+        };
+        let payloads = data_dir.payloads.clone();
+        let (invoker, queue) =
+            Invoker::open(store.clone(), payloads, registry.clone(), invoker_config).await?;
+        let parts = Self {
+            registry,
+            state,
+            executor,
+            invoker,
+        };
+        Ok((parts, queue))
+    }
+
+    fn services(
+        self,
+        opened: &Opened,
+        books: Books,
+        prices: PriceList,
+        metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    ) -> Services {
+        Services {
+            executor: self.executor,
+            registry: self.registry,
+            invoker: self.invoker,
+            state: self.state,
+            blobs: opened.data_dir.blobs.clone(),
+            logs: books.logs,
+            ledger: books.ledger,
+            graphs: books.graphs,
+            prices,
+            tokens: opened.tokens.clone(),
+            metrics,
+        }
+    }
 }
 
 /// What can be refused before anything runs: directory, tokens, addresses.
@@ -172,27 +228,26 @@ fn answer(
     Ok(gateway)
 }
 
-/// What runs guests, still to be started.
-struct Engines {
+/// What runs guests.
+async fn executor(
     sandboxes_max: usize,
-    executor: executor::Config,
-}
-
-impl Engines {
-    async fn executor(self, data_dir: &DataDir, guests: &Runtime) -> Result<Executor, NodeError> {
-        let config = faaslet::Config {
-            sandboxes_max: self.sandboxes_max,
-            table: hostcalls::TABLE,
-            ..faaslet::Config::new(data_dir.cache())
-        };
-        let backend = blocking(move || Ok(faaslet::Faaslets::new(config)?)).await?;
-        Ok(Executor::new(
-            self.executor,
-            Arc::new(backend),
-            Arc::new(BlobArtifacts(data_dir.blobs.clone())),
-            guests.handle().clone(),
-        ))
-    }
+    config: executor::Config,
+    data_dir: &DataDir,
+    guests: &Handle,
+) -> Result<Executor, NodeError> {
+    let faaslets = faaslet::Config {
+        sandboxes_max,
+        table: hostcalls::TABLE,
+        ..faaslet::Config::new(data_dir.cache())
+    };
+    let backend = blocking(move || Ok(faaslet::Faaslets::new(faaslets)?)).await?;
+    let artifacts = BlobArtifacts(data_dir.blobs.clone());
+    Ok(Executor::new(
+        config,
+        Arc::new(backend),
+        Arc::new(artifacts),
+        guests.clone(),
+    ))
 }
 
 /// Writes usage down now and then, and once more at its end.
@@ -300,15 +355,4 @@ async fn every(period: Duration, stop: CancellationToken, work: impl Fn()) {
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         work();
     }
-}
-
-/// Where the one outcome of each invocation goes.
-fn on_outcome(ledger: &Ledger, logs: &LogBook, graphs: &GraphBook) -> executor::OnOutcome {
-    let (ledger, logs, graphs) = (ledger.clone(), logs.clone(), graphs.clone());
-    Arc::new(move |job, outcome| {
-        ledger.record(&job.path, &job.version, outcome);
-        logs.finish(&job.path, job.id);
-        let root = job.branch.as_ref().map_or(job.id, |branch| branch.root());
-        graphs.ended(root, job.id, outcome);
-    })
 }

@@ -175,5 +175,6 @@ pub(crate) fn metrics() -> Result<PrometheusHandle, NodeError> {
     });
     executor::metrics::describe();
     metering::metrics::describe();
+    state::metrics::describe();
     handle.clone().map_err(NodeError::Telemetry)
 }
