@@ -20,18 +20,26 @@ const ROUNDS: usize = 5;
 pub fn run(setting: &Setting) -> Result<Report> {
     let agent = visit::agent();
     let node = Node::start(&setting.binary(), &agent)?;
-    for name in ["chain", "noop"] {
-        let artifact = setting.root.join(FOLDER).join(format!("{name}.wasm"));
+    for (name, file, reuse) in [
+        ("chain", "chain", "fresh"),
+        ("noop", "noop", "fresh"),
+        ("kept", "noop", "app"),
+    ] {
+        let artifact = setting.root.join(FOLDER).join(format!("{file}.wasm"));
         let artifact = artifact
             .to_str()
             .context("the repository's path is not UTF-8")?;
-        let allow = "--allow-call=noop";
-        node.cli(&["deploy", "--app", "bench", "--name", name, allow, artifact])?;
+        let (allow, reuse) = ("--allow-call=*", format!("--reuse={reuse}"));
+        node.cli(&[
+            "deploy", "--app", "bench", "--name", name, allow, &reuse, artifact,
+        ])?;
     }
     let url = format!("http://{}/bench/noop", node.data);
-    let (mut chained, mut over_http, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut chained, mut kept) = (Vec::new(), Vec::new());
+    let (mut over_http, mut ratios) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let inside = said(&node, "bench/chain", "")?;
+        let inside = said(&node, "bench/chain", "noop")?;
+        kept.extend(said(&node, "bench/chain", "kept")?);
         let mut outside = Vec::with_capacity(CALLS);
         for _ in 0..CALLS {
             let begun = Instant::now();
@@ -48,7 +56,11 @@ pub fn run(setting: &Setting) -> Result<Report> {
         "chain",
         &["call of a function that does nothing", "p50 µs", "p99 µs"],
     );
-    for (name, times) in [("by a function", &chained), ("over HTTP", &over_http)] {
+    for (name, times) in [
+        ("by a function", &chained),
+        ("by a function, its sandbox kept", &kept),
+        ("over HTTP", &over_http),
+    ] {
         let figures = [median(times), percentile(times, 99)];
         report.row(name, figures.map(|ns| format!("{:.2}", ns / 1e3)));
     }

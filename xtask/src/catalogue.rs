@@ -18,6 +18,8 @@ pub struct Entry {
     pub kind: String,
     /// The Wasm file, from the repository's root.
     pub artifact: String,
+    /// What it is granted, as flags of `dunlin deploy`.
+    pub grants: Vec<String>,
     /// The request's method.
     pub method: String,
     /// The request's path below the function's, with its query.
@@ -95,11 +97,20 @@ fn entry(value: &Value) -> Result<Entry> {
     let (request, expect) = (&value["request"], &value["expect"]);
     let or = |field: &Value, default: &str| field.as_str().unwrap_or(default).to_owned();
     let args = request["args"].as_array().into_iter().flatten();
+    let granted = |kind: &str| {
+        let grants = value["allow"][kind].as_array().into_iter().flatten();
+        let flag = format!("--allow-{kind}=");
+        grants
+            .filter_map(|grant| grant.as_str())
+            .map(move |grant| format!("{flag}{grant}"))
+            .collect::<Vec<_>>()
+    };
     Ok(Entry {
         name: text("name")?,
         language: text("language")?,
         kind: text("kind")?,
         artifact: text("artifact")?,
+        grants: ["state", "call"].into_iter().flat_map(granted).collect(),
         method: or(&request["method"], "POST"),
         path: or(&request["path"], "/"),
         body: match request["body_file"].as_str() {
@@ -137,7 +148,16 @@ mod tests {
         let entries = parse(text).unwrap();
         assert_eq!(entries[0].method, "POST");
         assert_eq!(entries[0].status, 200);
+        assert!(entries[0].grants.is_empty());
         assert_eq!(entries[0].reply, Reply::Any);
+    }
+
+    #[test]
+    fn grants_are_flags_of_a_deploy() {
+        let text = r#"[{"name": "a", "language": "C", "kind": "reactor", "artifact": "a.wasm",
+            "allow": {"state": ["a/=write"], "call": ["a"]}}]"#;
+        let grants = parse(text).unwrap().remove(0).grants;
+        assert_eq!(grants, ["--allow-state=a/=write", "--allow-call=a"]);
     }
 
     #[test]

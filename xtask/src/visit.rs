@@ -43,7 +43,7 @@ pub fn deploy(root: &Path, node: &Node, app: &str, entry: &Entry) -> Result<Dura
         .to_str()
         .context("the repository's path is not UTF-8")?;
     let start = Instant::now();
-    let flags = [
+    let mut flags = vec![
         "deploy",
         "--app",
         app,
@@ -53,6 +53,7 @@ pub fn deploy(root: &Path, node: &Node, app: &str, entry: &Entry) -> Result<Dura
         &entry.kind,
         artifact,
     ];
+    flags.extend(entry.grants.iter().map(String::as_str));
     node.cli(&flags)?;
     Ok(start.elapsed())
 }

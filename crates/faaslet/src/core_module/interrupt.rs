@@ -1,8 +1,8 @@
 //! The watchdog: stops guests that compute past their time by taking their poll page away.
 //!
-//! Each thread that runs guests has a cell for each guest that is on its stack: more than one where
-//! a guest waits for another that runs in its stead. A guest is *entered* in its cell for as long as
-//! it computes or is waited for there, and left before anything else of the sandbox is touched.
+//! Each thread that runs guests has a cell for each guest on its stack: more than one where a guest
+//! waits for another that runs in its stead. A guest is *entered* in its cell for as long as it
+//! computes or is waited for there, and left before anything else of the sandbox is touched.
 //!
 //! ```text
 //!            enter                 watchdog: over time        page protected
