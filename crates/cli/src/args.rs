@@ -5,7 +5,7 @@ use model::{AppName, FunctionPath};
 
 use crate::commands::{
     alias, build, completions, dead_letters, deploy, functions, graph, invocations, invoke, logs,
-    new, run, token, up, usage,
+    new, run, state, token, up, usage,
 };
 use crate::exit::HELP;
 use crate::output::Format;
@@ -58,6 +58,8 @@ pub enum Command {
     Invocations(invocations::Invocations),
     /// Show the calls that an invocation led to
     Graph(graph::Graph),
+    /// Look at the values that functions share, and change them
+    State(state::State),
     /// List dead letters, or send them again
     DeadLetters(dead_letters::DeadLetters),
     /// Check this machine, and the node if one runs

@@ -14,6 +14,7 @@ pub mod logs;
 pub mod new;
 pub mod ps;
 pub mod run;
+pub mod state;
 pub mod token;
 pub mod up;
 pub mod usage;
@@ -44,6 +45,7 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Token(args) => args.run(out),
         Command::Invocations(args) => args.run(out),
         Command::Graph(args) => args.run(out),
+        Command::State(args) => args.run(out),
         Command::DeadLetters(args) => args.run(out),
         Command::Doctor(args) => args.run(out),
         Command::Completions(args) => args.run(),

@@ -79,6 +79,7 @@ pub fn exit_of(code: Code) -> Exit {
         | Code::AliasNotFound
         | Code::ArtifactNotFound
         | Code::InvocationNotFound
+        | Code::StateNotFound
         | Code::TokenNotFound => Exit::NotFound,
         Code::FunctionTrapped
         | Code::FunctionExited
@@ -86,7 +87,12 @@ pub fn exit_of(code: Code) -> Exit {
         | Code::OutOfMemory
         | Code::OutputLimit => Exit::FunctionFailed,
         Code::FunctionTimeout | Code::RequestTimeout => Exit::TimedOut,
-        Code::QueueFull | Code::Draining | Code::SandboxesFull | Code::StorageFull => Exit::Busy,
+        Code::QueueFull
+        | Code::Draining
+        | Code::SandboxesFull
+        | Code::StateBusy
+        | Code::StateFull
+        | Code::StorageFull => Exit::Busy,
         Code::PlatformFailed => Exit::Failure,
         _ => Exit::Refused,
     }
@@ -106,7 +112,12 @@ fn next_of(problem: &Problem) -> String {
             "`dunlin invocations list` shows what is kept".into()
         }
         Code::TokenNotFound => "`dunlin token list` shows the tokens".into(),
-        Code::QueueFull | Code::Draining | Code::SandboxesFull => "try again in a moment".into(),
+        Code::StateNotFound => "`dunlin state ls APP` lists the keys that have values".into(),
+        Code::PreconditionFailed => "read the value again, and decide anew".into(),
+        Code::StateFull => "`dunlin state rm APP KEY` removes what is not needed".into(),
+        Code::QueueFull | Code::Draining | Code::SandboxesFull | Code::StateBusy => {
+            "try again in a moment".into()
+        }
         Code::FunctionTrapped
         | Code::FunctionExited
         | Code::NoResponse
@@ -145,6 +156,9 @@ mod tests {
             (Code::FunctionTrapped, Exit::FunctionFailed),
             (Code::FunctionTimeout, Exit::TimedOut),
             (Code::QueueFull, Exit::Busy),
+            (Code::StateNotFound, Exit::NotFound),
+            (Code::PreconditionFailed, Exit::Refused),
+            (Code::StateFull, Exit::Busy),
             (Code::PlatformFailed, Exit::Failure),
         ];
         for (code, exit) in cases {

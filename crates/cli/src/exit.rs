@@ -12,7 +12,7 @@ pub enum Exit {
     Failure,
     /// The command line is wrong.
     Usage,
-    /// The app, function, version, alias, invocation, token or file does not exist.
+    /// The app, function, version, alias, invocation, key, token or file does not exist.
     NotFound,
     /// The request, the manifest, the artifact or the token was refused.
     Refused,

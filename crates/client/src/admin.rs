@@ -86,7 +86,7 @@ impl Client {
         body: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static,
     ) -> Result<v1::Artifact, ClientError> {
         let path = format!("/v1/artifacts/{digest}");
-        self.json(self.with_stream(Method::PUT, &path, bytes, body)?)
+        self.json(self.with_stream(Method::PUT, &path, Some(bytes), body)?)
             .await
     }
 

@@ -9,6 +9,7 @@ use api::v1::LogLine;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 
 use crate::{Client, ClientError};
 
@@ -78,16 +79,16 @@ impl Events {
     }
 }
 
-/// Log lines as they are printed, until the node or the caller ends it.
+/// The events of an answer, as they come.
 #[derive(Debug)]
-pub struct LogStream {
+pub(crate) struct EventStream {
     client: Client,
     body: Incoming,
     events: Events,
 }
 
-impl LogStream {
-    pub(crate) fn new(client: Client, body: Incoming) -> Self {
+impl EventStream {
+    pub fn new(client: Client, body: Incoming) -> Self {
         Self {
             client,
             body,
@@ -95,17 +96,13 @@ impl LogStream {
         }
     }
 
-    /// The next line; `None` once the node has ended the stream.
-    pub async fn next(&mut self) -> Result<Option<LogLine>, ClientError> {
+    /// The next event that says something; `None` once the node has ended the stream.
+    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
         loop {
             while let Some(event) = self.events.next() {
-                if event.data.is_empty() {
-                    continue;
+                if !event.data.is_empty() {
+                    return Ok(Some(event));
                 }
-                let line = serde_json::from_str(&event.data);
-                return line
-                    .map(Some)
-                    .map_err(|error| self.client.protocol(error.to_string()));
             }
             let Some(bytes) = self.chunk().await? else {
                 return Ok(None);
@@ -116,6 +113,12 @@ impl LogStream {
         }
     }
 
+    /// What an event says.
+    pub fn read<T: DeserializeOwned>(&self, event: &Event) -> Result<T, ClientError> {
+        let said = serde_json::from_str(&event.data);
+        said.map_err(|error| self.client.protocol(error.to_string()))
+    }
+
     async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|error| self.client.broken(error))?;
@@ -124,6 +127,24 @@ impl LogStream {
             }
         }
         Ok(None)
+    }
+}
+
+/// Log lines as they are printed, until the node or the caller ends it.
+#[derive(Debug)]
+pub struct LogStream(EventStream);
+
+impl LogStream {
+    pub(crate) fn new(client: Client, body: Incoming) -> Self {
+        Self(EventStream::new(client, body))
+    }
+
+    /// The next line; `None` once the node has ended the stream.
+    pub async fn next(&mut self) -> Result<Option<LogLine>, ClientError> {
+        match self.0.next().await? {
+            Some(event) => self.0.read(&event).map(Some),
+            None => Ok(None),
+        }
     }
 }
 

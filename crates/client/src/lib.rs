@@ -14,10 +14,12 @@ mod admin;
 mod error;
 mod events;
 mod invoke;
+mod state;
 mod transport;
 
 pub use admin::{InvocationFilter, LogFilter};
 pub use error::ClientError;
 pub use events::LogStream;
 pub use invoke::{Invoke, Reply};
+pub use state::{ByteRange, Expected, StateBytes, StateEvent, StateFilter, StatePut, StateWatch};
 pub use transport::{Client, Config};

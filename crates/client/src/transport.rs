@@ -214,17 +214,19 @@ impl Client {
         Ok(request)
     }
 
-    /// A request whose body of `bytes` bytes is sent as it comes.
+    /// A request whose body is sent as it comes; it has `bytes` bytes, if that is known.
     pub(crate) fn with_stream(
         &self,
         method: Method,
         path: &str,
-        bytes: u64,
+        bytes: Option<u64>,
         body: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static,
     ) -> Result<Request<RequestBody>, ClientError> {
         let body = StreamBody::new(body.map_ok(Frame::data)).boxed();
         let mut request = self.request(method, path, body)?;
-        request.headers_mut().insert(CONTENT_LENGTH, bytes.into());
+        if let Some(bytes) = bytes {
+            request.headers_mut().insert(CONTENT_LENGTH, bytes.into());
+        }
         Ok(request)
     }
 
