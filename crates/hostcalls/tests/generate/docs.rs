@@ -9,6 +9,7 @@ A function asks its platform by these calls, each defined once in `crates/hostca
 Core modules import them from `dunlin`; components import the package `dunlin:platform`
 ([`sdk/wit/dunlin-platform.wit`](../../sdk/wit/dunlin-platform.wit)). The SDKs in `sdk/` turn them
 into what each language is used to; [data objects](../data-objects.md) are made of them.
+[Which language makes which call](languages.md) is tested on a node.
 
 In core modules a call gives an `i64`: a number of its own, or a negative error. Text and bytes are
 a pointer and a length. In components it gives `result<u64, errno>`, or `result<list<u8>, errno>`

@@ -4,6 +4,7 @@ mod assemblyscript;
 mod c;
 mod docs;
 mod guests;
+mod languages;
 mod rust;
 mod wit;
 
@@ -41,6 +42,10 @@ pub fn files() -> Vec<File> {
         File::new("sdk/wit/dunlin-platform.wit", wit::package()),
     ];
     files.extend(docs::pages());
+    files.push(File::new(
+        "docs/hostcalls/languages.md",
+        languages::page(&notice()),
+    ));
     files.extend(guests::dispatchers());
     files
 }
