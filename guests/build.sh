@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the example functions into guests/out; guests/setup.sh installs what this needs.
-# usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels", "probes" or
-#                                     "hostcalls"; all unless told
+# usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels", "probes",
+#                                     "workloads" or "hostcalls"; all unless told
 #
 # A function is built again only when its sources, the SDK or these scripts are newer than it.
 # Every failure is named, and the exit status is 1 if there is one.
@@ -12,7 +12,7 @@ root=$(dirname "$here")
 . "$here/env.sh"
 out=$here/out
 logs=$here/.build
-mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$logs"
+mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/workloads" "$logs"
 
 # Two builds at once would write the same files; the second waits and finds them made.
 exec 9>"$logs/.lock"
@@ -100,6 +100,15 @@ probe() {
   "${clang[@]}" -mbulk-memory -mexec-model=reactor -I "$root/sdk/c" "$root/benches/probes/$1.c" -o "$2"
 }
 
+# workload NAME: functions over shared state, and native workers that do the same through Redis.
+workload() {
+  local folder=$root/benches/workloads product=$out/workloads/$1
+  "${clang[@]}" -mbulk-memory -mexec-model=reactor -I "$root/sdk/c" "$folder/$1.c" \
+    -o "$product.wasm.new" -lm &&
+    gcc -O3 -w "$folder/$1-redis.c" -o "$product.new" -lm &&
+    mv "$product.new" "$product" && mv "$product.wasm.new" "$product.wasm"
+}
+
 # hostcalls LANGUAGE FOLDER OUT: a guest that makes any host call, for the tests.
 hostcalls() {
   local sdk=$root/sdk start=$SYSROOT/lib/wasm32-wasi/crt1-reactor.o node wit=$logs/wit-hostcalls-$1
@@ -148,7 +157,8 @@ fresh() {
     [ -z "$(find "$@" "$here/build.sh" "$here/env.sh" -type f -newer "$product" -print -quit)" ]
 }
 
-# build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE or hostcalls/LANGUAGE.
+# build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE, workloads/NAME or
+# hostcalls/LANGUAGE.
 build_one() {
   local name=$1 product=$out/$1.wasm folder=$root/examples/$1 log=$logs/${1//\//-}.log start=$SECONDS
   case $name in
@@ -159,6 +169,10 @@ build_one() {
     probes/*)
       fresh "$product" "$root/benches/$name.c" "$root/sdk/c" && return 0
       probe "${name#probes/}" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
+      ;;
+    workloads/*)
+      fresh "$product" "$root/benches/workloads" "$root/sdk/c" && return 0
+      workload "${name#workloads/}" >"$log" 2>&1
       ;;
     hostcalls/*)
       fresh "$product" "$here/hostcalls" "$root/sdk" && return 0
@@ -183,11 +197,15 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as kernels probes hostcalls)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as kernels probes workloads hostcalls)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
   if [ "$name" = kernels ] || [ "$name" = probes ]; then
     for source in "$root/benches/$name"/*.c; do names+=("$name/$(basename "$source" .c)"); done
+  elif [ "$name" = workloads ]; then
+    for source in "$root/benches/workloads"/*-redis.c; do
+      names+=("workloads/$(basename "$source" -redis.c)")
+    done
   elif [ "$name" = hostcalls ]; then
     for source in "$here"/hostcalls/*/; do names+=("$name/$(basename "$source")"); done
   elif [ -d "$root/examples/$name" ] && declare -F "build_${name//-/_}" >/dev/null; then
