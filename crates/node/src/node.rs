@@ -289,6 +289,12 @@ impl Node {
             // Flushes once more, and says so if it cannot.
             let _ended = usage.await;
         }
+        if let Some(guests) = self.guests.take() {
+            // Tasks of theirs still hold the store; whoever starts next needs it. A thread that a
+            // guest holds past its deadline is not waited for.
+            let ended = move || guests.shutdown_timeout(LAST_PATIENCE);
+            let _ended = tokio::task::spawn_blocking(ended).await;
+        }
         tracing::info!(left, "the node has stopped");
         answered && left == 0
     }

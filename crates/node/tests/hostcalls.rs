@@ -450,3 +450,55 @@ async fn what_a_dead_caller_awaits_is_cancelled_unless_detached() {
     assert_eq!(world.call("/a/dies", "").await.status, 500);
     world.node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_cancelled_while_it_queues_has_its_end_in_the_graph() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = std::sync::Arc::new(world(folder.path()).await);
+    // Until an operator puts the key there.
+    let wait = format!("(loop $again (br_if $again (i64.lt_s (call $size {KEY}) (i64.const 0))))");
+    let settings = json!({ "allow": all_state(), "limits": { "concurrency_max": 1 } });
+    deploy_with(&world, "a/other", &wait, settings).await;
+    let dies = format!("(drop (call $spawn {OTHER} {NOTHING} (i32.const 0))) unreachable");
+    deploy(&world, "a/dies", &dies, json!({ "call": ["*"] })).await;
+    let first = tokio::spawn({
+        let world = world.clone();
+        async move { world.call("/a/other", "").await.status }
+    });
+    let is_running = |pool: &Value| pool["function"] == "other" && pool["running"] == 1;
+    loop {
+        let pools = world.get(world.admin("/v1/pools")).await.json();
+        if pools["pools"]
+            .as_array()
+            .expect("pools")
+            .iter()
+            .any(is_running)
+        {
+            break;
+        }
+    }
+    let dead = world.call("/a/dies", "").await;
+    assert_eq!(dead.status, 500);
+    let id = dead.json()["invocation"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let graph = loop {
+        let path = world.admin(&format!("/v1/invocations/{id}/graph"));
+        let graph = world.get(path).await.json();
+        if graph["nodes"][1]["end"].is_object() {
+            break graph;
+        }
+    };
+    let end = &graph["nodes"][1]["end"];
+    assert_eq!(
+        (&end["status"], &end["detail"]),
+        (&"refused".into(), &"its caller went away".into())
+    );
+    let put = hyper::Request::put(world.admin("/v1/apps/a/state/key"));
+    let put = put
+        .body(http_body_util::Full::from("go"))
+        .expect("a request");
+    assert_eq!(world.send(put).await.status, 201);
+    assert_eq!(first.await.expect("it ends"), 200);
+}
