@@ -145,6 +145,14 @@ async fn a_range_is_a_part_of_one_version() {
     check("bytes=-5", size - 5, size - 1).await;
     check("bytes=5-99999999", 5, size - 1).await;
 
+    put(&world, "/empty", &[], "").await;
+    let empty = get(&world, "/empty", &[]).await;
+    assert_eq!(
+        (empty.status.as_u16(), empty.header("content-length")),
+        (200, "0")
+    );
+    let nothing = get(&world, "/empty", &[("range", "bytes=0-")]).await;
+    assert_eq!(nothing.code(), "range-not-satisfiable");
     let nothing = get(&world, "/big", &[("range", &format!("bytes={size}-"))]).await;
     assert_eq!(nothing.code(), "range-not-satisfiable");
     assert_eq!(nothing.header("content-range"), format!("bytes */{size}"));

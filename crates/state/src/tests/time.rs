@@ -6,7 +6,7 @@ use std::time::Duration;
 use storage::{Range, Store};
 
 use super::{AppState, DURABLE, EPHEMERAL, EXISTING, FakeClock, key, shop, store};
-use crate::{Config, EmbeddedGlobal, Open, State, StateError, WatchItem};
+use crate::{Config, EmbeddedGlobal, Open, Put, State, StateError, WatchItem};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -99,6 +99,49 @@ async fn a_time_to_live_can_be_moved_and_taken_back() {
             Err(StateError::Ttl { .. })
         ));
     }
+}
+
+async fn check_put(open: Open) {
+    let (store, clock) = (store(), FakeClock::new());
+    let (state, app) = timed(&store, &clock).await;
+    let value = app.value(&key("a"), open).await.unwrap();
+    let put = |expected, ttl| Put { expected, ttl };
+    let first = value.put(b"a", put(Some(0), Some(SECOND))).await.unwrap();
+    assert_eq!(Some(first), value.info());
+    assert_eq!((first.size, first.expires_ms), (1, 1_001_000));
+    let kept = value.put(b"bc", put(None, None)).await.unwrap();
+    assert_eq!(kept.expires_ms, first.expires_ms);
+    for stale in [0, first.version] {
+        let refused = value
+            .put(b"d", put(Some(stale), Some(Duration::ZERO)))
+            .await;
+        let conflict = |found: Result<_, _>| match found {
+            Err(StateError::Conflict { version }) => version,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(conflict(refused.map(drop)), kept.version);
+        assert_eq!(conflict(value.delete_if(stale).await), kept.version);
+    }
+    assert_eq!(value.info(), Some(kept));
+    let long = value.put(b"d", put(None, Some(Duration::MAX))).await;
+    assert!(matches!(long, Err(StateError::Ttl { .. })));
+    let forever = value.put(b"d", put(Some(kept.version), Some(Duration::ZERO)));
+    assert_eq!(forever.await.unwrap().expires_ms, 0);
+    let last = value.put(b"e", put(None, Some(SECOND))).await.unwrap();
+    clock.pass(1000);
+    assert!(value.delete_if(last.version).await.is_err(), "it has ended");
+    let again = value.put(b"f", put(Some(0), None)).await.unwrap();
+    assert!(again.version > last.version && again.expires_ms == 0);
+    value.delete_if(again.version).await.unwrap();
+    drop(value);
+    state.service().sweep().await.unwrap();
+    assert_eq!((state.bytes(), stored_keys(&store).await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_value_is_put_on_conditions_with_its_time_to_live() {
+    check_put(EPHEMERAL).await;
+    check_put(DURABLE).await;
 }
 
 #[tokio::test]

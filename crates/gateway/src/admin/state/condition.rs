@@ -1,5 +1,5 @@
-//! `If-Match` and `If-None-Match` (RFC 9110, section 13.1) on versions: the entity tag of a value is
-//! its version in quotes, and it is strong.
+//! `If-Match` and `If-None-Match` (RFC 9110, section 13.1) on versions: the entity tag of a value
+//! is its version in quotes, and it is strong.
 
 use api::Code;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
