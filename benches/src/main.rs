@@ -24,6 +24,7 @@ mod redis;
 mod report;
 mod start;
 mod state;
+mod workloads;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,7 +36,7 @@ use report::Report;
 /// A bench: measures, and reports.
 type Bench = fn(&Setting) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("start", start::run),
     ("http", http::run),
     ("density", density::run),
@@ -43,7 +44,12 @@ const BENCHES: [(&str, Bench); 7] = [
     ("first-call", first_call::run),
     ("state", state::run),
     ("chain", chain::run),
+    ("sgd", workloads::sgd::run),
+    ("matmul", workloads::matmul::run),
 ];
+
+/// The environment's variable that names the `dunlin` to measure.
+const BINARY: &str = "DUNLIN_BENCH_BINARY";
 
 /// Where things lie.
 struct Setting {
@@ -54,9 +60,10 @@ struct Setting {
 }
 
 impl Setting {
-    /// `dunlin`, built for release.
+    /// `dunlin`, built for release unless [`BINARY`] names another.
     fn binary(&self) -> PathBuf {
-        self.target.join("release/dunlin")
+        let built = || self.target.join("release/dunlin");
+        std::env::var_os(BINARY).map_or_else(built, PathBuf::from)
     }
 }
 
