@@ -81,14 +81,22 @@ fn origin_form(uri: &Uri) -> Uri {
 fn failed(error: hyper::Error) -> Error {
     tracing::debug!(%error, "an outgoing request failed");
     if error.is_user() {
-        // The guest's own body says why.
-        Error::Hyper(error)
+        of_the_guest(&error)
     } else if error.is_timeout() {
         Error::HttpResponseTimeout
     } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         Error::ConnectionTerminated
     } else {
         Error::HttpProtocolError
+    }
+}
+
+/// Why a guest's own body ended the request.
+fn of_the_guest(error: &hyper::Error) -> Error {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    match cause {
+        Some(Error::HttpRequestBodySize(bytes)) => Error::HttpRequestBodySize(*bytes),
+        _ => Error::HttpProtocolError,
     }
 }
 
