@@ -1,6 +1,8 @@
 //! What a node does for functions that call functions.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -19,6 +21,47 @@ pub struct Request {
     pub branch: Branch,
     /// Whether it goes on when its caller has ended.
     pub detached: bool,
+    /// What its caller may still keep.
+    pub room: Arc<PayloadRoom>,
+}
+
+/// Bytes of requests and replies of its calls that one invocation may still keep.
+#[derive(Debug)]
+pub struct PayloadRoom {
+    left: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl PayloadRoom {
+    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            left: bytes_max.into(),
+            bytes_max,
+        })
+    }
+
+    /// The reply, if there is room to keep it; else what its caller is told.
+    pub fn keep(&self, reply: Bytes) -> Result<Bytes, String> {
+        if self.take(reply.len()) {
+            return Ok(reply);
+        }
+        Err(format!(
+            "the caller would keep more than {} bytes of its calls: it must close some first",
+            self.bytes_max
+        ))
+    }
+
+    pub(crate) fn take(&self, bytes: usize) -> bool {
+        let less = |left: usize| left.checked_sub(bytes);
+        let taken = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        taken.is_ok()
+    }
+
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// How a call ended.

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::host::Services;
 use crate::session::fill;
-use crate::{Caller, Refused, Reply, Request, Spawned};
+use crate::{Caller, PayloadRoom, Refused, Reply, Request, Spawned};
 
 /// The flag of a call that goes on when its caller ends.
 const DETACHED: u32 = 1;
@@ -28,7 +28,8 @@ const DETACHED: u32 = 1;
 const HANDLE_BYTES: usize = 4;
 
 enum Child {
-    Running(Spawned),
+    /// And the bytes of its request.
+    Running(Spawned, usize),
     Ended(Reply),
 }
 
@@ -38,6 +39,7 @@ pub(crate) struct Calls {
     guest: Arc<Guest>,
     caller: Option<Box<dyn Caller>>,
     trunk: Option<Trunk>,
+    room: Arc<PayloadRoom>,
     children: HashMap<u32, Child>,
     next: u32,
 }
@@ -45,6 +47,7 @@ pub(crate) struct Calls {
 impl Calls {
     pub fn new(services: Arc<Services>, guest: Arc<Guest>) -> Self {
         Self {
+            room: PayloadRoom::new(services.config.payload_bytes_max),
             services,
             guest,
             caller: None,
@@ -57,6 +60,7 @@ impl Calls {
     pub async fn call(&mut self, name: &str, input: &[u8]) -> Result<u64, Errno> {
         let request = self.request(name, input, false)?;
         let reply = self.caller().call(request).await;
+        self.room.give_back(input.len());
         let reply = reply.map_err(|refused| errno_of(&refused))?;
         Ok(self.keep(Child::Ended(reply)))
     }
@@ -66,9 +70,11 @@ impl Calls {
             return Err(Errno::Invalid);
         }
         let request = self.request(name, input, flags & DETACHED != 0)?;
-        let spawned = self.caller().spawn(request);
-        let spawned = spawned.map_err(|refused| errno_of(&refused))?;
-        Ok(self.keep(Child::Running(spawned)))
+        let spawned = self.caller().spawn(request).map_err(|refused| {
+            self.room.give_back(input.len());
+            errno_of(&refused)
+        })?;
+        Ok(self.keep(Child::Running(spawned, input.len())))
     }
 
     pub async fn wait(&mut self, handle: u32, wait_ms: u64) -> Result<u64, Errno> {
@@ -110,18 +116,18 @@ impl Calls {
         let mut running = Vec::new();
         for handle in handles {
             match self.children.get(handle) {
-                Some(Child::Running(spawned)) => running.push(spawned.id),
+                Some(Child::Running(spawned, _)) => running.push(spawned.id),
                 Some(Child::Ended(_)) => {}
                 None => return Err(Errno::NotFound),
             }
         }
         let _lent = (!running.is_empty()).then(|| self.caller().lend(&running));
-        let children = &mut self.children;
+        let (children, room) = (&mut self.children, &self.room);
         let wait = poll_fn(|cx| {
             let mut ended = 0;
             for handle in handles {
                 let child = children.get_mut(handle);
-                ended += usize::from(child.is_none_or(|child| child.poll(cx).is_ready()));
+                ended += usize::from(child.is_none_or(|child| child.poll(room, cx).is_ready()));
             }
             match enough(ended, handles.len()) {
                 true => Poll::Ready(()),
@@ -157,15 +163,20 @@ impl Calls {
 
     pub fn id(&mut self, handle: u32, out: &mut [u8]) -> Result<u64, Errno> {
         let id: InvocationId = match self.child(handle)? {
-            Child::Running(spawned) => spawned.id,
+            Child::Running(spawned, _) => spawned.id,
             Child::Ended(reply) => reply.id,
         };
         Ok(fill(out, id.to_string().as_bytes()))
     }
 
     pub fn close(&mut self, handle: u32) -> Result<u64, Errno> {
-        let closed = self.children.remove(&handle);
-        closed.map(|_| 0).ok_or(Errno::NotFound)
+        let freed = match self.children.remove(&handle) {
+            None => return Err(Errno::NotFound),
+            Some(Child::Running(_, input_bytes)) => input_bytes,
+            Some(Child::Ended(reply)) => reply.result.map_or(0, |reply| reply.len()),
+        };
+        self.room.give_back(freed);
+        Ok(0)
     }
 
     /// The reply of a call that has ended well.
@@ -176,12 +187,12 @@ impl Calls {
 
     /// How a call ended, if it has by now.
     fn look(&mut self, handle: u32) -> Result<&Reply, Errno> {
-        let child = self.child(handle)?;
+        let child = self.children.get_mut(&handle).ok_or(Errno::NotFound)?;
         // What has ended is noticed also by those who never wait.
-        let _ = child.poll(&mut Context::from_waker(Waker::noop()));
+        let _ = child.poll(&self.room, &mut Context::from_waker(Waker::noop()));
         match child {
             Child::Ended(reply) => Ok(reply),
-            Child::Running(_) => Err(Errno::TimedOut),
+            Child::Running(..) => Err(Errno::TimedOut),
         }
     }
 
@@ -226,11 +237,16 @@ impl Calls {
         if self.children.len() >= self.services.config.handles_max {
             return Err(Errno::Exhausted);
         }
+        let branch = self.branch(detached)?;
+        if !self.room.take(input.len()) {
+            return Err(Errno::Exhausted);
+        }
         Ok(Request {
             callee,
             input: Bytes::copy_from_slice(input),
-            branch: self.branch(detached)?,
+            branch,
             detached,
+            room: self.room.clone(),
         })
     }
 
@@ -263,8 +279,8 @@ impl Calls {
 }
 
 impl Child {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Child::Running(spawned) = self else {
+    fn poll(&mut self, room: &PayloadRoom, cx: &mut Context<'_>) -> Poll<()> {
+        let Child::Running(spawned, input_bytes) = self else {
             return Poll::Ready(());
         };
         let polled = std::task::ready!(spawned.reply.as_mut().poll(cx));
@@ -272,6 +288,7 @@ impl Child {
             id: spawned.id,
             result: Err(refused.to_string()),
         });
+        room.give_back(*input_bytes);
         *self = Child::Ended(reply);
         Poll::Ready(())
     }

@@ -11,6 +11,8 @@ pub struct Config {
     pub tree: TreeLimits,
     /// Calls that one invocation has a handle on at once.
     pub handles_max: usize,
+    /// Bytes of requests and replies of its calls that one invocation keeps at once.
+    pub payload_bytes_max: usize,
     /// How long a detached call may go on.
     pub detached_max: Duration,
 }
@@ -23,6 +25,7 @@ impl Default for Config {
                 depth_max: 32,
             },
             handles_max: 1024,
+            payload_bytes_max: 64 << 20,
             detached_max: Duration::from_secs(24 * 3600),
         }
     }

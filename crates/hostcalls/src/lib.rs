@@ -20,7 +20,7 @@ mod session;
 mod state_calls;
 mod table;
 
-pub use chain::{Caller, Chain, Refused, Reply, Request, Spawned};
+pub use chain::{Caller, Chain, PayloadRoom, Refused, Reply, Request, Spawned};
 pub use config::Config;
 pub use host::Hostcalls;
 pub use table::{PAYLOAD, TABLE};

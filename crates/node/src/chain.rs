@@ -10,7 +10,7 @@ use executor::{
 };
 use futures::future::{BoxFuture, FutureExt as _};
 use gateway::{InvocationSpan, own_variables};
-use hostcalls::{Caller, Chain, Refused, Reply, Request, Spawned};
+use hostcalls::{Caller, Chain, Refused, Reply, PayloadRoom, Request, Spawned};
 use http::Method;
 use invoker::{Registry, Select, Target};
 use metering::{Begun, GraphBook, LogBook, unix_us};
@@ -83,6 +83,7 @@ struct Ready {
     kind: Kind,
     input: Bytes,
     span: InvocationSpan,
+    room: Arc<PayloadRoom>,
 }
 
 /// Where a call finds room.
@@ -164,6 +165,7 @@ impl GuestCaller {
             kind: target.spec.kind,
             input: request.input,
             span,
+            room: request.room,
         })
     }
 
@@ -230,6 +232,7 @@ async fn run(room: Room, ready: Ready) -> Result<Reply, Refused> {
         kind,
         input,
         span,
+        room: replies,
     } = ready;
     let id = job.id;
     let inner = span.span();
@@ -239,6 +242,7 @@ async fn run(room: Room, ready: Ready) -> Result<Reply, Refused> {
     };
     let (outcome, result) = ran.map_err(|rejected| refused(&rejected))?;
     span.ended(&outcome);
+    let result = result.and_then(|reply| replies.keep(reply));
     Ok(Reply { id, result })
 }
 

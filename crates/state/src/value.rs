@@ -277,6 +277,11 @@ impl Value {
         };
         let (start, length) = (bytes_of(offset), bytes_of(length));
         let end = start.checked_add(length).ok_or_else(|| outside(0))?;
+        let max = self.core.node.config.value_bytes_max;
+        if end > max {
+            let (asked, max) = (end as u64, max as u64);
+            return Err(StateError::TooLarge { asked, max });
+        }
         let first = start - start % REGION_UNIT_BYTES;
         let bytes = end.div_ceil(REGION_UNIT_BYTES) * REGION_UNIT_BYTES;
         self.load(first, bytes.saturating_sub(first)).await?;

@@ -32,12 +32,10 @@ async fn a_value_has_a_longest_size() {
     assert!(too_large(value.write(u64::MAX, b"x").await.unwrap_err()));
     let mapped = value.map_span(99_999, 2, Access::Write, true).await;
     assert!(too_large(mapped.unwrap_err()));
-    assert!(
-        value
-            .map_span(u64::MAX, 2, Access::Write, true)
-            .await
-            .is_err()
-    );
+    for offset in [u64::MAX, u64::MAX - 2, u64::MAX - UNIT as u64] {
+        let mapped = value.map_span(offset, 2, Access::Write, true).await;
+        assert!(mapped.is_err(), "{offset}");
+    }
     assert_eq!(value.get(100_000).await.unwrap().0, vec![1; 100_000]);
 }
 
