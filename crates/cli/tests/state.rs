@@ -49,6 +49,11 @@ fn values_are_put_listed_read_and_removed() {
     let dash = node.dunlin(&["state", "get", "e2e", "grüße 🦆"]).ok();
     assert_eq!(dash.text(), "-dash");
 
+    let kept = node
+        .dunlin(&["state", "put", "e2e", "cart/1", "x", "--durable"])
+        .ok();
+    assert!(kept.stderr.contains("stays ephemeral"), "{}", kept.stderr);
+
     node.dunlin(&["state", "rm", "e2e", "cart/1"]).ok();
     for action in ["get", "rm"] {
         let gone = node.dunlin(&["state", action, "e2e", "cart/1"]);

@@ -252,6 +252,9 @@ impl Put {
             let body = source.stream();
             let value = client.state_put(&self.app, &self.key, &put, size, body);
             let value = value.await?;
+            if self.durable && value.durability == Durability::Ephemeral {
+                note("it stays ephemeral: a key keeps its durability until it is removed");
+            }
             out.say(&value, || {
                 let size = bytes(value.size);
                 let (key, version) = (printable(&value.key), value.version);
