@@ -20,6 +20,8 @@ struct Took {
     seconds: f64,
     /// Most memory, over that of the servers before anything was in them.
     peak_mib: f64,
+    /// The same, over that with the examples in them.
+    added_mib: f64,
     loss: f64,
 }
 
@@ -28,11 +30,12 @@ pub fn run(setting: &Setting) -> Result<Report> {
     let pair = Pair::start(setting, "sgd")?;
     // Something of each has run before their idle level is taken.
     pair.both("reset")?;
-    let idle = [held::bytes(pair.node.pid()), held::bytes(pair.redis.pid())];
+    let idle = held_by(&pair);
     pair.both("load")?;
+    let loaded = held_by(&pair);
     let [mut functions, mut native] = [const { Vec::new() }; 2];
     for _ in 0..ROUNDS {
-        let [ours, theirs] = round(&pair, idle)?;
+        let [ours, theirs] = round(&pair, idle, loaded)?;
         functions.push(ours);
         native.push(theirs);
     }
@@ -41,7 +44,7 @@ pub fn run(setting: &Setting) -> Result<Report> {
         let ratios: Vec<f64> = pairs.map(|(ours, theirs)| of(theirs) / of(ours)).collect();
         median(&ratios)
     };
-    let head = ["SGD", "ms", "peak MiB", "GB-ms", "loss"];
+    let head = ["SGD", "ms", "peak MiB", "over data MiB", "GB-ms", "loss"];
     let mut report = Report::new("sgd", &head);
     for (name, took) in [("functions", &functions), ("processes, Redis", &native)] {
         let of = |of: fn(&Took) -> f64| median(&took.iter().map(of).collect::<Vec<_>>());
@@ -50,6 +53,7 @@ pub fn run(setting: &Setting) -> Result<Report> {
             [
                 format!("{:.1}", of(|took| took.seconds * 1e3)),
                 format!("{:.1}", of(|took| took.peak_mib)),
+                format!("{:.1}", of(|took| took.added_mib)),
                 format!("{:.2}", of(|took| took.gb_s() * 1e3)),
                 format!("{:.4}", of(|took| took.loss)),
             ],
@@ -58,10 +62,11 @@ pub fn run(setting: &Setting) -> Result<Report> {
     report.figure("speedup", ratios(|took| took.seconds));
     report.figure("memory_ratio", ratios(Took::gb_s));
     report.figure("peak_memory_ratio", ratios(|took| took.peak_mib));
+    report.figure("added_memory_ratio", ratios(|took| took.added_mib));
     Ok(report)
 }
 
-fn round(pair: &Pair, idle: [f64; 2]) -> Result<[Took; 2]> {
+fn round(pair: &Pair, idle: [f64; 2], loaded: [f64; 2]) -> Result<[Took; 2]> {
     pair.both("reset")?;
     let ours = pair.function_timed(&format!("run {WORKERS} {EPOCHS}"))?;
     let tasks: Vec<String> = (0..WORKERS)
@@ -70,8 +75,8 @@ fn round(pair: &Pair, idle: [f64; 2]) -> Result<[Took; 2]> {
     let theirs = pair.native_timed(&tasks)?;
     let losses = pair.both("loss")?;
     let [ours, theirs] = [
-        took(&ours, idle[0], &losses[0])?,
-        took(&theirs, idle[1], &losses[1])?,
+        took(&ours, idle[0], loaded[0], &losses[0])?,
+        took(&theirs, idle[1], loaded[1], &losses[1])?,
     ];
     let apart = (ours.loss - theirs.loss).abs() / theirs.loss;
     ensure!(
@@ -83,10 +88,17 @@ fn round(pair: &Pair, idle: [f64; 2]) -> Result<[Took; 2]> {
     Ok([ours, theirs])
 }
 
-fn took(run: &Run, idle: f64, loss: &str) -> Result<Took> {
+/// Bytes that the node and Redis hold.
+fn held_by(pair: &Pair) -> [f64; 2] {
+    [pair.node.pid(), pair.redis.pid()].map(held::bytes)
+}
+
+fn took(run: &Run, idle: f64, loaded: f64, loss: &str) -> Result<Took> {
+    let mib = f64::from(1 << 20);
     Ok(Took {
         seconds: run.seconds,
-        peak_mib: (run.peak_bytes - idle) / f64::from(1 << 20),
+        peak_mib: (run.peak_bytes - idle) / mib,
+        added_mib: (run.peak_bytes - loaded) / mib,
         loss: loss.trim().parse().context("a loss")?,
     })
 }
