@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the example functions into guests/out; guests/setup.sh installs what this needs.
 # usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels", "probes",
-#                                     "workloads" or "hostcalls"; all unless told
+#                                     "workloads", "hostcalls" or "egress"; all unless told
 #
 # A function is built again only when its sources, the SDK or these scripts are newer than it.
 # Every failure is named, and the exit status is 1 if there is one.
@@ -12,7 +12,7 @@ root=$(dirname "$here")
 . "$here/env.sh"
 out=$here/out
 logs=$here/.build
-mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/workloads" "$logs"
+mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/workloads" "$out/egress" "$logs"
 
 # Two builds at once would write the same files; the second waits and finds them made.
 exec 9>"$logs/.lock"
@@ -149,6 +149,15 @@ hostcalls_javascript() {
   "$node" "$1/build.mjs" "$NODE_MODULES" "$2" "$1/app.js" "$3"
 }
 
+# egress GUEST FOLDER OUT: a guest that connects to where it is told, for the tests.
+egress() {
+  case $1 in
+    http3) rust wasm32-wasip2 "$2" egress_http3.wasm "$3" ;;
+    sockets) rust wasm32-wasip2 "$2" egress-sockets.wasm "$3" ;;
+    *) echo "nobody knows how to build $1"; return 1 ;;
+  esac
+}
+
 # fresh OUT INPUT…: whether OUT is there and no input, nor a script of ours, is newer.
 fresh() {
   local product=$1
@@ -157,8 +166,8 @@ fresh() {
     [ -z "$(find "$@" "$here/build.sh" "$here/env.sh" -type f -newer "$product" -print -quit)" ]
 }
 
-# build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE, workloads/NAME or
-# hostcalls/LANGUAGE.
+# build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE, workloads/NAME,
+# hostcalls/LANGUAGE or egress/GUEST.
 build_one() {
   local name=$1 product=$out/$1.wasm folder=$root/examples/$1 log=$logs/${1//\//-}.log start=$SECONDS
   case $name in
@@ -179,6 +188,11 @@ build_one() {
       rm -f "$product.new"
       hostcalls "${name#*/}" "$here/$name" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
       ;;
+    egress/*)
+      fresh "$product" "$here/$name" && return 0
+      rm -f "$product.new"
+      egress "${name#*/}" "$here/$name" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
+      ;;
     *)
       fresh "$product" "$folder" "$root/sdk" && return 0
       rm -f "$product.new"
@@ -197,7 +211,7 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as kernels probes workloads hostcalls)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as kernels probes workloads hostcalls egress)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
   if [ "$name" = kernels ] || [ "$name" = probes ]; then
@@ -206,8 +220,8 @@ for name in "$@"; do
     for source in "$root/benches/workloads"/*-redis.c; do
       names+=("workloads/$(basename "$source" -redis.c)")
     done
-  elif [ "$name" = hostcalls ]; then
-    for source in "$here"/hostcalls/*/; do names+=("$name/$(basename "$source")"); done
+  elif [ "$name" = hostcalls ] || [ "$name" = egress ]; then
+    for source in "$here/$name"/*/; do names+=("$name/$(basename "$source")"); done
   elif [ -d "$root/examples/$name" ] && declare -F "build_${name//-/_}" >/dev/null; then
     names+=("$name")
   else
