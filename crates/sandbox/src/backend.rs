@@ -61,8 +61,8 @@ pub trait Program: Send + Sync + 'static {
 
 /// One guest. Dropping it frees everything that it holds, also in the middle of a call.
 pub trait Sandbox: Send {
-    /// Calls the guest. The sandbox must be fresh or kept; it is spent afterwards, also when the future is
-    /// dropped before its end. Never panics and never fails but through its completion.
+    /// Calls the guest. The sandbox must be fresh or kept; it is spent afterwards, also when the
+    /// future is dropped before its end. Never panics and never fails but through its completion.
     fn invoke(&mut self, call: Call) -> BoxFuture<'_, Completion>;
 
     /// Makes a spent sandbox equal to its image again. After an error it is retired.

@@ -9,11 +9,10 @@
 //! | [`Type::U32`], [`Type::U64`] | `i32`, `i64` | `u32`, `u64` |
 //! | [`Type::Str`] | `ptr: i32, len: i32` | `string` |
 //! | [`Type::Bytes`] | `ptr: i32, len: i32` | `list<u8>` |
-//! | [`Type::Out`] | `ptr: i32, len: i32`: the guest's buffer | `u32`, the most it wants; a list in the result |
+//! | [`Type::Out`]: the guest's buffer | `ptr: i32, len: i32` | `u32`: the most it wants |
 //!
-//! Every call results in an `i64` for a Wasm module (a number of its own, or a negative
-//! [`Errno`]) and in `result<u64, errno>`, or `result<list<u8>, errno>` with an [`Type::Out`], for a
-//! component.
+//! A call results in an `i64` for a Wasm module: a number of its own, or a negative [`Errno`]. For a
+//! component it is a `result<u64, errno>`, or, with a [`Type::Out`], `result<list<u8>, errno>`.
 
 use std::fmt;
 use std::sync::Arc;
