@@ -87,7 +87,7 @@ pub fn page(notice: &str) -> String {
     text
 }
 
-fn row<'a>(call: &HostCall, causes: &mut Vec<&'a str>) -> String {
+fn row(call: &HostCall, causes: &mut Vec<&str>) -> String {
     let mut line = format!("| [`{0}`]({0}.md) |", call.name);
     for language in &LANGUAGES {
         let Some(cause) = hole(language, call.name) else {
