@@ -32,7 +32,8 @@ usage: ./x VERB [ARGUMENTS]
   demo                    builds all, starts a node, deploys and calls every example
   tour                    runs the shell blocks of README.md, as pasted
   bench [NAME…] [--check] measures; --check fails when a figure of BUDGETS.md is missed
-                          names: start http density kernels first-call (default: all)
+                          names: start http density kernels first-call state
+                          chain sgd matmul (default: all)
   guests                  builds the example functions
   ci                      test, then cargo deny
   tidy                    the rules of the house
