@@ -5,9 +5,11 @@
 //! relaxed atomic loads and stores of whole aligned words, and a copy may mix words of before and
 //! after a write that runs beside it, but never tears a word.
 
+use std::any::Any;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -32,7 +34,12 @@ pub struct Region {
     bytes_max: usize,
     bytes: AtomicUsize,
     growing: Mutex<()>,
+    /// What its owner gave it to keep.
+    kept: OnceLock<Kept>,
 }
+
+/// Anything that is to live as long as a region.
+pub type Kept = Box<dyn Any + Send + Sync>;
 
 // SAFETY: the view is never unmapped while the region lives, and is only accessed atomically.
 unsafe impl Send for Region {}
@@ -62,7 +69,14 @@ impl Region {
             bytes_max,
             bytes: AtomicUsize::new(0),
             growing: Mutex::default(),
+            kept: OnceLock::new(),
         })
+    }
+
+    /// Drops `kept` when the region is gone: when nobody maps it any more either. A second one is
+    /// dropped at once.
+    pub fn keep(&self, kept: Kept) {
+        drop(self.kept.set(kept));
     }
 
     /// Its bytes, a multiple of [`REGION_UNIT_BYTES`].

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use memory::{REGION_UNIT_BYTES, Region};
+use parking_lot::Mutex;
 
 use crate::StateError;
 use crate::budget::Charge;
@@ -26,7 +27,8 @@ enum Place {
 #[derive(Debug)]
 pub(crate) struct Body {
     place: Place,
-    charge: Charge,
+    /// Of a region that is mapped, held until nobody maps it.
+    charge: Arc<Mutex<Charge>>,
     bytes_max: usize,
     /// Whether a guest may have written past the value's end: it maps whole units.
     scribbled: bool,
@@ -36,7 +38,7 @@ impl Body {
     pub fn new(charge: Charge, bytes_max: usize) -> Self {
         Self {
             place: Place::Small(Vec::new()),
-            charge,
+            charge: Arc::new(Mutex::new(charge)),
             bytes_max,
             scribbled: false,
         }
@@ -65,7 +67,7 @@ impl Body {
         self.check(new)?;
         match &mut self.place {
             Place::Small(bytes) if new <= SMALL_BYTES_MAX => {
-                self.charge.hold(new, false)?;
+                self.charge.lock().hold(new, false)?;
                 bytes.resize(new, 0);
                 return Ok(());
             }
@@ -75,10 +77,10 @@ impl Body {
         if let Place::Shared(region) = &self.place {
             let old = region.bytes();
             if new > old {
-                self.charge.hold(units(new), true)?;
+                self.charge.lock().hold(units(new), true)?;
                 region
                     .grow_to(new)
-                    .inspect_err(|_| drop(self.charge.hold(old, true)))?;
+                    .inspect_err(|_| drop(self.charge.lock().hold(old, true)))?;
             }
             if self.scribbled {
                 region.zero(size, new.min(old).saturating_sub(size))?;
@@ -92,7 +94,7 @@ impl Body {
         match &mut self.place {
             Place::Small(bytes) => {
                 bytes.truncate(new);
-                self.charge.hold(new, false)
+                self.charge.lock().hold(new, false)
             }
             Place::Shared(region) => Ok(region.zero(new, size.saturating_sub(new))?),
         }
@@ -117,10 +119,15 @@ impl Body {
 
     /// Gives everything up; who maps the region keeps it, and shares it with nobody new.
     pub fn clear(&mut self) {
+        if self.is_held() {
+            // Who maps it keeps it, and it is charged until they do not.
+            let fresh = self.charge.lock().another();
+            self.charge = Arc::new(Mutex::new(fresh));
+        }
         self.place = Place::Small(Vec::new());
         self.scribbled = false;
         // Holding less cannot be refused.
-        let _ = self.charge.hold(0, false);
+        let _ = self.charge.lock().hold(0, false);
     }
 
     /// The region, made if there is none, of at least `bytes` bytes.
@@ -163,16 +170,19 @@ impl Body {
             return Ok(());
         };
         let length = small.len();
-        self.charge.hold(units(bytes.max(length)), true)?;
+        self.charge.lock().hold(units(bytes.max(length)), true)?;
         let made = Region::new(self.bytes_max).and_then(|region| {
             region.grow_to(bytes.max(length))?;
             region.write(0, small)?;
             Ok(region)
         });
         match made {
-            Ok(region) => self.place = Place::Shared(Arc::new(region)),
+            Ok(region) => {
+                region.keep(Box::new(self.charge.clone()));
+                self.place = Place::Shared(Arc::new(region));
+            }
             Err(error) => {
-                self.charge.hold(length, false)?;
+                self.charge.lock().hold(length, false)?;
                 return Err(error.into());
             }
         }

@@ -101,6 +101,11 @@ impl Charge {
         }
     }
 
+    /// Of nothing yet, against the same bounds.
+    pub fn another(&self) -> Self {
+        Self::new(self.budget.clone())
+    }
+
     /// Holds `bytes` from now on, in a region or not; unchanged if that is too much.
     pub fn hold(&mut self, bytes: usize, region: bool) -> Result<(), StateError> {
         let (app, node) = (&self.budget.bytes, &self.budget.node);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use memory::{Access, REGION_UNIT_BYTES, Range, Region};
+use memory::{Access, RANGE_MAPPINGS_MAX, REGION_UNIT_BYTES, Range, Region};
 use sandbox::host::{Arg, Errno, HostCall, Mapper, Session, Type, Walls};
 use wasmtime::{Caller, FuncType, Linker, Memory, Trap, Val, ValType};
 
@@ -52,6 +52,9 @@ async fn ask(
         return Ok(Errno::Unavailable.code());
     };
     let answer = answer(&mut caller, session.as_mut(), index, call, params).await?;
+    if caller.data().overgrown {
+        return Err(wasmtime::Error::msg("its state could not be mapped"));
+    }
     caller.data_mut().session = Some(session);
     Ok(match answer {
         Ok(value) => i64::try_from(value).unwrap_or(i64::MAX),
@@ -170,18 +173,22 @@ impl Mapper for GuestMapper<'_, '_> {
         access: Access,
     ) -> Result<u64, Errno> {
         let range = self.caller.data().range.clone().ok_or(Errno::Unavailable)?;
+        if self.caller.data().mappings >= RANGE_MAPPINGS_MAX {
+            return Err(Errno::Exhausted);
+        }
+        self.caller.data_mut().mappings += 1;
         // The cap is on memory of the guest's own; what it maps is its app's, and capped there.
         self.caller.data_mut().limiter.mapped_bytes += bytes;
         let pages = (bytes / REGION_UNIT_BYTES) as u64;
         let grown = self.memory.grow(&mut *self.caller, pages);
         let at = grown.map_err(|_| Errno::Exhausted)? as usize * REGION_UNIT_BYTES;
         self.caller.data_mut().maps_to_read |= access == Access::Read;
-        range
-            .map(at, region, offset, bytes, access)
-            .map_err(|error| {
-                tracing::debug!(%error, "a region could not be mapped");
-                Errno::Exhausted
-            })?;
+        if let Err(error) = range.map(at, region, offset, bytes, access) {
+            // The guest's memory has grown for it, past what it may have of its own.
+            tracing::warn!(%error, "a region could not be mapped: its guest ends");
+            self.caller.data_mut().overgrown = true;
+            return Err(Errno::Unavailable);
+        }
         Ok(at as u64)
     }
 }

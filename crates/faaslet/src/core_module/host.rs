@@ -45,6 +45,10 @@ pub(crate) struct Host {
     pub range: Option<Arc<Range>>,
     /// Whether anything is mapped to read.
     pub maps_to_read: bool,
+    /// Regions that are mapped.
+    pub mappings: usize,
+    /// Whether the guest's memory has grown for a region that could not be mapped.
+    pub overgrown: bool,
 }
 
 impl Host {
@@ -57,6 +61,8 @@ impl Host {
     /// Forgets what was mapped, which is there no more.
     pub fn unmapped(&mut self) {
         self.maps_to_read = false;
+        self.overgrown = false;
+        self.mappings = 0;
         self.limiter.mapped_bytes = 0;
     }
 }

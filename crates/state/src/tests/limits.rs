@@ -163,3 +163,25 @@ async fn durable_values_that_nobody_uses_make_room() {
     state.service().sweep().await.unwrap();
     assert!(app.bytes() < 8 + UNIT);
 }
+
+#[tokio::test]
+async fn what_is_mapped_is_charged_also_after_its_value_is_gone() {
+    let config = Config {
+        app_bytes_max: 2 * UNIT,
+        ..Config::default()
+    };
+    let app = app_with(config).await;
+    let value = app.value(&key("a"), EPHEMERAL).await.unwrap();
+    let span = value.map_span(0, UNIT as u64, Access::Write, true).await;
+    let span = span.unwrap();
+    assert!(value.delete().await.unwrap());
+    assert_eq!(app.bytes(), UNIT, "somebody still maps it");
+    let other = app.value(&key("b"), EPHEMERAL).await.unwrap();
+    let too_much = vec![1; UNIT + 1];
+    assert!(full(Quota::AppBytes)(
+        &other.set(&too_much).await.unwrap_err()
+    ));
+    drop(span);
+    assert_eq!(app.bytes(), 0);
+    other.set(&too_much).await.unwrap();
+}
