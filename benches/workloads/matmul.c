@@ -101,6 +101,7 @@ DUNLIN_HANDLE handle(void) {
   if (what == NULL) return 1;
   if (strcmp(what, "load") == 0) return load();
   if (strcmp(what, "sum") == 0) return sum();
+  if (strcmp(what, "all") == 0) return load() || product(1) || sum();
   uint32_t path = (uint32_t)atoi(what);
   return path == 0 ? 1 : product(path);
 }
