@@ -113,6 +113,7 @@ impl Executor {
         if !way.cooperative {
             running.lane = Lane::Guest;
         }
+        running.resets_here = true;
         running.run(Payload::Bytes { body, args, env }).await
     }
 }

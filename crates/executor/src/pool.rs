@@ -273,22 +273,25 @@ impl Pool {
         waited.boxed().shared()
     }
 
-    /// Takes a sandbox back: a spent one is reset first, off the caller's path.
-    pub(crate) fn give_back(self: &Arc<Self>, mut sandbox: Box<dyn Sandbox>) {
+    /// Takes a sandbox back: a spent one is reset first, off the caller's path unless it is to be
+    /// done `here`.
+    pub(crate) fn give_back(self: &Arc<Self>, mut sandbox: Box<dyn Sandbox>, here: bool) {
         match sandbox.state() {
             Life::Fresh | Life::Kept => self.put(sandbox),
-            Life::Spent if self.keeps() => {
+            Life::Spent if !self.keeps() => drop(sandbox),
+            Life::Spent => {
                 let pool = self.clone();
-                let here = Handle::try_current();
-                let runtime = here.as_ref().unwrap_or(&self.services.guests);
-                runtime.spawn(async move {
-                    match sandbox.reset() {
-                        Ok(()) => pool.put(sandbox),
-                        Err(error) => pool.retire(sandbox, &error.to_string()),
-                    }
-                });
+                let reset = move || match sandbox.reset() {
+                    Ok(()) => pool.put(sandbox),
+                    Err(error) => pool.retire(sandbox, &error.to_string()),
+                };
+                if here {
+                    return reset();
+                }
+                let runtime = Handle::try_current();
+                let runtime = runtime.as_ref().unwrap_or(&self.services.guests);
+                runtime.spawn(async move { reset() });
             }
-            Life::Spent => drop(sandbox),
             Life::Running | Life::Retired => self.retire(sandbox, "it was left in a call"),
         }
     }

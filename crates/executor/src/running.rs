@@ -53,6 +53,8 @@ pub(crate) struct Running {
     pub lane: Lane,
     /// Whether the guest may ask anything of the platform.
     pub asks: bool,
+    /// Whether its caller waits on this thread, so that a reset elsewhere would only wake another.
+    pub resets_here: bool,
     pub input_bytes: u64,
     /// Told the outcome, beside the executor's hook.
     pub done: Option<oneshot::Sender<Outcome>>,
@@ -76,6 +78,7 @@ impl Running {
             start: StartKind::Restored,
             lane: Lane::Guest,
             asks: false,
+            resets_here: false,
             input_bytes: 0,
             done: None,
             cpu: CpuMeter::default(),
@@ -329,7 +332,7 @@ impl Drop for Running {
             self.settle(status, usage, false);
         }
         if let Some(sandbox) = self.sandbox.take() {
-            self.pool.give_back(sandbox);
+            self.pool.give_back(sandbox, self.resets_here);
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use model::{Digest, FunctionName, FunctionPath, NameError, VersionSpec};
 use serde::{Deserialize, Serialize};
@@ -31,10 +31,11 @@ pub struct AliasName(FunctionName);
 impl AliasName {
     /// `live`: what is called when nothing else is asked for; deploys move it.
     pub fn live() -> Self {
-        match "live".parse() {
+        static LIVE: LazyLock<AliasName> = LazyLock::new(|| match "live".parse() {
             Ok(name) => name,
             Err(_) => unreachable!("`live` is a DNS label"),
-        }
+        });
+        LIVE.clone()
     }
 
     /// The name as text.

@@ -1,6 +1,7 @@
 //! Functions that call functions: the host calls' `Chain`, on the registry and the executor.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use executor::{
 };
 use futures::future::{BoxFuture, FutureExt as _};
 use gateway::{InvocationSpan, own_variables};
-use hostcalls::{Caller, Chain, Refused, Reply, PayloadRoom, Request, Spawned};
+use hostcalls::{Caller, Chain, PayloadRoom, Refused, Reply, Request, Spawned};
 use http::Method;
 use invoker::{Registry, Select, Target};
 use metering::{Begun, GraphBook, LogBook, unix_us};
@@ -65,6 +66,7 @@ impl Chain for NodeChain {
             guest: guest.clone(),
             stead: Stead::new(),
             heirs: Mutex::default(),
+            is_noted: AtomicBool::new(false),
         })
     }
 }
@@ -75,6 +77,8 @@ struct GuestCaller {
     guest: Guest,
     stead: Stead,
     heirs: Mutex<HashMap<InvocationId, HeirId>>,
+    /// Whether its graph has it.
+    is_noted: AtomicBool,
 }
 
 /// A call that is ready to be made.
@@ -99,8 +103,13 @@ impl Caller for GuestCaller {
         Box::pin(async move {
             let executor = self.executor()?;
             let ready = self.ready(request)?;
-            self.noted(ready.job.clone(), run(Room::Stead(executor), ready))
-                .await
+            let (root, id) = (self.root_of(&ready.job), ready.job.id);
+            let ran = run(Room::Stead(executor), ready).await;
+            if let Err(refused) = &ran {
+                let graphs = &self.chain.0.graphs;
+                graphs.refused(root, id, &refused.to_string());
+            }
+            ran
         })
     }
 
@@ -108,22 +117,25 @@ impl Caller for GuestCaller {
         let executor = self.executor()?;
         let detached = request.detached;
         let ready = self.ready(request)?;
-        let job = ready.job.clone();
+        let (root, id) = (self.root_of(&ready.job), ready.job.id);
         let heir = self.stead.heir();
         let heir_id = heir.id();
-        let enqueued = executor.enqueue(job.clone(), heir).map_err(|rejected| {
-            let refused = refused(&rejected);
-            self.refused(&job, &refused);
-            refused
-        })?;
-        self.heirs.lock().insert(job.id, heir_id);
-        let work = self.noted(job.clone(), run(Room::Queue(Box::new(enqueued)), ready));
+        let enqueued = executor
+            .enqueue(ready.job.clone(), heir)
+            .map_err(|rejected| {
+                let refused = refused(&rejected);
+                let graphs = &self.chain.0.graphs;
+                graphs.refused(root, id, &refused.to_string());
+                refused
+            })?;
+        self.heirs.lock().insert(id, heir_id);
+        let work = self.noted(root, id, run(Room::Queue(Box::new(enqueued)), ready));
         let task = Task {
             handle: self.chain.0.guests.spawn(work),
             detached,
         };
         Ok(Spawned {
-            id: job.id,
+            id,
             reply: task.ended().boxed(),
         })
     }
@@ -147,7 +159,8 @@ impl GuestCaller {
         let parts = &self.chain.0;
         let target = parts.registry.resolve(&request.callee, &Select::Live);
         let target: Target = target.map_err(|_| Refused::NotFound)?;
-        let id = InvocationId::new(unix_us() / 1000);
+        let now_us = unix_us();
+        let id = InvocationId::new(now_us / 1000);
         let branch = request.branch;
         let span = InvocationSpan::of_call(id, &target, &branch.trace);
         let job = Job {
@@ -159,7 +172,7 @@ impl GuestCaller {
             log: parts.logs.function(&target.path),
             branch: Some(Arc::new(branch)),
         };
-        self.note(&job, request.detached);
+        self.note(&job, now_us, request.detached);
         Ok(Ready {
             job,
             kind: target.spec.kind,
@@ -169,49 +182,46 @@ impl GuestCaller {
         })
     }
 
-    fn note(&self, job: &Job, detached: bool) {
+    fn root_of(&self, job: &Job) -> InvocationId {
+        let branch = job.branch.as_ref();
+        branch.map_or(self.guest.id, |branch| branch.root())
+    }
+
+    fn note(&self, job: &Job, now_us: u64, detached: bool) {
         let (graphs, guest) = (&self.chain.0.graphs, &self.guest);
-        let root = job.branch.as_ref().map_or(guest.id, |branch| branch.root());
-        if root == guest.id {
+        let root = self.root_of(job);
+        if root == guest.id && !self.is_noted.swap(true, Ordering::Relaxed) {
             graphs.root(root, || Begun {
                 id: guest.id,
                 path: guest.path.clone(),
                 version: guest.spec.digest(),
-                unix_us: unix_us().saturating_sub(elapsed_us(guest)),
+                unix_us: now_us.saturating_sub(elapsed_us(guest)),
             });
         }
         let begun = Begun {
             id: job.id,
             path: job.path.clone(),
             version: job.version,
-            unix_us: unix_us(),
+            unix_us: now_us,
         };
         graphs.child(root, guest.id, begun, detached);
-    }
-
-    fn refused(&self, job: &Job, refused: &Refused) {
-        let root = job.branch.as_ref().map_or(job.id, |branch| branch.root());
-        self.chain
-            .0
-            .graphs
-            .refused(root, job.id, &refused.to_string());
     }
 
     /// `run`, whose refusal is noted in the graph; one that is aborted while it queues has its end
     /// there, too.
     fn noted(
         &self,
-        job: Job,
+        root: InvocationId,
+        id: InvocationId,
         run: impl Future<Output = Result<Reply, Refused>> + Send + 'static,
     ) -> impl Future<Output = Result<Reply, Refused>> + Send + 'static {
         let graphs = self.chain.0.graphs.clone();
-        let root = job.branch.as_ref().map_or(job.id, |branch| branch.root());
         // A task that is aborted before its first step is dropped as it is: the watch goes with it.
-        let watch = graphs.watch(root, job.id);
+        let watch = graphs.watch(root, id);
         async move {
             let ran = run.await;
             if let Err(refused) = &ran {
-                graphs.refused(root, job.id, &refused.to_string());
+                graphs.refused(root, id, &refused.to_string());
             }
             drop(watch);
             ran

@@ -61,10 +61,12 @@ impl Telemetry {
                 .with_filter(exported)
         });
         let log = log_layer(config)?;
-        let installed = tracing_subscriber::registry()
-            .with(log)
-            .with(export)
-            .try_init();
+        let registry = tracing_subscriber::registry().with(log);
+        // A layer that is not there would count as one that wants every span.
+        let installed = match export {
+            Some(export) => registry.with(export).try_init(),
+            None => registry.try_init(),
+        };
         installed.map_err(|error| failed(&error))?;
         Ok(Self { traces })
     }
