@@ -11,8 +11,8 @@
 //! | [`Type::Bytes`] | `ptr: i32, len: i32` | `list<u8>` |
 //! | [`Type::Out`]: the guest's buffer | `ptr: i32, len: i32` | `u32`: the most it wants |
 //!
-//! A call results in an `i64` for a Wasm module: a number of its own, or a negative [`Errno`]. For a
-//! component it is a `result<u64, errno>`, or, with a [`Type::Out`], `result<list<u8>, errno>`.
+//! A call results in an `i64` for a Wasm module: a number of its own, or a negative [`Errno`]. For
+//! a component it is a `result<u64, errno>`, or, with a [`Type::Out`], `result<list<u8>, errno>`.
 
 use std::fmt;
 use std::sync::Arc;
