@@ -205,11 +205,7 @@ impl Keys {
     /// A value to write, made if it is not there.
     async fn made(&self, key: &str) -> Result<Arc<Value>, Errno> {
         let grant = self.granted(key, Access::Write)?;
-        let durability = match grant.durability {
-            model::Durability::Ephemeral => Durability::Ephemeral,
-            model::Durability::Durable => Durability::Durable,
-        };
-        self.open(key, Some(durability)).await
+        self.open(key, Some(grant.durability)).await
     }
 
     fn granted(&self, key: &str, access: Access) -> Result<&StateGrant, Errno> {

@@ -5,21 +5,12 @@ use std::sync::Arc;
 
 use memory::Region;
 
+pub use model::Durability;
+
 use crate::StateError;
 use crate::body::Body;
 use crate::chunks::Chunks;
 use crate::global::Head;
-
-/// Where a value is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Durability {
-    /// In memory: it is gone when the node ends.
-    #[default]
-    Ephemeral,
-    /// On disk as well. Changes of the whole value are acknowledged after they are on disk; writes
-    /// at an offset and through mappings are there after a push.
-    Durable,
-}
 
 /// A value that is there, or that may come to be.
 #[derive(Debug)]

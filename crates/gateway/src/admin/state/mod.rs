@@ -172,10 +172,7 @@ pub(super) async fn write(
         let detail = "a value is written as a whole: leave `Content-Range` out";
         return Err(Failure::new(Code::BadRequest, detail));
     }
-    let create = match making.durability.unwrap_or_default() {
-        Durability::Ephemeral => state::Durability::Ephemeral,
-        Durability::Durable => state::Durability::Durable,
-    };
+    let create = making.durability.unwrap_or_default();
     let ttl = making.ttl.as_deref();
     let ttl = ttl.map(|text| duration("ttl", text)).transpose()?;
     let condition = Condition::of(&headers)?;
@@ -278,15 +275,8 @@ fn view(key: &Key, info: &Info) -> StateValue {
         key: key.to_string(),
         size: info.size,
         version: info.version,
-        durability: durability(info),
+        durability: info.durability,
         expires_unix_ms: (info.expires_ms != 0).then_some(info.expires_ms),
-    }
-}
-
-fn durability(info: &Info) -> Durability {
-    match info.durability {
-        state::Durability::Ephemeral => Durability::Ephemeral,
-        state::Durability::Durable => Durability::Durable,
     }
 }
 

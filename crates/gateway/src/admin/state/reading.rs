@@ -14,7 +14,7 @@ use state::{Info, StateError, Value};
 
 use super::condition::{Condition, tag};
 use super::range::Wanted;
-use super::{durability, restless};
+use super::restless;
 use crate::failure::Failure;
 
 /// Bytes that are copied out of a value at a time, which is all that one request holds of it.
@@ -88,7 +88,7 @@ pub(super) fn whole(info: &Info, body: Body) -> Response {
     headers.insert(CONTENT_LENGTH, info.size.into());
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(ETAG, tag(info.version));
-    let durability = match durability(info) {
+    let durability = match info.durability {
         model::Durability::Ephemeral => "ephemeral",
         model::Durability::Durable => "durable",
     };
