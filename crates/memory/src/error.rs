@@ -30,14 +30,14 @@ pub enum MemoryError {
         /// The most that fits.
         most: usize,
     },
-    /// Bytes that a region does not have.
-    #[error("{length} bytes at {offset} are outside of a region of {bytes}")]
+    /// Bytes that a region or range does not have.
+    #[error("{length} bytes at {offset} are outside of {bytes} bytes of memory")]
     Outside {
         /// The first byte.
         offset: usize,
         /// How many.
         length: usize,
-        /// The region's bytes.
+        /// The bytes that there are.
         bytes: usize,
     },
     /// A region that cannot be mapped where it was asked.

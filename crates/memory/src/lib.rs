@@ -20,6 +20,7 @@
 //! - A range that could not be reset is never handed out again before it is mapped anew.
 //! - Live ranges never exceed the slab's cap, and the cap fits `vm.max_map_count`.
 
+mod access;
 mod error;
 mod image;
 mod mapping;

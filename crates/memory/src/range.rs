@@ -20,17 +20,19 @@ const RUNS_AT_A_TIME: usize = 128;
 /// A guest memory over an image. Shared between the engine, which grows it, and the sandbox, which
 /// resets it when no guest runs.
 pub struct Range {
-    slot: Slot,
-    image: Arc<Image>,
+    pub(crate) slot: Slot,
+    pub(crate) image: Arc<Image>,
     slab: Arc<SlabInner>,
     /// Accessible bytes.
-    bytes: AtomicUsize,
+    pub(crate) bytes: AtomicUsize,
     /// Most accessible bytes since the last reset.
-    peak: AtomicUsize,
+    pub(crate) peak: AtomicUsize,
+    /// Bytes that stay accessible over a reset: the image and what [`Range::keep`] added.
+    pub(crate) kept: AtomicUsize,
     /// Regions in the grown part.
     mappings: Mutex<Mappings>,
     /// Whether a reset failed half-way.
-    spoiled: AtomicBool,
+    pub(crate) spoiled: AtomicBool,
 }
 
 impl Range {
@@ -42,6 +44,7 @@ impl Range {
             slab,
             bytes: bytes.into(),
             peak: bytes.into(),
+            kept: bytes.into(),
             mappings: Mutex::default(),
             spoiled: false.into(),
         }
@@ -148,7 +151,7 @@ impl Range {
     fn shrink(&self) -> Result<bool, MemoryError> {
         // SAFETY: the caller of the reset vouches that nobody holds a reference into the range.
         unsafe { self.mappings.lock().clear() }?;
-        let (kept, bytes) = (self.image.bytes(), self.bytes());
+        let (kept, bytes) = (self.kept.load(Ordering::Relaxed), self.bytes());
         self.peak.store(kept, Ordering::Relaxed);
         if bytes == kept {
             return Ok(false);
@@ -163,7 +166,8 @@ impl Range {
     }
 
     fn restore(&self) -> Result<(), MemoryError> {
-        let (mut at, end) = (self.slot.base, self.slot.base + self.image.bytes());
+        let kept = self.kept.load(Ordering::Relaxed);
+        let (mut at, end) = (self.slot.base, self.slot.base + kept);
         let mut runs = [Run::default(); RUNS_AT_A_TIME];
         let mut copied = 0;
         while at < end {
@@ -191,7 +195,7 @@ impl Range {
         for at in (start..start + length).step_by(PAGE_BYTES) {
             let offset = at - self.slot.base;
             // SAFETY: the page lies in the accessible part of this range, which the caller vouches
-            // nobody else refers to; the image is at least as long and never overlaps it.
+            // nobody else refers to; the image never overlaps it, and stores no page past its end.
             unsafe {
                 if self.image.is_stored(offset / PAGE_BYTES) {
                     let from = image.as_ptr().add(offset);
@@ -212,7 +216,14 @@ impl Range {
             .map_err(MemoryError::kernel("drop written guest pages"))
     }
 
+    /// Unmaps everything, regions and image too.
+    pub(crate) fn blank(&self) -> Result<(), MemoryError> {
+        self.empty()?;
+        self.slab.unmap(self.slot)
+    }
+
     fn empty(&self) -> Result<(), MemoryError> {
+        self.kept.store(self.image.bytes(), Ordering::Relaxed);
         self.shrink()?;
         if self.image.bytes() > 0 {
             self.forget(self.slot.base, self.image.bytes())?;

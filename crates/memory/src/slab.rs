@@ -155,6 +155,11 @@ impl SlabInner {
         Ok(slot)
     }
 
+    /// Unmaps all of a slot's reservation.
+    pub fn unmap(&self, slot: Slot) -> Result<(), MemoryError> {
+        unmap(slot, self.config.reservation_bytes)
+    }
+
     /// Takes a slot back that equals its image and holds no private page.
     pub fn give_back_idle(&self, slot: Slot, image: Digest) {
         let mut slots = self.slots.lock();
@@ -199,7 +204,7 @@ impl Drop for SlabInner {
     }
 }
 
-fn map_image(slot: Slot, image: &Image) -> Result<(), MemoryError> {
+pub(crate) fn map_image(slot: Slot, image: &Image) -> Result<(), MemoryError> {
     if image.bytes() == 0 {
         return Ok(());
     }

@@ -1,0 +1,135 @@
+//! What a virtual machine needs of its memory beyond what an engine does: checked copies by the
+//! host, grown memory that outlives resets, and a way to make the machine look pages up again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::mm::{Advice, MprotectFlags};
+
+use crate::slab::map_image;
+use crate::{Image, MemoryError, PAGE_BYTES, Range};
+
+impl Range {
+    /// Grows to `bytes` and keeps that much over resets, which make what was added zero again.
+    pub fn keep(&self, bytes: usize) -> Result<(), MemoryError> {
+        self.grow_to(bytes)?;
+        self.kept.fetch_max(self.bytes(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Bytes that stay accessible over resets.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Copies the bytes from `at` on into `out`.
+    pub fn read(&self, at: usize, out: &mut [u8]) -> Result<(), MemoryError> {
+        let from = self.inside(at, out.len())?;
+        // SAFETY: the span is accessible memory of this range, and `out` is not in it, since no
+        // reference into a range exists. A guest that writes at the same time can only mix up the
+        // bytes that are copied, which are plain numbers.
+        unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) };
+        Ok(())
+    }
+
+    /// Copies `data` to `at`.
+    pub fn write(&self, at: usize, data: &[u8]) -> Result<(), MemoryError> {
+        let to = self.inside(at, data.len())?;
+        // SAFETY: as in `read`, the other way.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
+        Ok(())
+    }
+
+    /// Makes `length` bytes from `at` zero.
+    pub fn zero(&self, at: usize, length: usize) -> Result<(), MemoryError> {
+        let to = self.inside(at, length)?;
+        // SAFETY: the span is accessible memory of this range, into which no reference exists.
+        unsafe { std::ptr::write_bytes(to, 0, length) };
+        Ok(())
+    }
+
+    /// Makes every virtual machine that runs on these whole pages ask its own page tables again
+    /// before it touches them: what it remembers of how it may use them is forgotten. The bytes
+    /// stay. The guest must not run.
+    pub fn forget_translations(&self, at: usize, length: usize) -> Result<(), MemoryError> {
+        let start = self.pages(at, length)?;
+        for access in [
+            MprotectFlags::empty(),
+            MprotectFlags::READ | MprotectFlags::WRITE,
+        ] {
+            // SAFETY: the span is accessible memory of this range; no reference into it exists and
+            // no guest runs, so nothing faults while it is without access.
+            unsafe { rustix::mm::mprotect(start.cast(), length, access) }
+                .map_err(MemoryError::kernel("renew guest memory"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes whole pages past the image zero, gives their memory back, and forgets translations as
+    /// [`Range::forget_translations`] does.
+    pub fn drop_pages(&self, at: usize, length: usize) -> Result<(), MemoryError> {
+        let start = self.pages(at, length)?;
+        if at < self.image().bytes() {
+            return Err(MemoryError::BadMapping {
+                reason: "pages of an image cannot be dropped",
+            });
+        }
+        // SAFETY: the span is private memory of this range, into which no reference exists.
+        unsafe { rustix::mm::madvise(start.cast(), length, Advice::LinuxDontNeed) }
+            .map_err(MemoryError::kernel("drop guest memory"))
+    }
+
+    /// Lets whole pages past the image be backed by huge ones, which are much cheaper to touch
+    /// first, and dearer to reset if few of their bytes are used.
+    pub fn prefer_huge_pages(&self, at: usize, length: usize) -> Result<(), MemoryError> {
+        let start = self.pages(at, length)?;
+        // SAFETY: advice on accessible memory of this range changes none of its bytes.
+        match unsafe { rustix::mm::madvise(start.cast(), length, Advice::LinuxHugepage) } {
+            // A kernel without huge pages has small ones.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+            Err(error) => Err(MemoryError::kernel("ask for huge pages")(error)),
+        }
+    }
+
+    /// Makes it a range over `image`, as new. Nobody may hold a reference into it.
+    pub fn reimage(&mut self, image: &Arc<Image>) -> Result<(), MemoryError> {
+        if image.bytes() > self.bytes_max() {
+            return Err(MemoryError::TooLarge {
+                asked: image.bytes(),
+                most: self.bytes_max(),
+            });
+        }
+        // Until it is whole again, nobody may find it under its old image.
+        self.spoiled.store(true, Ordering::Relaxed);
+        self.blank()?;
+        map_image(self.slot, image)?;
+        self.image = image.clone();
+        for bytes in [&self.bytes, &self.peak, &self.kept] {
+            bytes.store(image.bytes(), Ordering::Relaxed);
+        }
+        self.spoiled.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn inside(&self, at: usize, length: usize) -> Result<*mut u8, MemoryError> {
+        let bytes = self.bytes();
+        match at.checked_add(length) {
+            // In bounds of the reservation, so the address does not overflow.
+            Some(end) if end <= bytes => Ok(self.base().wrapping_add(at)),
+            _ => Err(MemoryError::Outside {
+                offset: at,
+                length,
+                bytes,
+            }),
+        }
+    }
+
+    fn pages(&self, at: usize, length: usize) -> Result<*mut u8, MemoryError> {
+        if !at.is_multiple_of(PAGE_BYTES) || !length.is_multiple_of(PAGE_BYTES) {
+            return Err(MemoryError::BadMapping {
+                reason: "an address or length is not of whole pages",
+            });
+        }
+        self.inside(at, length)
+    }
+}

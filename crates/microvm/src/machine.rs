@@ -1,0 +1,380 @@
+//! A machine with one guest: its memory, its address space, and its processors.
+//!
+//! ```text
+//!   Machine ── cpu ──▶ run(until) ─▶ Stop::HostCall  finish(result), run again
+//!      │                            Stop::Syscall   finish_syscall(result), run again
+//!      ├─ space: map, protect,      Stop::Fault     resume(…), or the end of the call
+//!      │  unmap                     Stop::Deadline  the end of the call
+//!      └─ view: checked copies      Stop::Broken    the end of the machine
+//! ```
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use memory::{Access, MemoryError, Range, Region};
+
+use crate::fault::Fault;
+use crate::kvm::{CpuState, Exit, Hypervisor, Io, KvmError, Vcpu, Vm, kvm_regs};
+use crate::layout::{self, FAULT_STUBS, PAGE, SYSCALL_STUB, to_virtual};
+use crate::space::{Protection, Space, SpaceError};
+use crate::system::{self, FAULT_PORT, GUEST_PORT};
+use crate::view::View;
+use crate::watchdog;
+
+/// The most that one added slot holds, and the least.
+const SLOT_BYTES_LEAST: u64 = 16 << 20;
+
+/// What went wrong with a machine, through no fault of its guest's.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The hypervisor failed.
+    #[error(transparent)]
+    Hypervisor(#[from] KvmError),
+    /// The memory layer failed.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// A call of the guest's to its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostCall {
+    /// Which.
+    pub number: u32,
+    /// What is passed: rdi, rsi, rdx, r10, r8, r9.
+    pub args: [u64; 6],
+}
+
+/// Why a guest stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It calls its host; [`Cpu::finish`] gives the result.
+    HostCall(HostCall),
+    /// It executed `syscall`; the registers hold which. [`Cpu::finish_syscall`] gives the result.
+    Syscall,
+    /// It did what it may not.
+    Fault(Fault),
+    /// It ran up to the time that it was given.
+    Deadline,
+    /// It did what only a guest that tries to break out does, or the hypervisor gave up on it. The
+    /// machine is not to be used again.
+    Broken(String),
+}
+
+/// A processor of a machine.
+pub struct Cpu {
+    vcpu: Box<dyn Vcpu>,
+    /// Kept for as long as the processor, whose machine's slots lie in it.
+    memory: Arc<Range>,
+    /// Whether `syscall` stays at CPL 3; known from the first on.
+    syscall_keeps_level: Option<bool>,
+    broken: bool,
+}
+
+impl Cpu {
+    /// The general registers, as the guest left them.
+    pub fn regs(&self) -> &kvm_regs {
+        self.vcpu.regs()
+    }
+
+    /// The same, to be changed before the next run.
+    pub fn regs_mut(&mut self) -> &mut kvm_regs {
+        self.vcpu.regs_mut()
+    }
+
+    /// Whether it is never to run again.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Runs the guest until it stops, or until `until`. Blocks its thread.
+    pub fn run(&mut self, until: Instant) -> Result<Stop, KvmError> {
+        if self.broken {
+            return Ok(Stop::Broken("the processor is broken".into()));
+        }
+        loop {
+            let entered = watchdog::enter(self.vcpu.kick(), until);
+            let exit = self.vcpu.run();
+            let stopped = entered.leave();
+            let exit = exit.inspect_err(|_| self.broken = true)?;
+            if exit == Exit::Interrupted {
+                if stopped || Instant::now() >= until {
+                    return Ok(Stop::Deadline);
+                }
+                continue;
+            }
+            let stop = self.stop_of(exit)?;
+            self.broken = matches!(stop, Stop::Broken(_));
+            return Ok(stop);
+        }
+    }
+
+    fn stop_of(&mut self, exit: Exit) -> Result<Stop, KvmError> {
+        let broken = |why: &str| Ok(Stop::Broken(why.to_owned()));
+        match exit {
+            Exit::Io(io) => self.stop_of_io(io),
+            Exit::Memory => broken("it touched memory that its host does not have"),
+            Exit::Halt => broken("it halted"),
+            Exit::Shutdown => broken("a fault could not be delivered"),
+            Exit::Failed(reason) => Ok(Stop::Broken(format!(
+                "the hypervisor gave up on it ({reason:#x})"
+            ))),
+            Exit::Other(reason) => Ok(Stop::Broken(format!("it left by exit {reason}"))),
+            Exit::Interrupted => Ok(Stop::Deadline),
+        }
+    }
+
+    /// Only writes of one 32-bit number pass, to the guest's port from anywhere and to the fault
+    /// stubs' from them.
+    fn stop_of_io(&mut self, io: Io) -> Result<Stop, KvmError> {
+        let regs = *self.vcpu.regs();
+        let within = |start: u64, bytes: u64| (start..start + bytes).contains(&regs.rip);
+        let one_word = io.out && io.size == 4 && io.count == 1;
+        match io.port {
+            GUEST_PORT if one_word && within(SYSCALL_STUB, PAGE) => Ok(Stop::Syscall),
+            GUEST_PORT if one_word => Ok(Stop::HostCall(HostCall {
+                number: regs.rax as u32,
+                args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
+            })),
+            FAULT_PORT if one_word && within(to_virtual(FAULT_STUBS), PAGE) => {
+                let address = self.vcpu.sregs()?.cr2;
+                let fault = Fault::read(&self.memory, &regs, address);
+                Ok(fault.map_or_else(
+                    || Stop::Broken("its fault stack is not as it should be".into()),
+                    Stop::Fault,
+                ))
+            }
+            port => Ok(Stop::Broken(format!(
+                "it used port {port:#x} in a way that is not offered: {} of {} bytes, {} times",
+                if io.out { "a write" } else { "a read" },
+                io.size,
+                io.count
+            ))),
+        }
+    }
+
+    /// Ends a host call with `result`.
+    pub fn finish(&mut self, result: u64) {
+        self.vcpu.regs_mut().rax = result;
+    }
+
+    /// Ends a system call with `result`.
+    pub fn finish_syscall(&mut self, result: u64) -> Result<(), KvmError> {
+        let keeps_level = match self.syscall_keeps_level {
+            Some(known) => known,
+            None => self.vcpu.sregs()?.cs.dpl == 3,
+        };
+        self.syscall_keeps_level = Some(keeps_level);
+        let regs = self.vcpu.regs_mut();
+        regs.rax = result;
+        if keeps_level {
+            // The stub cannot return from here: it never left.
+            regs.rip = regs.rcx;
+            regs.rflags = regs.r11 & system::RFLAGS_USER | system::RFLAGS;
+        }
+        Ok(())
+    }
+
+    /// Lets the guest go on at `rip` at CPL 3, wherever it stopped; other registers are its own.
+    pub fn resume(&mut self, rip: u64, rsp: u64, rflags: u64) -> Result<(), KvmError> {
+        let mut sregs = self.vcpu.sregs()?;
+        system::leave_fault(&mut sregs);
+        self.vcpu.set_sregs(&sregs)?;
+        let regs = self.vcpu.regs_mut();
+        (regs.rip, regs.rsp) = (rip, rsp);
+        regs.rflags = rflags & system::RFLAGS_USER | system::RFLAGS;
+        Ok(())
+    }
+
+    /// Lets a guest begin at `rip`, with nothing in its registers.
+    pub fn begin(&mut self, rip: u64, rsp: u64) -> Result<(), KvmError> {
+        *self.vcpu.regs_mut() = kvm_regs::default();
+        self.resume(rip, rsp, 0)
+    }
+
+    /// The base of a thread's own data: `fs`.
+    pub fn thread_base(&mut self) -> Result<u64, KvmError> {
+        Ok(self.vcpu.sregs()?.fs.base)
+    }
+
+    /// Sets it.
+    pub fn set_thread_base(&mut self, base: u64) -> Result<(), KvmError> {
+        let mut sregs = self.vcpu.sregs()?;
+        sregs.fs.base = base;
+        self.vcpu.set_sregs(&sregs)
+    }
+
+    /// All its registers, with what was begun finished.
+    pub fn save(&mut self) -> Result<CpuState, KvmError> {
+        let flag = self.vcpu.kick().flag();
+        flag.store(1, std::sync::atomic::Ordering::SeqCst);
+        let retired = self.vcpu.run();
+        self.vcpu
+            .kick()
+            .flag()
+            .store(0, std::sync::atomic::Ordering::SeqCst);
+        retired?;
+        self.vcpu.save()
+    }
+
+    /// Sets all its registers.
+    pub fn restore(&mut self, state: &CpuState) -> Result<(), KvmError> {
+        self.vcpu.restore(state)
+    }
+}
+
+/// A machine with one guest. Fields are dropped in their order: the memory last.
+pub struct Machine {
+    /// The first processor.
+    pub cpu: Cpu,
+    cpus: u32,
+    vm: Box<dyn Vm>,
+    /// What the guest may touch.
+    pub space: Space,
+    slots: u32,
+    /// Bytes of guest-physical memory that slots cover.
+    covered: u64,
+    memory: Arc<Range>,
+}
+
+impl Machine {
+    /// A machine over `memory`, of which at first `bytes` can be touched; it grows with its guest.
+    pub fn new(
+        hypervisor: &dyn Hypervisor,
+        memory: Range,
+        bytes: u64,
+        space: Space,
+    ) -> Result<Self, MachineError> {
+        let memory = Arc::new(memory);
+        let vm = hypervisor.vm()?;
+        let covered = bytes.next_multiple_of(PAGE);
+        // SAFETY: the addresses are the range's own. It outlives the machine's processors, each of
+        // which holds it, and without a processor nothing touches a machine's memory.
+        unsafe { vm.map(0, 0, memory.base(), covered)? };
+        let vcpu = vm.vcpu(0)?;
+        Ok(Self {
+            cpu: Cpu::new(vcpu, memory.clone()),
+            cpus: 1,
+            vm,
+            space,
+            slots: 1,
+            covered,
+            memory,
+        })
+    }
+
+    /// Its memory.
+    pub fn memory(&self) -> &Arc<Range> {
+        &self.memory
+    }
+
+    /// The guest's memory, through its own addresses.
+    pub fn view(&self) -> View<'_> {
+        View::new(&self.memory, &self.space)
+    }
+
+    /// One more processor, as a thread of the guest needs.
+    pub fn add_cpu(&mut self) -> Result<Cpu, MachineError> {
+        let vcpu = self.vm.vcpu(self.cpus)?;
+        self.cpus += 1;
+        Ok(Cpu::new(vcpu, self.memory.clone()))
+    }
+
+    /// Maps `bytes` bytes of zeros at `start`, in place of what was there.
+    pub fn map(
+        &mut self,
+        start: u64,
+        bytes: u64,
+        protection: Protection,
+    ) -> Result<(), SpaceError> {
+        self.reach(self.space.frames.end_after(bytes))?;
+        self.space.map(&self.memory, start, bytes, protection)
+    }
+
+    /// Changes what the guest may do with `bytes` bytes at `start`.
+    pub fn protect(
+        &mut self,
+        start: u64,
+        bytes: u64,
+        protection: Protection,
+    ) -> Result<(), SpaceError> {
+        self.space.protect(&self.memory, start, bytes, protection)
+    }
+
+    /// Unmaps `bytes` bytes at `start`.
+    pub fn unmap(&mut self, start: u64, bytes: u64) -> Result<(), SpaceError> {
+        self.space.unmap(&self.memory, start, bytes)
+    }
+
+    /// Maps `bytes` of `region` from `offset` at `start`, until the next reset.
+    pub fn map_region(
+        &mut self,
+        start: u64,
+        region: &Arc<Region>,
+        offset: usize,
+        bytes: usize,
+        access: Access,
+    ) -> Result<(), SpaceError> {
+        let length = bytes as u64;
+        let kept = self.memory.kept_bytes() as u64;
+        let frame = self.space.frames.reserve(length, kept);
+        self.reach(frame + length)?;
+        self.memory
+            .map(frame as usize, region, offset, bytes, access)?;
+        let space = &mut self.space;
+        // To read is a mapping of its own for what the guest writes, which the host looks at later.
+        space.map_frames(&self.memory, start, frame, length, Protection::READ_WRITE)
+    }
+
+    /// Makes guest-physical memory up to `end` there.
+    fn reach(&mut self, end: u64) -> Result<(), SpaceError> {
+        if end as usize > self.memory.bytes() {
+            self.memory.grow_to(end as usize)?;
+        }
+        if end <= self.covered {
+            return Ok(());
+        }
+        let most = self.memory.bytes_max() as u64;
+        let bytes = (end - self.covered).max(self.covered).max(SLOT_BYTES_LEAST);
+        let bytes = bytes.min(most.saturating_sub(self.covered));
+        let host = self.memory.base().wrapping_add(self.covered as usize);
+        // SAFETY: as in `new`: the addresses are the range's own, past those of other slots.
+        let added = unsafe { self.vm.map(self.slots, self.covered, host, bytes) };
+        added.map_err(|error| {
+            tracing::warn!(%error, "a machine's memory could not grow");
+            SpaceError::Full {
+                asked: bytes,
+                most: self.covered,
+            }
+        })?;
+        self.slots += 1;
+        self.covered += bytes;
+        Ok(())
+    }
+
+    /// Makes it what it was when `space` and `cpu` were taken. An error leaves it unusable.
+    pub fn reset(&mut self, space: &Space, cpu: &CpuState) -> Result<(), MachineError> {
+        self.memory.reset()?;
+        self.space.rewind(&self.memory, space)?;
+        self.cpu.restore(cpu)?;
+        Ok(())
+    }
+
+    /// Guest-physical memory that can be touched without growing the machine.
+    pub fn covered(&self) -> u64 {
+        self.covered
+    }
+}
+
+impl Cpu {
+    fn new(vcpu: Box<dyn Vcpu>, memory: Arc<Range>) -> Self {
+        Self {
+            vcpu,
+            memory,
+            syscall_keeps_level: None,
+            broken: false,
+        }
+    }
+}
+
+/// The bytes of a machine's memory before its guest's frames: system pages and page tables.
+pub const OVERHEAD: u64 = layout::FRAMES;
