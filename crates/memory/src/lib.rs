@@ -23,6 +23,7 @@
 mod access;
 mod error;
 mod image;
+mod mapped_file;
 mod mapping;
 mod pagemap;
 mod range;
@@ -33,6 +34,7 @@ mod sysctl;
 
 pub use error::MemoryError;
 pub use image::{Image, ImageBuilder};
+pub use mapped_file::MappedFile;
 pub use mapping::{Access, RANGE_MAPPINGS_MAX};
 pub use pagemap::dirty_tracking;
 pub use range::Range;
