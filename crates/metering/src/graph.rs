@@ -8,6 +8,8 @@
 //! Invariants:
 //! - Trees, nodes of a tree and bytes of all trees are bounded; nodes over a bound are counted.
 //! - A root's id counts in the [`Filter`] exactly while its tree has a node that has not ended.
+//! - Who looks a tree up shares its pages, and copies nodes where nobody waits. A page that is
+//!   shared when one of its nodes changes is copied first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::size_of;
@@ -131,8 +133,12 @@ impl Filter {
     }
 }
 
+/// Nodes of a page: what is copied at most when one of them changes while somebody looks.
+const PAGE_NODES: usize = 64;
+
 pub(crate) struct Tree {
-    nodes: Vec<GraphNode>,
+    /// All full but the last.
+    pages: Vec<Arc<Vec<GraphNode>>>,
     index: HashMap<InvocationId, u32>,
     left_out: u64,
     bytes: usize,
@@ -145,9 +151,9 @@ pub(crate) struct Tree {
 
 impl Tree {
     fn push(&mut self, begun: Begun, parent: Option<InvocationId>, detached: bool) {
-        let at = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let at = u32::try_from(self.len()).unwrap_or(u32::MAX);
         self.index.insert(begun.id, at);
-        self.nodes.push(GraphNode {
+        let node = GraphNode {
             id: begun.id,
             parent,
             path: begun.path,
@@ -155,14 +161,51 @@ impl Tree {
             detached,
             begun_unix_us: begun.unix_us,
             end: None,
-        });
+        };
+        match self.pages.last_mut() {
+            Some(page) if page.len() < PAGE_NODES => Arc::make_mut(page).push(node),
+            _ => self.pages.push(Arc::new(vec![node])),
+        }
         self.bytes += NODE_BYTES;
         self.open += 1;
     }
 
-    fn node(&mut self, id: InvocationId) -> Option<&mut GraphNode> {
-        let at = *self.index.get(&id)?;
-        self.nodes.get_mut(at as usize)
+    fn len(&self) -> usize {
+        let before = self.pages.len().saturating_sub(1) * PAGE_NODES;
+        before + self.pages.last().map_or(0, |page| page.len())
+    }
+
+    /// The node of an invocation that has not ended.
+    fn open_node(&mut self, id: InvocationId) -> Option<&mut GraphNode> {
+        let at = *self.index.get(&id)? as usize;
+        let page = self.pages.get_mut(at / PAGE_NODES)?;
+        page.get(at % PAGE_NODES)
+            .filter(|node| node.end.is_none())?;
+        Arc::make_mut(page).get_mut(at % PAGE_NODES)
+    }
+}
+
+/// A graph that was looked up, its pages shared with the tree.
+pub(crate) struct Found {
+    root: InvocationId,
+    node: Arc<str>,
+    pages: Vec<Arc<Vec<GraphNode>>>,
+    left_out: u64,
+}
+
+impl Found {
+    /// The graph, copied.
+    pub(crate) fn copied(self) -> Graph {
+        Graph {
+            root: self.root,
+            node: self.node,
+            nodes: self
+                .pages
+                .iter()
+                .flat_map(|page| page.iter().cloned())
+                .collect(),
+            left_out: self.left_out,
+        }
     }
 }
 
@@ -218,7 +261,7 @@ impl Graphs {
         relief.dropped.extend(self.remove(id));
         self.turns += 1;
         let mut tree = Tree {
-            nodes: Vec::new(),
+            pages: Vec::new(),
             index: HashMap::new(),
             left_out: 0,
             bytes: TREE_BYTES,
@@ -247,7 +290,7 @@ impl Graphs {
         let Some(tree) = self.trees.get_mut(&root) else {
             return relief;
         };
-        let full = tree.nodes.len() >= self.config.nodes_max;
+        let full = tree.len() >= self.config.nodes_max;
         if full || tree.bytes + NODE_BYTES > self.config.bytes_max {
             tree.left_out += 1;
             relief.left_out = 1;
@@ -306,7 +349,7 @@ impl Graphs {
         let Some(tree) = self.trees.get_mut(&root) else {
             return;
         };
-        let Some(node) = tree.node(id).filter(|node| node.end.is_none()) else {
+        let Some(node) = tree.open_node(id) else {
             return;
         };
         end.wall_us = unix_us.saturating_sub(node.begun_unix_us);
@@ -328,15 +371,15 @@ impl Graphs {
     }
 
     /// The graph whose root, or any of whose invocations, is `id`.
-    pub(crate) fn find(&self, id: InvocationId) -> Option<Graph> {
+    pub(crate) fn find(&self, id: InvocationId) -> Option<Found> {
         let (root, tree) = self.trees.get_key_value(&id).or_else(|| {
             let holds = |tree: &Tree| tree.index.contains_key(&id);
             self.trees.iter().find(|(_, tree)| holds(tree))
         })?;
-        Some(Graph {
+        Some(Found {
             root: *root,
             node: self.node.clone(),
-            nodes: tree.nodes.clone(),
+            pages: tree.pages.clone(),
             left_out: tree.left_out,
         })
     }

@@ -8,7 +8,7 @@ use metrics::{Counter, counter};
 use model::{InvocationId, Outcome};
 use parking_lot::Mutex;
 
-use crate::graph::{Begun, Filter, Graph, GraphConfig, Graphs, Relief};
+use crate::graph::{Begun, Filter, Found, Graph, GraphConfig, Graphs, Relief};
 use crate::metrics::{GRAPH_NODES_LEFT_OUT_TOTAL, GRAPHS_DROPPED_TOTAL};
 
 /// The execution graphs of a node, in memory. Cheap to clone.
@@ -93,7 +93,8 @@ impl GraphBook {
 
     /// The graph that the invocation is in: of its own calls, or of the one that led to it.
     pub fn find(&self, id: InvocationId) -> Option<Graph> {
-        self.0.graphs.lock().find(id)
+        let found = self.0.graphs.lock().find(id);
+        found.map(Found::copied)
     }
 
     fn count(&self, relief: Relief) {

@@ -35,6 +35,10 @@ fn graphs(change: impl FnOnce(&mut GraphConfig)) -> Graphs {
     Graphs::new(config)
 }
 
+fn find(graphs: &Graphs, id: InvocationId) -> Option<Graph> {
+    graphs.find(id).map(Found::copied)
+}
+
 fn ids(graph: &Graph) -> Vec<InvocationId> {
     graph.nodes.iter().map(|node| node.id).collect()
 }
@@ -48,12 +52,12 @@ fn a_tree_is_found_by_any_of_its_invocations() {
     graphs.ended(id(1), id(3), &ok(), 150);
     graphs.ended(id(1), id(2), &ok(), 160);
     graphs.ended(id(1), id(1), &ok(), 200);
-    let graph = graphs.find(id(1)).expect("it is kept");
+    let graph = find(&graphs, id(1)).expect("it is kept");
     assert_eq!(ids(&graph), [id(1), id(2), id(3)]);
     for number in [2, 3] {
-        assert_eq!(graphs.find(id(number)).as_ref(), Some(&graph));
+        assert_eq!(find(&graphs, id(number)).as_ref(), Some(&graph));
     }
-    assert_eq!(graphs.find(id(4)), None);
+    assert_eq!(find(&graphs, id(4)), None);
     let of = |at: usize| {
         let node = &graph.nodes[at];
         let end = node.end.as_ref().expect("it has ended");
@@ -75,7 +79,7 @@ fn failures_say_why_in_a_few_words() {
     let status = Status::Trap { kind, message };
     graphs.ended(id(1), id(2), &Outcome { status, ..ok() }, 5);
     graphs.refused(id(1), id(3), "the queue is full", 6);
-    let graph = graphs.find(id(1)).expect("it is kept");
+    let graph = find(&graphs, id(1)).expect("it is kept");
     let end = |at: usize| graph.nodes[at].end.clone().expect("it has ended");
     assert_eq!(end(1).status, "trap");
     assert_eq!(&*end(1).detail, "the function trapped: é");
@@ -90,7 +94,7 @@ fn an_end_is_recorded_once() {
     graphs.root(begun(1, 0));
     graphs.ended(id(1), id(1), &ok(), 5);
     graphs.ended(id(1), id(1), &ok(), 9);
-    let graph = graphs.find(id(1)).expect("it is kept");
+    let graph = find(&graphs, id(1)).expect("it is kept");
     assert_eq!(graph.nodes[0].end.as_ref().map(|end| end.wall_us), Some(5));
 }
 
@@ -103,7 +107,7 @@ fn nodes_over_the_bound_are_counted() {
     }
     // What is not kept cannot end.
     graphs.ended(id(1), id(9), &ok(), 5);
-    let graph = graphs.find(id(1)).expect("it is kept");
+    let graph = find(&graphs, id(1)).expect("it is kept");
     assert_eq!((graph.nodes.len(), graph.left_out), (3, 6));
 }
 
@@ -112,7 +116,7 @@ fn the_first_to_end_makes_room_and_open_trees_go_last() {
     let mut graphs = graphs(|config| config.trees_max = 3);
     let kept = |graphs: &Graphs| -> Vec<u64> {
         (1..10)
-            .filter(|number| graphs.find(id(*number)).is_some())
+            .filter(|number| find(graphs, id(*number)).is_some())
             .collect()
     };
     for number in [1, 2, 3] {
@@ -134,10 +138,10 @@ fn another_attempt_begins_its_tree_anew() {
     graphs.root(begun(1, 0));
     graphs.child(id(1), id(1), begun(2, 1), false);
     graphs.root(begun(1, 2));
-    assert_eq!(graphs.find(id(1)).map(|graph| graph.nodes.len()), Some(2));
+    assert_eq!(find(&graphs, id(1)).map(|graph| graph.nodes.len()), Some(2));
     graphs.ended(id(1), id(1), &ok(), 5);
     graphs.root(begun(1, 100));
-    let graph = graphs.find(id(1)).expect("it is kept");
+    let graph = find(&graphs, id(1)).expect("it is kept");
     assert_eq!(ids(&graph), [id(1)]);
     assert_eq!(graph.nodes[0].begun_unix_us, 100);
 }
@@ -149,8 +153,33 @@ fn a_tree_that_was_dropped_takes_nothing_more() {
     graphs.root(begun(2, 0));
     graphs.child(id(1), id(1), begun(3, 0), false);
     graphs.ended(id(1), id(1), &ok(), 5);
-    assert_eq!(graphs.find(id(1)), None);
-    assert_eq!(graphs.find(id(3)), None);
+    assert_eq!(find(&graphs, id(1)), None);
+    assert_eq!(find(&graphs, id(3)), None);
+}
+
+#[test]
+fn a_tree_of_many_pages_is_found_whole_and_what_was_found_stays_as_it_was() {
+    let mut graphs = graphs(|_| {});
+    graphs.root(begun(1, 100));
+    let count = 2 * PAGE_NODES as u64 + 3;
+    for number in 2..=count {
+        graphs.child(id(1), id(1), begun(number, 110), false);
+    }
+    let found = graphs.find(id(2)).expect("it is kept");
+    for number in 1..=count {
+        graphs.ended(id(1), id(number), &ok(), 200);
+    }
+    graphs.child(id(1), id(1), begun(count + 1, 210), true);
+    let before = found.copied();
+    assert_eq!(ids(&before), (1..=count).map(id).collect::<Vec<_>>());
+    assert!(before.nodes.iter().all(|node| node.end.is_none()));
+    let after = find(&graphs, id(1)).expect("it is kept");
+    assert_eq!(after.nodes.len() as u64, count + 1);
+    let open = after.nodes.iter().filter(|node| node.end.is_none());
+    assert_eq!(
+        open.map(|node| node.id).collect::<Vec<_>>(),
+        [id(count + 1)]
+    );
 }
 
 proptest! {
@@ -179,9 +208,9 @@ proptest! {
             prop_assert_eq!(graphs.open.len() + graphs.ended.len(), graphs.trees.len());
             for number in 1..12 {
                 let tree = graphs.trees.get(&id(number));
-                let open = tree.is_some_and(|tree| tree.nodes.iter().any(|n| n.end.is_none()));
+                let open = tree.is_some_and(|tree| tree.pages.iter().flat_map(|page| page.iter()).any(|n| n.end.is_none()));
                 prop_assert_eq!(graphs.filter.may_hold(id(number)), open);
-                prop_assert!(tree.is_none_or(|tree| tree.nodes.len() <= nodes_max));
+                prop_assert!(tree.is_none_or(|tree| tree.len() <= nodes_max));
             }
         }
     }
