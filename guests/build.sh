@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the example functions into guests/out; guests/setup.sh installs what this needs.
 # usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels", "probes",
-#                                     "workloads", "hostcalls" or "egress"; all unless told
+#                                     "workloads", "workers", "hostcalls" or "egress"; all unless told
 #
 # A function is built again only when its sources, the SDK or these scripts are newer than it.
 # Every failure is named, and the exit status is 1 if there is one.
@@ -12,7 +12,7 @@ root=$(dirname "$here")
 . "$here/env.sh"
 out=$here/out
 logs=$here/.build
-mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/workloads" "$out/egress" "$logs"
+mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/workloads" "$out/workers" "$out/egress" "$logs"
 
 # Two builds at once would write the same files; the second waits and finds them made.
 exec 9>"$logs/.lock"
@@ -36,6 +36,13 @@ build_webp() {
   "${clang[@]}" -mexec-model=reactor -ffunction-sections -fdata-sections -Wl,--gc-sections \
     -I "$root/sdk/c" -I "$webp" -I "$webp/src" "$1/main.c" \
     "$webp"/src/enc/*.c "$webp"/src/dsp/*.c "$webp"/src/utils/*.c "$webp"/sharpyuv/*.c -o "$2"
+}
+# Fused multiply-add is a relaxed instruction, for its rounding differs between machines.
+build_file_type() {
+  "${clang[@]}" -mrelaxed-simd -mbulk-memory -mexec-model=reactor -I "$root/sdk/c" "$1/main.c" \
+    -o "$2" -lm &&
+    /usr/bin/python3 "$1/convert.py" "$MODEL" "$out/file-type.weights.new" &&
+    mv "$out/file-type.weights.new" "$out/file-type.weights"
 }
 # Linked as a component straight from wasip1, because there wit-bindgen brings all that no_std lacks.
 build_hello_http() {
@@ -109,6 +116,12 @@ workload() {
     mv "$product.new" "$product" && mv "$product.wasm.new" "$product.wasm"
 }
 
+# worker NAME OUT: a native process that a function is measured against.
+worker() {
+  gcc -O3 -march=native -w -I "$root/examples/file-type" "$root/benches/workloads/$1-worker.c" \
+    -o "$2" -lm
+}
+
 # hostcalls LANGUAGE FOLDER OUT: a guest that makes any host call, for the tests.
 hostcalls() {
   local sdk=$root/sdk start=$SYSROOT/lib/wasm32-wasi/crt1-reactor.o node wit=$logs/wit-hostcalls-$1
@@ -167,7 +180,7 @@ fresh() {
 }
 
 # build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE, workloads/NAME,
-# hostcalls/LANGUAGE or egress/GUEST.
+# workers/NAME, hostcalls/LANGUAGE or egress/GUEST.
 build_one() {
   local name=$1 product=$out/$1.wasm folder=$root/examples/$1 log=$logs/${1//\//-}.log start=$SECONDS
   case $name in
@@ -182,6 +195,11 @@ build_one() {
     workloads/*)
       fresh "$product" "$root/benches/workloads" "$root/sdk/c" && return 0
       workload "${name#workloads/}" >"$log" 2>&1
+      ;;
+    workers/*)
+      product=$out/$name
+      fresh "$product" "$root/benches/workloads" "$root/examples/file-type" && return 0
+      worker "${name#workers/}" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
       ;;
     hostcalls/*)
       fresh "$product" "$here/hostcalls" "$root/sdk" && return 0
@@ -211,7 +229,7 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as kernels probes workloads hostcalls egress)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type kernels probes workloads workers hostcalls egress)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
   if [ "$name" = kernels ] || [ "$name" = probes ]; then
@@ -219,6 +237,10 @@ for name in "$@"; do
   elif [ "$name" = workloads ]; then
     for source in "$root/benches/workloads"/*-redis.c; do
       names+=("workloads/$(basename "$source" -redis.c)")
+    done
+  elif [ "$name" = workers ]; then
+    for source in "$root/benches/workloads"/*-worker.c; do
+      names+=("workers/$(basename "$source" -worker.c)")
     done
   elif [ "$name" = hostcalls ] || [ "$name" = egress ]; then
     for source in "$here/$name"/*/; do names+=("$name/$(basename "$source")"); done

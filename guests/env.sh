@@ -5,6 +5,7 @@ SYSROOT=$TOOLCHAINS/sysroot/usr
 SOURCES=$TOOLCHAINS/sources/vendor
 NODE_MODULES=$TOOLCHAINS/npm/node_modules
 VENV=$TOOLCHAINS/python
+MODEL=$TOOLCHAINS/model/magika
 TOOLS=$TOOLCHAINS/bin
 # Debian's rustc-web: rustup cannot add targets on a machine that reaches only package registries.
 DEBIAN_CARGO=/usr/bin/cargo

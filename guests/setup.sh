@@ -4,6 +4,7 @@
 #
 # C, C++: clang-19 with the backported wasi-libc. Rust: Debian's rustc-web with a std built here.
 # Go: golang-1.23. Python: componentize-py. JavaScript: componentize-js. AssemblyScript: asc.
+# For the example file-type, the model that the Python package magika ships.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=guests/env.sh
@@ -164,6 +165,20 @@ setup_python() {
   stamp python "$what"
 }
 
+# Only the package's files: its model is what is wanted, and not what would run it.
+setup_model() {
+  local what
+  what=$(sha256sum <"$here/model/requirements.txt")
+  stamped model "$what" && [ -d "$MODEL" ] && return 0
+  say "pip: $(grep -oE '^[a-z]+==[0-9.]+' "$here/model/requirements.txt"), for its model"
+  rm -rf "$MODEL"
+  /usr/bin/python3 -m venv "$TOOLCHAINS/model-venv"
+  "$TOOLCHAINS/model-venv/bin/pip" install -q --disable-pip-version-check --no-deps \
+    --require-hashes --target "$(dirname "$MODEL")" -r "$here/model/requirements.txt"
+  rm -rf "$TOOLCHAINS/model-venv"
+  stamp model "$what"
+}
+
 # npm chooses native packages by the node that runs it, so a newer node comes with its own npm.
 setup_node() {
   local what node own=$TOOLCHAINS/node npm=(npm)
@@ -192,5 +207,6 @@ setup_sources
 setup_component_linker
 setup_rust_std
 setup_python
+setup_model
 setup_node
 say "toolchains ready in $TOOLCHAINS"

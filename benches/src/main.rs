@@ -15,6 +15,7 @@ mod child;
 mod density;
 mod faaslets;
 mod first_call;
+mod front;
 mod http;
 mod kernels;
 mod load;
@@ -36,7 +37,7 @@ use report::Report;
 /// A bench: measures, and reports.
 type Bench = fn(&Setting) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("start", start::run),
     ("http", http::run),
     ("density", density::run),
@@ -46,6 +47,7 @@ const BENCHES: [(&str, Bench); 9] = [
     ("chain", chain::run),
     ("sgd", workloads::sgd::run),
     ("matmul", workloads::matmul::run),
+    ("inference", workloads::inference::run),
 ];
 
 /// The environment's variable that names the `dunlin` to measure.
@@ -85,6 +87,11 @@ fn run(arguments: &[String]) -> Result<bool> {
         && verb == plain::VERB
     {
         return plain::serve(address).map(|()| true);
+    }
+    if let [verb, address, workers, line @ ..] = arguments
+        && verb == front::VERB
+    {
+        return front::serve(address, workers, line).map(|()| true);
     }
     let check = arguments.iter().any(|argument| argument == "--check");
     let names: Vec<&str> = arguments

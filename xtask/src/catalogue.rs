@@ -20,6 +20,8 @@ pub struct Entry {
     pub artifact: String,
     /// What it is granted, as flags of `dunlin deploy`.
     pub grants: Vec<String>,
+    /// What is put in its app's state first.
+    pub state: Vec<Stored>,
     /// The request's method.
     pub method: String,
     /// The request's path below the function's, with its query.
@@ -32,6 +34,15 @@ pub struct Entry {
     pub status: u16,
     /// What the reply must hold.
     pub reply: Reply,
+}
+
+/// A value of an app's state that a function needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its key.
+    pub key: String,
+    /// The file whose content it is, from the repository's root.
+    pub file: String,
 }
 
 /// A request's body.
@@ -111,6 +122,12 @@ fn entry(value: &Value) -> Result<Entry> {
         kind: text("kind")?,
         artifact: text("artifact")?,
         grants: ["state", "call"].into_iter().flat_map(granted).collect(),
+        state: value["state"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(stored)
+            .collect::<Result<_>>()?,
         method: or(&request["method"], "POST"),
         path: or(&request["path"], "/"),
         body: match request["body_file"].as_str() {
@@ -125,6 +142,18 @@ fn entry(value: &Value) -> Result<Entry> {
             None => 200,
         },
         reply: reply(expect)?,
+    })
+}
+
+fn stored(value: &Value) -> Result<Stored> {
+    let text = |name: &str| {
+        let text = value[name].as_str();
+        let text = text.with_context(|| format!("a value of state has no `{name}`: {value}"));
+        text.map(str::to_owned)
+    };
+    Ok(Stored {
+        key: text("key")?,
+        file: text("file")?,
     })
 }
 
@@ -149,6 +178,7 @@ mod tests {
         assert_eq!(entries[0].method, "POST");
         assert_eq!(entries[0].status, 200);
         assert!(entries[0].grants.is_empty());
+        assert!(entries[0].state.is_empty());
         assert_eq!(entries[0].reply, Reply::Any);
     }
 
@@ -158,6 +188,23 @@ mod tests {
             "allow": {"state": ["a/=write"], "call": ["a"]}}]"#;
         let grants = parse(text).unwrap().remove(0).grants;
         assert_eq!(grants, ["--allow-state=a/=write", "--allow-call=a"]);
+    }
+
+    #[test]
+    fn state_is_a_key_and_a_file() {
+        let read = |state: &str| {
+            parse(&format!(
+                r#"[{{"name": "a", "language": "C", "kind": "reactor", "artifact": "a.wasm",
+                "state": [{state}]}}]"#
+            ))
+        };
+        let entries = read(r#"{"key": "k", "file": "f"}"#).unwrap();
+        let wanted = Stored {
+            key: "k".into(),
+            file: "f".into(),
+        };
+        assert_eq!(entries[0].state, [wanted]);
+        assert!(read(r#"{"key": "k"}"#).is_err());
     }
 
     #[test]

@@ -33,7 +33,7 @@ usage: ./x VERB [ARGUMENTS]
   tour                    runs the shell blocks of README.md, as pasted
   bench [NAME…] [--check] measures; --check fails when a figure of BUDGETS.md is missed
                           names: start http density kernels first-call state
-                          chain sgd matmul (default: all)
+                          chain sgd matmul inference (default: all)
   guests                  builds the example functions
   ci                      test, then cargo deny
   tidy                    the rules of the house

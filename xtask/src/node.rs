@@ -57,6 +57,13 @@ impl Node {
         Ok(())
     }
 
+    /// Stops the node, starts it again on its data, and waits until it is ready.
+    pub fn restart(&mut self, agent: &Agent) -> Result<()> {
+        self.stop();
+        self.start_again()?;
+        self.wait_until_ready(agent)
+    }
+
     /// The node's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -36,8 +36,13 @@ pub struct Usage {
     pub gb_s: f64,
 }
 
-/// Deploys the function in `app`; how long `dunlin deploy` took.
+/// Puts what the function needs in the state of `app` and deploys it there; how long
+/// `dunlin deploy` took.
 pub fn deploy(root: &Path, node: &Node, app: &str, entry: &Entry) -> Result<Duration> {
+    for stored in &entry.state {
+        let file = format!("@{}", root.join(&stored.file).display());
+        node.cli(&["state", "put", "--durable", app, &stored.key, &file])?;
+    }
     let artifact = root.join(&entry.artifact);
     let artifact = artifact
         .to_str()

@@ -43,6 +43,22 @@ fn memory_files(pid: u32) -> u64 {
     held.values().sum()
 }
 
+/// The processes that a process started and that are still there.
+pub fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let lists =
+        threads.into_iter().flatten().flatten().map(|thread| {
+            std::fs::read_to_string(thread.path().join("children")).unwrap_or_default()
+        });
+    lists
+        .flat_map(|list| {
+            list.split(' ')
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
 /// Looks at processes until it is asked for their peak.
 pub struct Watch {
     stop: Arc<AtomicBool>,
@@ -50,11 +66,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to look at these.
-    pub fn start(pids: Vec<u32>) -> Self {
+    /// Begins to look at what some hold together.
+    pub fn start(look: impl Fn() -> f64 + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
-        let look = move || pids.iter().map(|pid| bytes(*pid)).sum::<f64>();
         let thread = std::thread::spawn(move || {
             let mut peak = look();
             while !asked.load(Ordering::Relaxed) {

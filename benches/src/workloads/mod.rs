@@ -1,7 +1,8 @@
 //! Workloads: the same work by functions that share their state, and by native processes that keep
-//! it in Redis.
+//! it in Redis, or each their own.
 
 mod held;
+pub mod inference;
 pub mod matmul;
 pub mod sgd;
 
@@ -76,7 +77,8 @@ impl Pair {
 
     /// Calls the function and watches the node meanwhile.
     fn function_timed(&self, what: &str) -> Result<Run> {
-        let watch = Watch::start(vec![self.node.pid()]);
+        let pid = self.node.pid();
+        let watch = Watch::start(move || held::bytes(pid));
         let begun = Instant::now();
         self.function(what)?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -114,7 +116,8 @@ impl Pair {
             workers.push(Worker::start(self.command(what)?)?);
         }
         let pids = workers.iter().map(|worker| worker.child.id());
-        let watch = Watch::start(pids.chain([self.redis.pid()]).collect());
+        let pids: Vec<u32> = pids.chain([self.redis.pid()]).collect();
+        let watch = Watch::start(move || pids.iter().map(|pid| held::bytes(*pid)).sum());
         let begun = Instant::now();
         for worker in &mut workers {
             worker.go()?;
