@@ -35,6 +35,7 @@ pub mod fault;
 mod frames;
 pub mod kvm;
 pub mod layout;
+pub mod linux;
 pub mod load;
 pub mod machine;
 pub mod space;

@@ -14,7 +14,7 @@ use std::time::Instant;
 use memory::{Access, MemoryError, Range, Region};
 
 use crate::fault::Fault;
-use crate::kvm::{CpuState, Exit, Hypervisor, Io, KvmError, Vcpu, Vm, kvm_regs};
+use crate::kvm::{CpuState, Exit, Hypervisor, Io, KvmError, Vcpu, Vm, XSAVE_WORDS, kvm_regs};
 use crate::layout::{self, FAULT_STUBS, PAGE, SYSCALL_STUB, to_virtual};
 use crate::space::{Protection, Space, SpaceError};
 use crate::system::{self, FAULT_PORT, GUEST_PORT};
@@ -201,6 +201,23 @@ impl Cpu {
         let mut sregs = self.vcpu.sregs()?;
         sregs.fs.base = base;
         self.vcpu.set_sregs(&sregs)
+    }
+
+    /// The vector registers, as XSAVE stores them.
+    pub fn vectors(&mut self) -> Result<Box<[u32; XSAVE_WORDS]>, KvmError> {
+        Ok(self.vcpu.save()?.xsave)
+    }
+
+    /// Sets them. What a processor would not take is an error.
+    pub fn set_vectors(&mut self, vectors: &[u32; XSAVE_WORDS]) -> Result<(), KvmError> {
+        let mut state = self.vcpu.save()?;
+        state.xsave.copy_from_slice(vectors);
+        self.vcpu.restore(&state)
+    }
+
+    /// The components of them that the guest may use, as in XCR0.
+    pub fn vector_mask(&mut self) -> u64 {
+        self.vcpu.save().map_or(3, |state| state.xcrs.xcrs[0].value)
     }
 
     /// All its registers, with what was begun finished.

@@ -1,0 +1,473 @@
+//! A process: everything that the system keeps for a program, and what each call does to it.
+//!
+//! It decides and keeps no clock, waits for nothing and reads no device: time comes in with
+//! [`Process::tick`], and what it asks of the world goes through [`World`].
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use files::{Files, Ino};
+
+use super::descriptor::Descriptors;
+use super::errno::Errno;
+use super::futex;
+use super::maps::{Maps, Touch};
+use super::memory::GuestMemory;
+use super::pipe::Pipes;
+use super::signal::Signals;
+use super::sockets::Sockets;
+use super::table;
+use super::thread::{Request, State, Thread, Threads, Tid, Wait};
+use super::world::World;
+use crate::kvm::{KvmError, XSAVE_WORDS};
+use crate::space::Protection;
+
+/// The user and group that a program runs as.
+pub const USER: u32 = 1000;
+/// Most bytes that one call reads or writes; more is done in part, as Linux may.
+pub const IO_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of a path, with its zero.
+pub const PATH_BYTES_MAX: usize = 4096;
+
+/// The registers of a guest's processor that a system call may have to do with.
+pub trait Guest: GuestMemory {
+    /// The vector registers.
+    fn vectors(&mut self) -> Result<Box<[u32; XSAVE_WORDS]>, KvmError>;
+
+    /// Sets them.
+    fn set_vectors(&mut self, vectors: &[u32; XSAVE_WORDS]) -> Result<(), KvmError>;
+
+    /// The base of the running thread's own data.
+    fn base(&mut self) -> Result<u64, KvmError>;
+
+    /// Sets it.
+    fn set_base(&mut self, base: u64) -> Result<(), KvmError>;
+
+    /// The most that a guest may have in its vector registers, as a mask of components.
+    fn vector_mask(&mut self) -> u64;
+}
+
+/// What time it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clocks {
+    /// Nanoseconds since the process's machine began.
+    pub monotonic_ns: u64,
+    /// Nanoseconds since 1970.
+    pub realtime_ns: u64,
+    /// Processor time of the process, in nanoseconds.
+    pub cpu_ns: u64,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(u8),
+    /// By a signal that it did not handle.
+    Signal(u8),
+    /// It touched memory that the host would not give it.
+    OutOfMemory,
+    /// The reply passed its limit.
+    ReplyTooLong,
+    /// The host failed.
+    Host(String),
+}
+
+/// Why a call has no result yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// It failed, which is a result as well.
+    Failed(Errno),
+    /// It waits, until this time of the monotonic clock at the latest.
+    Wait(Wait, Option<u64>),
+    /// The thread's registers are as they shall be.
+    Resume,
+    /// The thread is no more.
+    Over,
+}
+
+impl From<Errno> for Halt {
+    fn from(errno: Errno) -> Self {
+        Halt::Failed(errno)
+    }
+}
+
+impl From<files::Errno> for Halt {
+    fn from(errno: files::Errno) -> Self {
+        Halt::Failed(errno.into())
+    }
+}
+
+/// What a call comes to.
+pub type Answer = Result<u64, Halt>;
+
+/// What follows from a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// The thread goes on with this result.
+    Return(u64),
+    /// It goes on with the registers that it has now.
+    Reload,
+    /// It does not go on now.
+    Switch,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// This thread's.
+    Run(Tid),
+    /// Nobody's, until this time of the monotonic clock or a change in the world.
+    Idle(Option<u64>),
+}
+
+/// A process.
+pub struct Process {
+    /// Its addresses.
+    pub maps: Maps,
+    /// Its threads.
+    pub threads: Threads,
+    /// Its signals.
+    pub signals: Signals,
+    /// Its descriptors.
+    pub descriptors: Descriptors,
+    /// Its pipes.
+    pub pipes: Pipes,
+    /// Its sockets.
+    pub sockets: Sockets,
+    /// Its files.
+    pub files: Files,
+    /// Its working directory.
+    pub directory: Ino,
+    /// Permission bits that files it makes do not get.
+    pub umask: u16,
+    /// What it reads from descriptor 0, and how far it has.
+    pub input: (Bytes, usize),
+    /// What time it is.
+    pub now: Clocks,
+    /// Its arguments, for /proc.
+    pub args: Vec<Vec<u8>>,
+    /// What it asks for goes here.
+    pub world: Box<dyn World>,
+    /// Calls that are not offered, by number, with how often they were made.
+    pub unknown: BTreeMap<u64, u64>,
+    /// Most memory that it may have, in bytes.
+    pub memory_bytes_max: u64,
+    /// How it ended.
+    pub exit: Option<Exit>,
+    /// Whether what a thread waits for may have come.
+    pub stirred: bool,
+    /// What it asked that must not be the same for two invocations.
+    pub asked: super::request_loop::Asked,
+}
+
+/// One call of a thread's.
+pub struct Call<'a> {
+    /// Its process.
+    pub process: &'a mut Process,
+    /// The guest.
+    pub guest: &'a mut dyn Guest,
+    /// The thread.
+    pub tid: Tid,
+    /// What it asks.
+    pub request: Request,
+    /// If it is made again: until when it waits at the latest.
+    pub retried: Option<Option<u64>>,
+}
+
+impl Process {
+    /// Answers a call of `tid`, whose registers are in its thread.
+    pub fn call(&mut self, guest: &mut dyn Guest, tid: Tid, request: Request) -> Flow {
+        let answer = self.dispatch(guest, tid, request, None);
+        self.settle(tid, request, answer)
+    }
+
+    fn dispatch(
+        &mut self,
+        guest: &mut dyn Guest,
+        tid: Tid,
+        request: Request,
+        retried: Option<Option<u64>>,
+    ) -> Answer {
+        let Some(row) = table::find(request.number) else {
+            let count = self.unknown.entry(request.number).or_default();
+            *count = count.saturating_add(1);
+            return Err(Errno::ENOSYS.into());
+        };
+        (row.handler)(&mut Call {
+            process: self,
+            guest,
+            tid,
+            request,
+            retried,
+        })
+    }
+
+    fn settle(&mut self, tid: Tid, request: Request, answer: Answer) -> Flow {
+        let result = match answer {
+            Ok(result) => result,
+            Err(Halt::Failed(errno)) => errno.result(),
+            Err(Halt::Wait(wait, until)) => {
+                self.threads.wait(tid, wait, until, request);
+                return Flow::Switch;
+            }
+            Err(Halt::Resume) => return Flow::Reload,
+            Err(Halt::Over) => return Flow::Switch,
+        };
+        if let Some(thread) = self.threads.find_mut(tid) {
+            thread.regs.rax = result;
+        }
+        if self.exit.is_some() {
+            return Flow::Switch;
+        }
+        Flow::Return(result)
+    }
+
+    /// What time it is now: wakes who has waited for that.
+    pub fn tick(&mut self, now: Clocks) {
+        self.now = now;
+        self.signals.run_alarm(now);
+        let due: Vec<_> = self
+            .threads
+            .waiting()
+            .filter(|(.., until)| until.is_some_and(|until| until <= now.monotonic_ns))
+            .collect();
+        for (tid, wait, _) in due {
+            match wait {
+                Wait::Futex { .. } => self.threads.wake(tid, Errno::ETIMEDOUT.result()),
+                Wait::Sleep => self.threads.wake(tid, 0),
+                Wait::Signal(_) => self.threads.wake(tid, Errno::EAGAIN.result()),
+                Wait::Change => self.threads.retry(tid),
+            }
+        }
+    }
+
+    /// Whose turn it is; calls that wait for what has changed are made again first.
+    pub fn turn(&mut self, guest: &mut dyn Guest) -> Turn {
+        loop {
+            self.interrupt_waiting();
+            if std::mem::take(&mut self.stirred) {
+                self.retry_waiting();
+            }
+            let Some(tid) = self.threads.first() else {
+                return Turn::Idle(self.next_event());
+            };
+            let Some(thread) = self.threads.find(tid) else {
+                return Turn::Idle(None);
+            };
+            if thread.state != State::Retrying {
+                return Turn::Run(tid);
+            }
+            let (request, until) = (thread.request, thread.until);
+            self.threads.resume(tid);
+            let answer = self.dispatch(guest, tid, request, Some(until));
+            match self.settle(tid, request, answer) {
+                Flow::Return(_) | Flow::Reload => return Turn::Run(tid),
+                Flow::Switch if self.exit.is_some() => return Turn::Idle(None),
+                Flow::Switch => {}
+            }
+        }
+    }
+
+    fn retry_waiting(&mut self) {
+        let waiting: Vec<_> = self
+            .threads
+            .waiting()
+            .filter(|(_, wait, _)| *wait == Wait::Change)
+            .map(|(tid, ..)| tid)
+            .collect();
+        for tid in waiting {
+            self.threads.retry(tid);
+        }
+    }
+
+    /// When something happens by itself, in nanoseconds of the monotonic clock.
+    pub fn next_event(&self) -> Option<u64> {
+        let ends = self.threads.waiting().filter_map(|(.., until)| until);
+        let timers = self.descriptors.next_timer();
+        ends.chain(timers).chain(self.signals.next_alarm()).min()
+    }
+
+    /// Notes that what threads wait for may have come.
+    pub fn stir(&mut self) {
+        self.stirred = true;
+    }
+
+    /// Ends a thread, and the process with its last.
+    pub fn end_thread(&mut self, guest: &mut dyn Guest, tid: Tid, code: u8) {
+        let Some(thread) = self.threads.remove(tid) else {
+            return;
+        };
+        futex::leave(self, guest, tid, &thread);
+        if self.threads.count() == 0 {
+            self.exit.get_or_insert(Exit::Code(code));
+        }
+    }
+
+    /// Makes sure that the guest's bytes can be used so.
+    pub fn touch(
+        &mut self,
+        guest: &mut dyn Guest,
+        at: u64,
+        bytes: u64,
+        needed: Protection,
+    ) -> Result<(), Errno> {
+        match self.maps.touch(guest, at, bytes, needed) {
+            Touch::Fine => Ok(()),
+            Touch::Nothing | Touch::Denied => Err(Errno::EFAULT),
+            Touch::NoMemory => {
+                self.exit.get_or_insert(Exit::OutOfMemory);
+                Err(Errno::ENOMEM)
+            }
+        }
+    }
+
+    /// Copies from the guest.
+    pub fn read(&mut self, guest: &mut dyn Guest, at: u64, out: &mut [u8]) -> Result<(), Errno> {
+        self.touch(guest, at, out.len() as u64, Protection::READ)?;
+        guest.read(at, out)
+    }
+
+    /// Copies to the guest.
+    pub fn write(&mut self, guest: &mut dyn Guest, at: u64, data: &[u8]) -> Result<(), Errno> {
+        self.touch(guest, at, data.len() as u64, Protection::READ_WRITE)?;
+        guest.write(at, data)
+    }
+
+    /// The 32-bit number at `at`.
+    pub fn read_u32(&mut self, guest: &mut dyn Guest, at: u64) -> Result<u32, Errno> {
+        let mut bytes = [0; 4];
+        self.read(guest, at, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// The 64-bit number at `at`.
+    pub fn read_u64(&mut self, guest: &mut dyn Guest, at: u64) -> Result<u64, Errno> {
+        let mut bytes = [0; 8];
+        self.read(guest, at, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+impl Call<'_> {
+    /// An argument.
+    pub fn arg(&self, index: usize) -> u64 {
+        self.request.args[index]
+    }
+
+    /// An argument that is an int.
+    pub fn int(&self, index: usize) -> i32 {
+        self.request.args[index] as i32
+    }
+
+    /// An argument that is an unsigned int.
+    pub fn uint(&self, index: usize) -> u32 {
+        self.request.args[index] as u32
+    }
+
+    /// The calling thread.
+    pub fn thread(&mut self) -> Result<&mut Thread, Errno> {
+        self.process.threads.find_mut(self.tid).ok_or(Errno::ESRCH)
+    }
+
+    /// Copies from the guest.
+    pub fn read(&mut self, at: u64, out: &mut [u8]) -> Result<(), Errno> {
+        self.process.read(self.guest, at, out)
+    }
+
+    /// A copy of `bytes` bytes at `at`, at most [`IO_BYTES_MAX`].
+    pub fn copy(&mut self, at: u64, bytes: u64) -> Result<Vec<u8>, Errno> {
+        let bytes = bytes.min(IO_BYTES_MAX as u64);
+        self.process
+            .touch(self.guest, at, bytes, Protection::READ)?;
+        let mut copy = vec![0; bytes as usize];
+        self.guest.read(at, &mut copy)?;
+        Ok(copy)
+    }
+
+    /// Copies to the guest.
+    pub fn write(&mut self, at: u64, data: &[u8]) -> Result<(), Errno> {
+        self.process.write(self.guest, at, data)
+    }
+
+    /// Copies a number to the guest.
+    pub fn write_u32(&mut self, at: u64, number: u32) -> Result<(), Errno> {
+        self.write(at, &number.to_le_bytes())
+    }
+
+    /// The same.
+    pub fn write_u64(&mut self, at: u64, number: u64) -> Result<(), Errno> {
+        self.write(at, &number.to_le_bytes())
+    }
+
+    /// The number at `at`.
+    pub fn read_u32(&mut self, at: u64) -> Result<u32, Errno> {
+        self.process.read_u32(self.guest, at)
+    }
+
+    /// The same.
+    pub fn read_u64(&mut self, at: u64) -> Result<u64, Errno> {
+        self.process.read_u64(self.guest, at)
+    }
+
+    /// Numbers of 8 bytes at `at`.
+    pub fn read_words<const N: usize>(&mut self, at: u64) -> Result<[u64; N], Errno> {
+        let mut words = [0; N];
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = self.read_u64(at.wrapping_add(index as u64 * 8))?;
+        }
+        Ok(words)
+    }
+
+    /// The bytes at `at` up to the first zero; [`Errno::ENAMETOOLONG`] if that is far.
+    pub fn text(&mut self, at: u64) -> Result<Vec<u8>, Errno> {
+        const AT_A_TIME: u64 = 256;
+        let (mut text, mut at) = (Vec::new(), at);
+        while text.len() < PATH_BYTES_MAX {
+            // Up to a boundary that pages share, so that what follows need not be there.
+            let piece = self.copy(at, AT_A_TIME - at % AT_A_TIME)?;
+            if let Some(end) = piece.iter().position(|byte| *byte == 0) {
+                text.extend_from_slice(&piece[..end]);
+                return Ok(text);
+            }
+            text.extend_from_slice(&piece);
+            at = at.wrapping_add(piece.len() as u64);
+        }
+        Err(Errno::ENAMETOOLONG)
+    }
+
+    /// A `struct timespec` as nanoseconds; the largest there is if it is larger.
+    pub fn timespec(&mut self, at: u64) -> Result<u64, Errno> {
+        let [seconds, nanoseconds] = self.read_words(at)?;
+        if seconds > i64::MAX as u64 || nanoseconds >= 1_000_000_000 {
+            return Err(Errno::EINVAL);
+        }
+        Ok(seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(nanoseconds))
+    }
+
+    /// Writes a `struct timespec`.
+    pub fn write_timespec(&mut self, at: u64, ns: u64) -> Result<(), Errno> {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&(ns / 1_000_000_000).to_le_bytes());
+        bytes[8..].copy_from_slice(&(ns % 1_000_000_000).to_le_bytes());
+        self.write(at, &bytes)
+    }
+
+    /// The end of a wait that begins now and lasts `ns` at most; of one that goes on, its end.
+    pub fn until(&self, ns: Option<u64>) -> Option<u64> {
+        match self.retried {
+            Some(until) => until,
+            None => ns.map(|ns| self.process.now.monotonic_ns.saturating_add(ns)),
+        }
+    }
+
+    /// Waits for a change, or fails with `otherwise` when the time for that is over.
+    pub fn wait(&self, until: Option<u64>, otherwise: Halt) -> Halt {
+        match until {
+            Some(until) if until <= self.process.now.monotonic_ns => otherwise,
+            _ => Halt::Wait(Wait::Change, until),
+        }
+    }
+}

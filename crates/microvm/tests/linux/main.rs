@@ -1,0 +1,5 @@
+//! Real programs, built by the compilers of this machine, run as they are on KVM.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod programs;
+mod support;
