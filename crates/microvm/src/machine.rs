@@ -205,19 +205,17 @@ impl Cpu {
 
     /// The vector registers, as XSAVE stores them.
     pub fn vectors(&mut self) -> Result<Box<[u32; XSAVE_WORDS]>, KvmError> {
-        Ok(self.vcpu.save()?.xsave)
+        self.vcpu.vectors()
     }
 
     /// Sets them. What a processor would not take is an error.
     pub fn set_vectors(&mut self, vectors: &[u32; XSAVE_WORDS]) -> Result<(), KvmError> {
-        let mut state = self.vcpu.save()?;
-        state.xsave.copy_from_slice(vectors);
-        self.vcpu.restore(&state)
+        self.vcpu.set_vectors(vectors)
     }
 
     /// The components of them that the guest may use, as in XCR0.
-    pub fn vector_mask(&mut self) -> u64 {
-        self.vcpu.save().map_or(3, |state| state.xcrs.xcrs[0].value)
+    pub fn vector_mask(&self) -> u64 {
+        self.vcpu.vector_mask()
     }
 
     /// All its registers, with what was begun finished.

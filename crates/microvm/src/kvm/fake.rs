@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{
-    CpuState, Exit, Hypervisor, Kick, KvmError, Vcpu, Vm, XSAVE_WORDS, kvm_regs, kvm_sregs,
+    CpuState, Exit, Hypervisor, Kick, KvmError, Vcpu, Vectors, Vm, XSAVE_WORDS, kvm_regs, kvm_sregs,
 };
 
 /// What its processors do, in turn: the exit, and the registers at it.
@@ -71,6 +71,20 @@ struct FakeVcpu {
     script: Fake,
     regs: kvm_regs,
     kick: Kick,
+}
+
+impl Vectors for FakeVcpu {
+    fn vectors(&mut self) -> Result<Box<[u32; XSAVE_WORDS]>, KvmError> {
+        Ok(Box::new([0; XSAVE_WORDS]))
+    }
+
+    fn set_vectors(&mut self, _: &[u32; XSAVE_WORDS]) -> Result<(), KvmError> {
+        Ok(())
+    }
+
+    fn vector_mask(&self) -> u64 {
+        3
+    }
 }
 
 impl Vcpu for FakeVcpu {

@@ -118,8 +118,21 @@ impl Kick {
     }
 }
 
+/// The vector registers of a processor, by themselves: what a switch of threads needs beyond the
+/// general ones.
+pub trait Vectors {
+    /// As XSAVE stores them.
+    fn vectors(&mut self) -> Result<Box<[u32; XSAVE_WORDS]>, KvmError>;
+
+    /// Sets them. What a processor would not take is an error.
+    fn set_vectors(&mut self, vectors: &[u32; XSAVE_WORDS]) -> Result<(), KvmError>;
+
+    /// Which components of them the guest may use, as in XCR0.
+    fn vector_mask(&self) -> u64;
+}
+
 /// A processor.
-pub trait Vcpu: Send {
+pub trait Vcpu: Vectors + Send {
     /// Runs the guest until it leaves. The registers are those at that moment.
     fn run(&mut self) -> Result<Exit, KvmError>;
 

@@ -17,7 +17,7 @@ use kvm_ioctls::{
 };
 
 use super::exit::{Exit, Io};
-use super::{CpuState, Hypervisor, Kick, KvmError, Vcpu, Vm};
+use super::{CpuState, Hypervisor, Kick, KvmError, Vcpu, Vectors, Vm, XSAVE_WORDS};
 use crate::layout;
 use crate::system;
 
@@ -239,6 +239,7 @@ impl Vm for KvmVm {
             kick: Kick::of_page(page),
             regs: kvm_regs::default(),
             regs_set: true,
+            xcr0: self.xcr0,
         };
         vcpu.begin(self.xcr0)?;
         Ok(Box::new(vcpu))
@@ -295,6 +296,7 @@ struct KvmVcpu {
     regs: kvm_regs,
     /// Whether they were set since.
     regs_set: bool,
+    xcr0: u64,
 }
 
 impl KvmVcpu {
@@ -344,6 +346,28 @@ impl KvmVcpu {
             size: io.size,
             count: io.count,
         })
+    }
+}
+
+impl Vectors for KvmVcpu {
+    fn vectors(&mut self) -> Result<Box<[u32; XSAVE_WORDS]>, KvmError> {
+        let xsave = self.fd.get_xsave();
+        let xsave = xsave.map_err(failed("read vector registers"))?;
+        Ok(Box::new(xsave.region))
+    }
+
+    fn set_vectors(&mut self, vectors: &[u32; XSAVE_WORDS]) -> Result<(), KvmError> {
+        let xsave = kvm_bindings::kvm_xsave {
+            region: *vectors,
+            ..Default::default()
+        };
+        // SAFETY: without AMX, which `XCR0_USABLE` leaves out, the kernel reads no more than the
+        // 4096 bytes that the structure has.
+        unsafe { self.fd.set_xsave(&xsave) }.map_err(failed("set vector registers"))
+    }
+
+    fn vector_mask(&self) -> u64 {
+        self.xcr0
     }
 }
 
@@ -407,20 +431,14 @@ impl Vcpu for KvmVcpu {
         Ok(CpuState {
             regs: self.regs,
             sregs: self.sregs()?,
-            xsave: Box::new(self.fd.get_xsave().map_err(failed(doing))?.region),
+            xsave: self.vectors()?,
             xcrs: self.fd.get_xcrs().map_err(failed(doing))?,
             events: self.fd.get_vcpu_events().map_err(failed(doing))?,
         })
     }
 
     fn restore(&mut self, state: &CpuState) -> Result<(), KvmError> {
-        let xsave = kvm_bindings::kvm_xsave {
-            region: *state.xsave,
-            ..Default::default()
-        };
-        // SAFETY: without AMX, which `XCR0_USABLE` leaves out, the kernel reads no more than the
-        // 4096 bytes that the structure has.
-        unsafe { self.fd.set_xsave(&xsave) }.map_err(failed("set vector registers"))?;
+        self.set_vectors(&state.xsave)?;
         let synced = self.fd.sync_regs_mut();
         synced.sregs = state.sregs;
         synced.events = state.events;

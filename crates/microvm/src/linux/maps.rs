@@ -21,6 +21,8 @@ use crate::space::Protection;
 pub const STACK_BYTES: u64 = 8 << 20;
 /// Bytes below a stack that nothing is placed in.
 const STACK_GAP: u64 = 1 << 20;
+/// Where that is.
+pub const STACK_GUARD: Range<u64> = USER_END - STACK_BYTES - STACK_GAP..USER_END - STACK_BYTES;
 /// Most areas of a process; Linux's default is 65,530.
 const AREAS_MAX: usize = 16_384;
 /// The fewest bytes that a touch makes, and the most.
@@ -92,7 +94,7 @@ impl Maps {
             areas: BTreeMap::new(),
             present: Spans::default(),
             heap: heap..heap,
-            top: stack - STACK_GAP,
+            top: STACK_GUARD.start,
         };
         for (pages, protection) in program {
             let what = Use::Program;
@@ -122,11 +124,6 @@ impl Maps {
     pub fn present_bytes(&self) -> u64 {
         let parts = self.present.within(0..USER_END);
         parts.iter().map(|part| part.end - part.start).sum()
-    }
-
-    /// The hole below the first thread's stack.
-    pub fn stack_guard(&self) -> Range<u64> {
-        self.top..USER_END - STACK_BYTES
     }
 
     fn area(&self, at: u64) -> Option<(u64, Area)> {

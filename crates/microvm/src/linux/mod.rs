@@ -27,6 +27,7 @@ mod numbers;
 mod pipe;
 mod poll;
 mod process;
+mod program;
 mod pseudo;
 mod request_loop;
 mod run;
@@ -40,6 +41,7 @@ mod world;
 
 pub use errno::Errno;
 pub use process::{Clocks, Exit};
+pub use program::Program;
 pub use run::{End, Ended, Start, run};
 pub use table::{Row, TABLE};
 pub use world::{Link, Network, NoNetwork, World};

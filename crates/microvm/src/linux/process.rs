@@ -44,7 +44,7 @@ pub trait Guest: GuestMemory {
     fn set_base(&mut self, base: u64) -> Result<(), KvmError>;
 
     /// The most that a guest may have in its vector registers, as a mask of components.
-    fn vector_mask(&mut self) -> u64;
+    fn vector_mask(&self) -> u64;
 }
 
 /// What time it is.

@@ -12,17 +12,16 @@ use super::memory::GuestMemory;
 use super::numbers;
 use super::pipe::Pipes;
 use super::process::{Clocks, Exit, Flow, Guest, Process, Turn};
+use super::program::Program;
 use super::request_loop::Asked;
 use super::signal::{Info, SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, Signals};
 use super::sockets::Sockets;
 use super::stack;
 use super::thread::{FIRST, Request, Thread, Threads, Tid};
 use super::world::World;
-use crate::elf::Elf;
 use crate::fault::Fault;
 use crate::kvm::{KvmError, XSAVE_WORDS, kvm_regs};
 use crate::layout::{PAGE, SYSCALL_STUB, USER_END};
-use crate::load::Loaded;
 use crate::machine::{Machine, Stop};
 use crate::space::Protection;
 
@@ -36,9 +35,7 @@ const MONOTONIC_START_NS: u64 = 1_000_000_000;
 /// What a program begins with.
 pub struct Start<'a> {
     /// The program, which the machine holds.
-    pub elf: &'a Elf,
-    /// Where it was put.
-    pub loaded: &'a Loaded,
+    pub program: &'a Program,
     /// Its arguments, its own name first.
     pub args: Vec<Vec<u8>>,
     /// Its environment, as `NAME=VALUE`.
@@ -95,7 +92,7 @@ impl Guest for Machine {
         self.cpu.set_thread_base(base)
     }
 
-    fn vector_mask(&mut self) -> u64 {
+    fn vector_mask(&self) -> u64 {
         self.cpu.vector_mask()
     }
 }
@@ -158,17 +155,8 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn new(machine: &'a mut Machine, start: Start<'_>) -> Result<Self, Box<Ended>> {
         let now = Instant::now();
-        let segments: Vec<_> = start
-            .elf
-            .segments
-            .iter()
-            .map(|segment| {
-                let (pages, moved) = (segment.pages(), start.loaded.moved_by);
-                (pages.start + moved..pages.end + moved, segment.protection)
-            })
-            .collect();
         let mut process = Process {
-            maps: Maps::new(&segments),
+            maps: Maps::new(&start.program.segments()),
             threads: Threads::new(Thread::new(kvm_regs::default(), 0)),
             signals: Signals::default(),
             descriptors: Descriptors::standard(),
@@ -187,7 +175,7 @@ impl<'a> Runner<'a> {
             stirred: false,
             asked: Asked::default(),
         };
-        if let Err(errno) = set_up(&mut process, machine, start.elf, start.loaded, &start.env) {
+        if let Err(errno) = set_up(&mut process, machine, start.program, &start.env) {
             let reason = format!("its arguments and environment do not fit: {errno:?}");
             let exit = process.exit.clone().unwrap_or(Exit::Host(reason));
             return Err(Box::new(ended(process, End::Exit(exit))));
@@ -432,8 +420,7 @@ fn signal_of(fault: &Fault, touched: Option<Touch>) -> (u8, i32) {
 fn set_up(
     process: &mut Process,
     machine: &mut Machine,
-    elf: &Elf,
-    loaded: &Loaded,
+    program: &Program,
     env: &[Vec<u8>],
 ) -> Result<(), super::errno::Errno> {
     let mut random = [0; 16];
@@ -443,11 +430,7 @@ fn set_up(
         &stack::Start {
             args: &args,
             env,
-            loaded: stack::Loaded {
-                entry: loaded.entry,
-                headers_address: loaded.headers_address,
-                header_count: elf.header_count,
-            },
+            program,
             random,
             signal_bytes: frame::BYTES_MAX,
         },
@@ -455,7 +438,7 @@ fn set_up(
     )?;
     process.write(machine, rsp, &bytes)?;
     if let Some(thread) = process.threads.find_mut(FIRST) {
-        (thread.regs.rip, thread.regs.rsp) = (loaded.entry, rsp);
+        (thread.regs.rip, thread.regs.rsp) = (program.entry, rsp);
     }
     Ok(())
 }

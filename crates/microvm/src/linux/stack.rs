@@ -5,6 +5,7 @@
 //! ```
 
 use super::errno::Errno;
+use super::program::Program;
 
 /// Most bytes of arguments and environment, with their pointers; a quarter of the stack, as on
 /// Linux.
@@ -31,17 +32,6 @@ const AT_HWCAP2: u64 = 26;
 const AT_EXECFN: u64 = 31;
 const AT_MINSIGSTKSZ: u64 = 51;
 
-/// What the loader knows of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loaded {
-    /// Its first instruction.
-    pub entry: u64,
-    /// Its program headers, if they are in memory.
-    pub headers_address: Option<u64>,
-    /// How many there are.
-    pub header_count: u16,
-}
-
 /// What a program begins with.
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
@@ -50,7 +40,7 @@ pub struct Start<'a> {
     /// Its environment, as `NAME=VALUE`.
     pub env: &'a [Vec<u8>],
     /// The program.
-    pub loaded: Loaded,
+    pub program: &'a Program,
     /// Fresh random bytes.
     pub random: [u8; 16],
     /// Bytes that a signal's frame takes.
@@ -112,20 +102,20 @@ impl Strings {
 fn auxiliary(start: &Start<'_>, platform: u64, random: u64, name: u64) -> Vec<u64> {
     /// Ticks of `times` in a second.
     const CLOCK_TICKS: u64 = 100;
-    let loaded = &start.loaded;
+    let program = start.program;
     let mut pairs = Vec::new();
-    if let Some(headers) = loaded.headers_address {
+    if let Some(headers) = program.headers_address {
         pairs.extend([
             (AT_PHDR, headers),
             (AT_PHENT, 56),
-            (AT_PHNUM, loaded.header_count.into()),
+            (AT_PHNUM, program.header_count.into()),
         ]);
     }
     pairs.extend([
         (AT_PAGESZ, crate::layout::PAGE),
         (AT_BASE, 0),
         (AT_FLAGS, 0),
-        (AT_ENTRY, loaded.entry),
+        (AT_ENTRY, program.entry),
         (AT_UID, super::process::USER.into()),
         (AT_EUID, super::process::USER.into()),
         (AT_GID, super::process::USER.into()),
@@ -148,18 +138,14 @@ fn auxiliary(start: &Start<'_>, platform: u64, random: u64, name: u64) -> Vec<u6
 
 #[cfg(test)]
 mod tests {
+    use super::super::program::tests::program;
     use super::*;
 
-    fn start<'a>(args: &'a [Vec<u8>], env: &'a [Vec<u8>]) -> Start<'a> {
-        let loaded = Loaded {
-            entry: 0x40_1000,
-            headers_address: Some(0x40_0040),
-            header_count: 7,
-        };
+    fn start<'a>(args: &'a [Vec<u8>], env: &'a [Vec<u8>], program: &'a Program) -> Start<'a> {
         Start {
             args,
             env,
-            loaded,
+            program,
             random: [7; 16],
             signal_bytes: 5120,
         }
@@ -169,7 +155,7 @@ mod tests {
     fn everything_is_where_the_abi_says() {
         let (args, env) = (vec![b"prog".to_vec(), b"x".to_vec()], vec![b"A=b".to_vec()]);
         let top = 0x10_0000;
-        let (bytes, rsp) = build(&start(&args, &env), top).unwrap();
+        let (bytes, rsp) = build(&start(&args, &env, &program()), top).unwrap();
         assert_eq!(rsp % 16, 0);
         assert!(rsp + bytes.len() as u64 <= top);
         let word = |index: usize| {
@@ -198,12 +184,12 @@ mod tests {
     fn too_much_is_refused_and_so_is_a_zero_within() {
         let long = vec![vec![b'a'; BYTES_MAX]];
         assert_eq!(
-            build(&start(&long, &[]), 1 << 30).unwrap_err(),
+            build(&start(&long, &[], &program()), 1 << 30).unwrap_err(),
             Errno::E2BIG
         );
         let zero = vec![b"a\0b".to_vec()];
         assert_eq!(
-            build(&start(&[], &zero), 1 << 30).unwrap_err(),
+            build(&start(&[], &zero, &program()), 1 << 30).unwrap_err(),
             Errno::EINVAL
         );
     }

@@ -193,8 +193,7 @@ pub fn run(program: &[u8], run: &Run<'_>) -> Option<Ran> {
     let ended = linux::run(
         &mut machine,
         linux::Start {
-            elf: &elf,
-            loaded: &loaded,
+            program: &linux::Program::new(&elf, &loaded),
             args: text(run.args),
             env: text(run.env),
             input: Bytes::copy_from_slice(run.input),
