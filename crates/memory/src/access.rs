@@ -93,16 +93,18 @@ impl Range {
 
     /// Makes it a range over `image`, as new. Nobody may hold a reference into it.
     pub fn reimage(&mut self, image: &Arc<Image>) -> Result<(), MemoryError> {
-        if image.bytes() > self.bytes_max() {
+        let reserved = self.reserved_bytes();
+        let most = reserved - image.annex_bytes();
+        if image.bytes() > most {
             return Err(MemoryError::TooLarge {
                 asked: image.bytes(),
-                most: self.bytes_max(),
+                most,
             });
         }
         // Until it is whole again, nobody may find it under its old image.
         self.spoiled.store(true, Ordering::Relaxed);
         self.blank()?;
-        map_image(self.slot, image)?;
+        map_image(self.slot, reserved, image)?;
         self.image = image.clone();
         for bytes in [&self.bytes, &self.peak, &self.kept] {
             bytes.store(image.bytes(), Ordering::Relaxed);

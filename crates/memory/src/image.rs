@@ -9,12 +9,14 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use model::Digest;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::{MemoryError, PAGE_BYTES};
+use crate::pieces::Piece;
+use crate::{ANNEX_BYTES, MemoryError, PAGE_BYTES};
 
 const MAGIC: &[u8; 8] = b"DUNIMG01";
 const HEADER_BYTES: usize = 24;
@@ -143,15 +145,42 @@ impl ImageBuilder {
         }
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&memfd, seals).map_err(MemoryError::kernel("seal an image"))?;
-        let view = map_view(memfd.as_fd(), self.bytes)?;
+        let whole = Piece {
+            file: Arc::new(memfd),
+            page: 0,
+            pages: self.bytes / PAGE_BYTES,
+            file_page: 0,
+        };
+        let pieces = vec![whole];
+        let view = map_view(&pieces, self.bytes)?;
         Ok(Image {
-            memfd,
+            pieces,
+            annex: None,
             bytes: self.bytes,
             view,
             stored,
             digest: Digest::of(&self.encode()),
         })
     }
+}
+
+/// A sealed memfd of [`ANNEX_BYTES`] that begins with `annex`.
+fn freeze_annex(annex: &[u8]) -> Result<OwnedFd, MemoryError> {
+    if annex.len() > ANNEX_BYTES {
+        return Err(MemoryError::TooLarge {
+            asked: annex.len(),
+            most: ANNEX_BYTES,
+        });
+    }
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memfd = rustix::fs::memfd_create("dunlin-annex", flags)
+        .map_err(MemoryError::kernel("create an annex's memfd"))?;
+    rustix::fs::ftruncate(&memfd, ANNEX_BYTES as u64)
+        .map_err(MemoryError::kernel("size an annex"))?;
+    write_all_at(memfd.as_fd(), annex, 0)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&memfd, seals).map_err(MemoryError::kernel("seal an annex"))?;
+    Ok(memfd)
 }
 
 fn zero_page() -> Box<[u8; PAGE_BYTES]> {
@@ -168,31 +197,41 @@ fn write_all_at(fd: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), 
     Ok(())
 }
 
-fn map_view(memfd: BorrowedFd<'_>, bytes: usize) -> Result<Option<NonNull<u8>>, MemoryError> {
+/// A view of all of an image's bytes, which nobody can write.
+fn map_view(pieces: &[Piece], bytes: usize) -> Result<Option<NonNull<u8>>, MemoryError> {
     if bytes == 0 {
         return Ok(None);
     }
-    // SAFETY: a new mapping at an address of the kernel's choice aliases nothing; the memfd is
-    // sealed against writing and shrinking, so the view neither changes nor faults.
+    // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
     let view = unsafe {
-        rustix::mm::mmap(
+        rustix::mm::mmap_anonymous(
             std::ptr::null_mut(),
             bytes,
             ProtFlags::READ,
-            MapFlags::SHARED,
-            memfd,
-            0,
+            MapFlags::PRIVATE | MapFlags::NORESERVE,
         )
     };
-    Ok(NonNull::new(
-        view.map_err(MemoryError::kernel("map an image"))?.cast(),
-    ))
+    let view = view.map_err(MemoryError::kernel("map an image"))?;
+    for piece in pieces {
+        // SAFETY: the span is the new mapping's own; the files are sealed, or are the node's own
+        // cache, which is only ever added to.
+        let mapped = unsafe { piece.map(view as usize, ProtFlags::READ) };
+        if let Err(error) = mapped {
+            // SAFETY: nobody refers to the new mapping yet.
+            let _ = unsafe { rustix::mm::munmap(view, bytes) };
+            return Err(error);
+        }
+    }
+    Ok(NonNull::new(view.cast()))
 }
 
 /// A frozen guest memory.
 #[derive(Debug)]
 pub struct Image {
-    memfd: OwnedFd,
+    /// Where its pages are, in the order in which they are mapped; what none holds is zeros.
+    pieces: Vec<Piece>,
+    /// What is at the end of a range's reservation, where the guest's memory never comes to.
+    annex: Option<OwnedFd>,
     bytes: usize,
     view: Option<NonNull<u8>>,
     /// One bit a page: whether the page holds anything but zeros.
@@ -206,6 +245,34 @@ unsafe impl Send for Image {}
 unsafe impl Sync for Image {}
 
 impl Image {
+    /// An image whose pages are where `pieces` say, with `annex` beside it. `digest` names all of
+    /// that. Fails if a piece is outside of its file or of the memory.
+    pub fn of_pieces(
+        bytes: usize,
+        pieces: Vec<Piece>,
+        annex: &[u8],
+        digest: Digest,
+    ) -> Result<Self, MemoryError> {
+        let bytes = bytes.next_multiple_of(PAGE_BYTES);
+        let mut stored = vec![0u64; (bytes / PAGE_BYTES).div_ceil(64)];
+        for piece in &pieces {
+            piece.check(bytes)?;
+            for number in piece.page..piece.page + piece.pages {
+                stored[number / 64] |= 1 << (number % 64);
+            }
+        }
+        Ok(Self {
+            annex: (!annex.is_empty())
+                .then(|| freeze_annex(annex))
+                .transpose()?,
+            view: map_view(&pieces, bytes)?,
+            pieces,
+            bytes,
+            stored,
+            digest,
+        })
+    }
+
     /// Reads an image file.
     pub fn read(path: &std::path::Path) -> Result<Self, MemoryError> {
         let mut file = Vec::new();
@@ -250,8 +317,39 @@ impl Image {
         }
     }
 
-    pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
-        self.memfd.as_fd()
+    /// Gives back what looking at the contents has made resident.
+    pub fn forget_contents(&self) -> Result<(), MemoryError> {
+        let Some(view) = self.view else {
+            return Ok(());
+        };
+        // SAFETY: the view is of files that stay as they are, and zeros: the same bytes are read
+        // from it afterwards.
+        unsafe {
+            rustix::mm::madvise(
+                view.as_ptr().cast(),
+                self.bytes,
+                rustix::mm::Advice::LinuxDontNeed,
+            )
+        }
+        .map_err(MemoryError::kernel("give back the view of an image"))
+    }
+
+    pub(crate) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Whether there is nothing but one piece.
+    pub(crate) fn is_one_piece(&self) -> bool {
+        let whole = |piece: &Piece| piece.page == 0 && piece.pages * PAGE_BYTES == self.bytes;
+        self.bytes == 0 || self.pieces.first().is_some_and(whole)
+    }
+
+    pub(crate) fn annex_bytes(&self) -> usize {
+        self.annex.as_ref().map_or(0, |_| ANNEX_BYTES)
+    }
+
+    pub(crate) fn annex(&self) -> Option<BorrowedFd<'_>> {
+        self.annex.as_ref().map(AsFd::as_fd)
     }
 
     /// Whether page `number` holds anything but zeros; pages past the end do not.

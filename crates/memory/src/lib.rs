@@ -1,7 +1,7 @@
 //! Guest memory: one layer under every wall.
 //!
 //! ```text
-//!   Image (sealed memfd, content-addressed file)
+//!   Image (sealed memfd or files of the cache: pieces, those of its parents first)
 //!     │ MAP_PRIVATE over
 //!     ▼
 //!   Slab ──take──▶ Range  [image … grown | unmapped reservation + guard | poll page]
@@ -26,6 +26,7 @@ mod image;
 mod mapped_file;
 mod mapping;
 mod pagemap;
+mod pieces;
 mod range;
 mod region;
 mod slab;
@@ -37,13 +38,17 @@ pub use image::{Image, ImageBuilder};
 pub use mapped_file::MappedFile;
 pub use mapping::{Access, RANGE_MAPPINGS_MAX};
 pub use pagemap::dirty_tracking;
-pub use range::Range;
+pub use pieces::{Difference, PageRun, Piece, RUNS_MAX, open_pages};
+pub use range::{AnnexAccess, Range};
 pub use region::{REGION_UNIT_BYTES, Region};
 pub use slab::{Slab, SlabConfig};
 pub use stacks::{Stack, Stacks};
 
 /// Bytes of a host page; guest images and ranges are made of whole ones.
 pub const PAGE_BYTES: usize = 4096;
+
+/// Bytes that the annex of an image takes at the end of a reservation: a page of WebAssembly.
+pub const ANNEX_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod region_tests;

@@ -9,13 +9,24 @@ use rustix::mm::{Advice, MprotectFlags};
 use crate::mapping::Mappings;
 use crate::pagemap::{self, Run};
 use crate::slab::{SlabInner, Slot, protect_poll};
-use crate::{Access, Image, MemoryError, PAGE_BYTES, Region};
+use crate::{ANNEX_BYTES, Access, Image, MemoryError, PAGE_BYTES, Region};
 
 /// Written pages that a reset copies back and keeps resident; those past it are dropped. Copying
 /// costs a tenth of faulting a page in again, but holds its memory.
 const COPIED_PAGES_MAX: usize = 512;
 /// Runs of written pages looked up at a time.
 const RUNS_AT_A_TIME: usize = 128;
+
+/// Who may touch an annex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnexAccess {
+    /// Nobody.
+    None,
+    /// Readers.
+    Read,
+    /// Writers, of private pages.
+    Write,
+}
 
 /// A guest memory over an image. Shared between the engine, which grows it, and the sandbox, which
 /// resets it when no guest runs.
@@ -77,7 +88,54 @@ impl Range {
 
     /// Most bytes that it can grow to.
     pub fn bytes_max(&self) -> usize {
+        self.reserved_bytes() - self.image.annex_bytes()
+    }
+
+    pub(crate) fn reserved_bytes(&self) -> usize {
         self.slab.reservation_bytes()
+    }
+
+    /// Who may touch the annex of the image, which ends with the reservation: nobody, readers, or,
+    /// with private pages, writers. Does nothing without an annex.
+    pub fn set_annex_access(&self, access: AnnexAccess) -> Result<(), MemoryError> {
+        if self.image.annex().is_none() {
+            return Ok(());
+        }
+        let flags = match access {
+            AnnexAccess::None => MprotectFlags::empty(),
+            AnnexAccess::Read => MprotectFlags::READ,
+            AnnexAccess::Write => MprotectFlags::READ | MprotectFlags::WRITE,
+        };
+        // SAFETY: the annex is this range's own, mapped when its slot was; guest code that faults
+        // on it is caught as a trap, and the host reads it only through `annex`.
+        unsafe { rustix::mm::mprotect(self.annex_address() as *mut _, ANNEX_BYTES, flags) }
+            .map_err(MemoryError::kernel("protect an annex"))
+    }
+
+    /// A copy of the annex, which must be readable, to be called when no guest runs.
+    pub fn annex(&self) -> Vec<u8> {
+        if self.image.annex().is_none() {
+            return Vec::new();
+        }
+        // SAFETY: the annex spans these bytes of the range's own; it is readable unless the caller
+        // has taken that away, and nobody writes it now.
+        unsafe { std::slice::from_raw_parts(self.annex_address() as *const u8, ANNEX_BYTES) }
+            .to_vec()
+    }
+
+    fn annex_address(&self) -> usize {
+        self.slot.base + self.bytes_max()
+    }
+
+    /// A copy of all accessible bytes, to be called when no guest runs.
+    pub fn contents(&self) -> Vec<u8> {
+        // SAFETY: the accessible bytes are readable, and the caller vouches that nobody writes.
+        unsafe { std::slice::from_raw_parts(self.base(), self.bytes()) }.to_vec()
+    }
+
+    /// What it holds is of no use to anybody: when dropped it is mapped anew.
+    pub fn spoil(&self) {
+        self.spoiled.store(true, Ordering::Relaxed);
     }
 
     /// The image that it began as.
@@ -228,6 +286,7 @@ impl Range {
         if self.image.bytes() > 0 {
             self.forget(self.slot.base, self.image.bytes())?;
         }
+        self.set_annex_access(AnnexAccess::Read)?;
         self.set_poll_passes(true)
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 use crate::range::Range;
-use crate::{Image, MemoryError, PAGE_BYTES, sysctl};
+use crate::{ANNEX_BYTES, Image, MemoryError, PAGE_BYTES, sysctl};
 
 /// What a slab reserves.
 #[derive(Clone, Copy, Debug)]
@@ -80,14 +80,15 @@ impl Slab {
     /// A range that equals `image`, preferably one that was mapped to it before.
     pub fn take(&self, image: &Arc<Image>) -> Result<Range, MemoryError> {
         let most = self.0.config.reservation_bytes;
-        if image.bytes() > most {
+        let annex = image.annex_bytes();
+        if image.bytes().saturating_add(annex) > most {
             return Err(MemoryError::TooLarge {
                 asked: image.bytes(),
-                most,
+                most: most - annex,
             });
         }
         let (slot, mapped) = self.0.pick(image.digest())?;
-        if !mapped && let Err(error) = map_image(slot, image) {
+        if !mapped && let Err(error) = map_image(slot, most, image) {
             self.0.give_back_blank(slot);
             return Err(error);
         }
@@ -204,24 +205,42 @@ impl Drop for SlabInner {
     }
 }
 
-pub(crate) fn map_image(slot: Slot, image: &Image) -> Result<(), MemoryError> {
-    if image.bytes() == 0 {
-        return Ok(());
+/// Maps an image, and its annex where the reservation of `reserved` bytes ends.
+pub(crate) fn map_image(slot: Slot, reserved: usize, image: &Image) -> Result<(), MemoryError> {
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    if !image.is_one_piece() {
+        // SAFETY: the slot belongs to the caller alone and its reservation is at least as long as
+        // the image; the pages replaced hold nothing that anybody refers to.
+        unsafe {
+            rustix::mm::mmap_anonymous(
+                slot.base as *mut _,
+                image.bytes(),
+                access,
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+            )
+        }
+        .map_err(MemoryError::kernel("map an image into guest memory"))?;
     }
-    // SAFETY: the slot belongs to the caller alone and its reservation is at least as long as the
-    // image; the pages replaced hold nothing that anybody refers to.
+    for piece in image.pieces() {
+        // SAFETY: as above; a piece was compared with the image's length when that was made.
+        unsafe { piece.map(slot.base, access) }?;
+    }
+    let Some(annex) = image.annex() else {
+        return Ok(());
+    };
+    // SAFETY: as above; an image with an annex leaves room for it.
     unsafe {
         rustix::mm::mmap(
-            slot.base as *mut _,
-            image.bytes(),
-            ProtFlags::READ | ProtFlags::WRITE,
+            (slot.base + reserved - ANNEX_BYTES) as *mut _,
+            ANNEX_BYTES,
+            ProtFlags::READ,
             MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
-            image.memfd(),
+            annex,
             0,
         )
     }
     .map(|_| ())
-    .map_err(MemoryError::kernel("map an image into guest memory"))
+    .map_err(MemoryError::kernel("map an annex into guest memory"))
 }
 
 fn unmap(slot: Slot, bytes: usize) -> Result<(), MemoryError> {
