@@ -70,6 +70,8 @@ pub struct Function {
     pub settings: Settings,
     /// Path prefixes that lead to the function beside `/APP/FUNCTION`.
     pub routes: Vec<String>,
+    /// Paths of what the artifact, a runtime, loads before it is frozen, relative to the manifest.
+    pub layers: Vec<String>,
 }
 
 impl Manifest {
@@ -158,6 +160,18 @@ impl<'a> Reader<'a> {
         self.count(at, "args", raw.args.len());
         self.count(at, "env", raw.env.len());
         self.count(at, "routes", raw.routes.len());
+        if raw.layers.len() > model::LAYERS_MAX {
+            let most = model::LAYERS_MAX;
+            self.at(
+                at,
+                format!("{} layers are too many: at most {most}", raw.layers.len()),
+            );
+        }
+        let layers = raw
+            .layers
+            .iter()
+            .map(|layer| self.path("layers", layer))
+            .collect();
         let args = raw.args.into_iter().take(ENTRIES_MAX);
         let args = args.map(|arg| self.text("an argument", arg)).collect();
         let env = self.env(raw.env);
@@ -180,8 +194,10 @@ impl<'a> Reader<'a> {
                 limits,
                 allow,
                 reuse: raw.reuse.into(),
+                layers: Vec::new(),
             },
             routes: kept,
+            layers,
         })
     }
 

@@ -68,6 +68,12 @@ impl Project {
         self.folder.join(&function.artifact)
     }
 
+    /// Where the layers of `function` are.
+    pub fn layers(&self, function: &Function) -> Vec<PathBuf> {
+        let layers = function.layers.iter();
+        layers.map(|layer| self.folder.join(layer)).collect()
+    }
+
     /// Runs the build command of `function`, its output shown on stderr. Gives whether there is
     /// one.
     pub fn build(&self, function: &Function) -> Result<bool, Failure> {

@@ -78,6 +78,12 @@ impl Client {
             .await
     }
 
+    /// An uploaded artifact.
+    pub async fn artifact(&self, digest: &Digest) -> Result<v1::Artifact, ClientError> {
+        let path = format!("/v1/artifacts/{digest}");
+        self.json(self.empty(Method::GET, &path)?).await
+    }
+
     /// Uploads an artifact of `bytes` bytes, which must have this digest.
     pub async fn upload(
         &self,

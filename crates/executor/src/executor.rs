@@ -151,6 +151,16 @@ impl Executor {
         spec: &VersionSpec,
         artifact: Bytes,
     ) -> Result<Prepared, PrepareError> {
+        self.prepare_layered(spec, artifact, Vec::new()).await
+    }
+
+    /// The same, of a runtime that loads `layers`.
+    pub async fn prepare_layered(
+        &self,
+        spec: &VersionSpec,
+        artifact: Bytes,
+        layers: Vec<Bytes>,
+    ) -> Result<Prepared, PrepareError> {
         let broke_off = |reason: &str| PrepareError::Platform {
             reason: reason.to_owned(),
             source: None,
@@ -161,7 +171,8 @@ impl Executor {
         let task = services.guests.clone().spawn(async move {
             // Moved in: the work goes on, and counts, when the asker goes away.
             let _permit = permit;
-            services.backend.prepare(&spec, artifact).await
+            let prepared = services.backend.prepare_layered(&spec, artifact, layers);
+            prepared.await
         });
         let done = task.await;
         done.unwrap_or_else(|_| Err(broke_off("the preparation broke off")))

@@ -68,6 +68,25 @@ impl Backend for Faaslets {
         off_the_request_path(move || inner.core.prepare(&inner.cache, &spec, &artifact)).await
     }
 
+    async fn prepare_layered(
+        &self,
+        spec: &VersionSpec,
+        artifact: Bytes,
+        layers: Vec<Bytes>,
+    ) -> Result<Prepared, PrepareError> {
+        if layers.is_empty() {
+            return self.prepare(spec, artifact).await;
+        }
+        check_magic(&artifact)?;
+        if is_component(&artifact) {
+            let prepared = self.0.components.prepare_layered(spec, artifact, layers);
+            return prepared.await;
+        }
+        Err(PrepareError::Invalid {
+            reason: "only components that are runtimes take layers".into(),
+        })
+    }
+
     async fn load(
         &self,
         spec: &VersionSpec,

@@ -32,16 +32,24 @@ pub enum EntryKind {
     Image,
     /// What describes code and image.
     Meta,
+    /// Pages of guest memories, as they are mapped.
+    Pages,
 }
 
 impl EntryKind {
-    const ALL: [EntryKind; 3] = [EntryKind::Code, EntryKind::Image, EntryKind::Meta];
+    const ALL: [EntryKind; 4] = [
+        EntryKind::Code,
+        EntryKind::Image,
+        EntryKind::Meta,
+        EntryKind::Pages,
+    ];
 
     const fn extension(self) -> &'static str {
         match self {
             EntryKind::Code => "cwasm",
             EntryKind::Image => "image",
             EntryKind::Meta => "meta",
+            EntryKind::Pages => "pages",
         }
     }
 }

@@ -94,7 +94,14 @@ pub struct Settings {
     /// What its next invocation finds of the last.
     #[serde(skip_serializing_if = "Reuse::is_fresh")]
     pub reuse: Reuse,
+    /// What the artifact, a runtime, loads before it is frozen: uploaded as artifacts are, the
+    /// first at the bottom.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Digest>,
 }
+
+/// Layers that a function may have.
+pub const LAYERS_MAX: usize = 4;
 
 /// Everything that makes a version: immutable, and named by the digest of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +155,10 @@ impl VersionSpec {
         if !self.settings.reuse.is_fresh() {
             parts.push(b"reuse app".to_vec());
         }
+        for layer in &self.settings.layers {
+            parts.push(b"layer".to_vec());
+            parts.push(layer.as_bytes().to_vec());
+        }
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }
 }
@@ -189,8 +200,10 @@ mod tests {
             .push("f".parse().expect("a grant"));
         let mut reuse = spec();
         reuse.settings.reuse = Reuse::App;
-        let all = [spec(), env, args, limits, kind, allow, reuse].map(|s| s.digest());
+        let mut layers = spec();
+        layers.settings.layers.push(Digest::of(b"app.py"));
+        let all = [spec(), env, args, limits, kind, allow, reuse, layers].map(|s| s.digest());
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
-        assert_eq!(distinct.len(), 7);
+        assert_eq!(distinct.len(), 8);
     }
 }

@@ -23,7 +23,7 @@ const UNSAFE_ALLOWED: [&str; 6] = [
 ];
 
 /// The only places that serde may shape: wire types, records on disk, configuration.
-const SERDE_ALLOWED: [&str; 15] = [
+const SERDE_ALLOWED: [&str; 16] = [
     "crates/model/",
     "crates/api/",
     "crates/transport/",
@@ -31,6 +31,7 @@ const SERDE_ALLOWED: [&str; 15] = [
     "crates/invoker/src/",
     "crates/metering/src/",
     "crates/faaslet/src/cache",
+    "crates/faaslet/src/component/holding",
     "crates/faaslet/src/core_module/",
     "crates/gateway/src/admin/",
     "crates/gateway/src/tokens",

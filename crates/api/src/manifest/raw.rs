@@ -25,6 +25,7 @@ pub const SHAPE: Shape = Shape::Table(&[
             ("allow", Shape::Table(ALLOW)),
             ("routes", Shape::Value),
             ("reuse", Shape::Value),
+            ("layers", Shape::Value),
         ]),
     ),
 ]);
@@ -113,6 +114,11 @@ pub struct Function {
     /// What the next invocation of a reactor finds of the last (default fresh: nothing).
     #[serde(default)]
     pub reuse: Reuse,
+    /// Paths of what the artifact, a runtime, loads before it is frozen, relative to the manifest:
+    /// packages, then sources.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", length(max = 4))]
+    pub layers: Vec<Spanned<String>>,
 }
 
 /// What a function is granted beyond its sandbox.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Access, Durability, Reuse};
+use model::{Access, Durability, LAYERS_MAX, Reuse};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,6 +22,10 @@ pub struct Settings {
     /// next invocation finds what the last has left.
     #[schema(value_type = String, example = "fresh")]
     pub reuse: Reuse,
+    /// Digests of what the artifact, a runtime, loads before it is frozen; at most 4, uploaded as
+    /// artifacts are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
 }
 
 /// What a function is granted beyond its sandbox.
@@ -148,6 +152,7 @@ impl From<model::Settings> for Settings {
             limits,
             allow,
             reuse,
+            layers,
         } = from;
         Self {
             args,
@@ -155,6 +160,7 @@ impl From<model::Settings> for Settings {
             limits: limits.into(),
             allow: allow.into(),
             reuse,
+            layers: layers.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -171,6 +177,12 @@ pub enum SettingsError {
     /// Grants are too many or too long.
     #[error(transparent)]
     Grants(#[from] model::GrantsError),
+    /// A layer is named by no digest.
+    #[error("a layer is named by its digest: {0}")]
+    Layer(#[from] model::DigestError),
+    /// There are too many layers.
+    #[error("there are more than {LAYERS_MAX} layers")]
+    Layers,
 }
 
 impl TryFrom<Settings> for model::Settings {
@@ -183,13 +195,19 @@ impl TryFrom<Settings> for model::Settings {
             limits,
             allow,
             reuse,
+            layers,
         } = from;
+        if layers.len() > LAYERS_MAX {
+            return Err(SettingsError::Layers);
+        }
+        let layers = layers.iter().map(|layer| layer.parse());
         Ok(Self {
             args,
             env,
             limits: limits.into(),
             allow: allow.try_into()?,
             reuse,
+            layers: layers.collect::<Result<_, _>>()?,
         })
     }
 }

@@ -62,6 +62,9 @@ pub struct Deploy {
     /// 10.0.0.0/8:5432; may be repeated
     #[arg(long, value_name = "HOST[:PORT]")]
     allow_egress: Vec<EgressGrant>,
+    /// What a runtime loads before it is frozen, the first at the bottom; may be repeated
+    #[arg(long = "layer", value_name = "FILE")]
+    layers: Vec<PathBuf>,
     /// What its next invocation finds of the last: fresh (nothing) or app (what it left)
     #[arg(long, value_name = "fresh|app", value_parser = reuse, default_value = "fresh")]
     reuse: Reuse,
@@ -85,6 +88,8 @@ struct Task {
     artifact: Bytes,
     kind: Kind,
     settings: v1::Settings,
+    /// What a runtime loads before it is frozen.
+    layers: Vec<Bytes>,
     routes: Vec<String>,
 }
 
@@ -147,7 +152,13 @@ impl Deploy {
                     egress: self.allow_egress.iter().map(ToString::to_string).collect(),
                 },
                 reuse: self.reuse,
+                layers: Vec::new(),
             },
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| read(layer))
+                .collect::<Result<_, _>>()?,
             routes: self.routes.clone(),
         })
     }
@@ -161,11 +172,11 @@ impl Deploy {
             || !self.allow_state.is_empty()
             || !self.allow_call.is_empty()
             || !self.allow_egress.is_empty()
+            || !self.layers.is_empty()
             || self.reuse != Reuse::Fresh
             || !self.routes.is_empty();
         if of_files {
-            let message =
-                "--name, --kind, --arg, --env, --limit, --allow-… and --route are for a Wasm file";
+            let message = "--name, --kind, --arg, --env, --limit, --allow-…, --layer and --route are for a Wasm file";
             return Err(Failure::new(Exit::Usage, message)
                 .next("write them in the manifest, or name a Wasm file"));
         }
@@ -174,10 +185,15 @@ impl Deploy {
         let mut tasks = Vec::new();
         for function in project.functions(&self.functions)? {
             let file = project.artifact(function);
-            if self.build || !file.is_file() {
+            let layers = project.layers(function);
+            if self.build || !file.is_file() || !layers.iter().all(|layer| layer.is_file()) {
                 project.build(function)?;
             }
             let artifact = read(&file)?;
+            let layers = layers
+                .iter()
+                .map(|layer| read(layer))
+                .collect::<Result<_, _>>()?;
             tasks.push(Task {
                 path: FunctionPath {
                     app: app.clone(),
@@ -186,6 +202,7 @@ impl Deploy {
                 kind: function.kind.unwrap_or_else(|| infer::kind(&artifact)),
                 artifact,
                 settings: function.settings.clone().into(),
+                layers,
                 routes: function.routes.clone(),
             });
         }
@@ -201,10 +218,16 @@ impl Deploy {
         let digest = Digest::of(&task.artifact);
         let size = task.artifact.len() as u64;
         upload(client, &digest, task.artifact).await?;
+        let mut settings = task.settings;
+        for layer in task.layers {
+            let digest = Digest::of(&layer);
+            upload(client, &digest, layer).await?;
+            settings.layers.push(digest.to_string());
+        }
         let request = v1::Deploy {
             kind: task.kind.into(),
             artifact: digest.to_string(),
-            settings: task.settings,
+            settings,
             alias: Some(self.alias.clone()),
             routes: task.routes,
         };
@@ -231,7 +254,11 @@ impl Deploy {
     }
 }
 
+/// Uploads what the node does not have.
 async fn upload(client: &Client, digest: &Digest, artifact: Bytes) -> Result<(), Failure> {
+    if client.artifact(digest).await.is_ok() {
+        return Ok(());
+    }
     let size = artifact.len() as u64;
     let progress = Progress::bytes("uploading", size);
     let chunks = (0..artifact.len()).step_by(CHUNK_BYTES).map(move |start| {

@@ -118,6 +118,7 @@ async fn run_p2(
     pre: &p2::bindings::CommandPre<Guest>,
 ) -> wasmtime::Result<Result<(), ()>> {
     let command = pre.instantiate_async(&mut *store).await?;
+    store.data().instantiated()?;
     command.wasi_cli_run().call_run(store).await
 }
 
@@ -126,6 +127,7 @@ async fn run_p3(
     pre: &p3::bindings::CommandPre<Guest>,
 ) -> wasmtime::Result<Result<(), ()>> {
     let command = pre.instantiate_async(&mut *store).await?;
+    store.data().instantiated()?;
     store
         .run_concurrent(async |guest| {
             let result = command.wasi_cli_run().call_run(guest).await?;

@@ -1,4 +1,4 @@
-//! The two engines that components run on, and the gate that counts what is live in their pools.
+//! The engines that components run on, and the gate that counts what is live in their pools.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use memory::{ImageBuilder, Slab, SlabConfig, Stacks};
 use model::Digest;
 use sandbox::SandboxError;
 use wasmtime::component::Linker;
@@ -17,9 +18,12 @@ use wasmtime::{
 use sandbox::host::HostCall;
 
 use super::ComponentConfig;
+use super::apart::APART_VERSION;
 use super::asks::add_asks;
 use super::guest::Guest;
 use super::link;
+use super::memories::Memories;
+use crate::core_module::{ENGINE_RESERVATION_BYTES, GuestStacks};
 
 /// Room on a guest's stack, above the guest's own part, for host calls and for a guest of the other
 /// engine that they run.
@@ -50,26 +54,78 @@ impl Flavour {
     }
 }
 
+/// Where an engine's memories come from.
+pub(super) enum Memory {
+    /// From the engine's own pool, for components that are small or of an unusual make.
+    Pool,
+    /// From our slab, for components that were taken apart.
+    Slab(Slab),
+}
+
 /// An engine with all that it offers to components.
 pub(super) struct Machine {
     pub(super) flavour: Flavour,
     pub(super) engine: Engine,
     pub(super) linker: Linker<Guest>,
+    pub(super) memory: Memory,
 }
 
 impl Machine {
-    pub(super) fn new(
+    /// An engine over its own pool.
+    pub(super) fn pooled(
         flavour: Flavour,
         config: &ComponentConfig,
         table: &'static [HostCall],
     ) -> wasmtime::Result<Self> {
-        let engine = Engine::new(&settings(flavour, config))?;
+        let mut settings = settings(flavour, config);
+        settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pools(config)));
+        Self::new(flavour, &settings, Memory::Pool, table)
+    }
+
+    /// An engine over a slab.
+    pub(super) fn over_slab(
+        flavour: Flavour,
+        config: &ComponentConfig,
+        table: &'static [HostCall],
+    ) -> wasmtime::Result<Self> {
+        let spans = SlabConfig {
+            ranges_max: config.sandboxes_max as usize,
+            ..SlabConfig::default()
+        };
+        let slab = Slab::new(spans);
+        let memories = Memories {
+            slab: slab.clone(),
+            empty: Arc::new(ImageBuilder::new(0).freeze()?),
+            reservation_bytes: spans.reservation_bytes,
+        };
+        let mut settings = settings(flavour, config);
+        settings
+            .memory_reservation(spans.reservation_bytes as u64)
+            .memory_guard_size(spans.guard_bytes as u64)
+            .memory_may_move(false)
+            .gc_heap_reservation(ENGINE_RESERVATION_BYTES as u64)
+            .gc_heap_guard_size(spans.guard_bytes as u64)
+            .gc_heap_may_move(false)
+            .memory_init_cow(false)
+            .with_host_memory(Arc::new(memories))
+            .with_host_stack(Arc::new(GuestStacks(Stacks::new(stack_bytes(config)))));
+        Self::new(flavour, &settings, Memory::Slab(slab), table)
+    }
+
+    fn new(
+        flavour: Flavour,
+        settings: &Config,
+        memory: Memory,
+        table: &'static [HostCall],
+    ) -> wasmtime::Result<Self> {
+        let engine = Engine::new(settings)?;
         let mut linker = link::linker(&engine, flavour)?;
         add_asks(&mut linker, table)?;
         Ok(Self {
             flavour,
             engine,
             linker,
+            memory,
         })
     }
 
@@ -79,8 +135,12 @@ impl Machine {
         self.engine
             .precompile_compatibility_hash()
             .hash(&mut hasher);
+        let make = match self.memory {
+            Memory::Pool => "component".to_owned(),
+            Memory::Slab(_) => format!("skeleton {APART_VERSION}"),
+        };
         Digest::of_parts([
-            b"component".as_slice(),
+            make.as_bytes(),
             self.flavour.as_str().as_bytes(),
             artifact.as_bytes(),
             &hasher.finish().to_le_bytes(),
@@ -89,19 +149,22 @@ impl Machine {
 }
 
 fn settings(flavour: Flavour, config: &ComponentConfig) -> Config {
-    let stack_bytes = config.stack_bytes_max as usize;
     let mut settings = Config::new();
     settings
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pools(config)))
         .epoch_interruption(true)
         .concurrency_support(flavour == Flavour::Concurrent)
-        .max_wasm_stack(stack_bytes)
-        .async_stack_size(stack_bytes + HOST_STACK_BYTES)
+        .max_wasm_stack(config.stack_bytes_max as usize)
+        .async_stack_size(stack_bytes(config))
         .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES_MAX))
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .generate_address_map(false)
         .native_unwind_info(false);
     settings
+}
+
+/// Bytes of the stack that a guest and its host calls run on.
+fn stack_bytes(config: &ComponentConfig) -> usize {
+    config.stack_bytes_max as usize + HOST_STACK_BYTES
 }
 
 fn pools(config: &ComponentConfig) -> PoolingAllocationConfig {

@@ -1,5 +1,8 @@
 //! What the host keeps for one guest: WASI's state, the memory cap, and its way out.
 
+use std::sync::Arc;
+
+use memory::{AnnexAccess, Range};
 use sandbox::Asks;
 use sandbox::host::Session;
 use wasmtime::component::ResourceTable;
@@ -27,6 +30,8 @@ pub(crate) struct Guest {
     asks: Option<Box<Asks>>,
     /// The answers, from the first question on.
     session: Option<Box<dyn Session>>,
+    /// Its memory, if that is ours.
+    range: Option<Arc<Range>>,
 }
 
 impl Guest {
@@ -39,6 +44,7 @@ impl Guest {
             table: ResourceTable::new(),
             asks,
             session: None,
+            range: None,
         }
     }
 
@@ -49,6 +55,22 @@ impl Guest {
         }
         self.egress = egress;
         self
+    }
+
+    /// The same guest, whose memory is `range`, of which the engine sees `declared_bytes` made.
+    pub(super) fn with_memory(mut self, range: Arc<Range>, declared_bytes: usize) -> Self {
+        self.memory
+            .charge(range.bytes().saturating_sub(declared_bytes));
+        self.range = Some(range);
+        self
+    }
+
+    /// Its instances are made: what only they need to see of its memory is seen no more.
+    pub(super) fn instantiated(&self) -> Result<()> {
+        match &self.range {
+            Some(range) => Ok(range.set_annex_access(AnnexAccess::None)?),
+            None => Ok(()),
+        }
     }
 
     /// The answers to the guest, for one question; none if there is nobody to ask.
@@ -106,6 +128,12 @@ impl MemoryCap {
             peak_bytes: 0,
             refused: false,
         }
+    }
+
+    /// Counts bytes that are there without having been asked for.
+    fn charge(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.peak_bytes = self.peak_bytes.max(self.bytes);
     }
 }
 

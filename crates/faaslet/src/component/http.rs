@@ -184,6 +184,7 @@ async fn call_p2(
         reply.set(head.map_err(|code| format!("it answered with the error {code}")));
     })?;
     let proxy = pre.instantiate_async(&mut *store).await?;
+    store.data().instantiated()?;
     proxy
         .wasi_http_incoming_handler()
         .call_handle(store, request, out)
@@ -197,6 +198,7 @@ async fn call_p3(
     reply: &Arc<Reply>,
 ) -> wasmtime::Result<()> {
     let service = pre.instantiate_async(&mut *store).await?;
+    store.data().instantiated()?;
     let (request, transmitted) = p3::Request::from_http(store.data_mut().http().hooks, request);
     store
         .run_concurrent(async |guest| {

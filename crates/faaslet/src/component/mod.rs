@@ -1,35 +1,47 @@
 //! Components: `wasi:http` 0.2 and 0.3 handlers and `wasi:cli` commands.
 //!
 //! ```text
-//!   prepare ── read world ── check imports ── compile ──▶ cache (.cwasm)
-//!   load ──── map .cwasm ── resolve imports and exports ──▶ Program
-//!   invoke ── instantiate from the pool ── call ──▶ Completion; reset gives the instance back
+//!   prepare ── read world ── check imports ── take apart ─┬─ compile the skeleton ─▶ .cwasm
+//!                                                         └─ keep what it holds ───▶ .pages
+//!              for each layer: run its loader over the image below, freeze what that leaves
+//!   load ──── map .cwasm and .pages ── resolve imports and exports ──▶ Program
+//!   invoke ── instantiate over a range or from the pool ── call ──▶ Completion; reset
 //! ```
+//!
+//! A component with one large memory is taken apart ([`apart`]): code is then shared with all that
+//! do the same, and memory page by page. Small ones, and those of an unusual make, go to the
+//! engine's pool as they are.
 //!
 //! Invariants:
 //! - Every call has an instance of its own; a sandbox is only a place in the pools.
 //! - A guest reaches no file and no environment of the node's, and no host that it was not granted.
 //! - A guest that computes yields each millisecond, and ends at its deadline.
 
+mod apart;
 mod asks;
 mod command;
 mod config;
 mod drive;
 mod egress;
 mod engine;
+mod freeze;
 mod guest;
+mod holding;
 mod http;
 mod link;
+mod make;
+mod memories;
 mod program;
 mod reply;
 mod ticker;
 mod world;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use model::VersionSpec;
+use model::{Digest, VersionSpec};
+use parking_lot::Mutex;
 use sandbox::host::HostCall;
 use sandbox::{Artifacts, LoadError, PrepareError, Prepared, Program};
 use wasmtime::component::Component;
@@ -40,22 +52,22 @@ pub(crate) use engine::Flavour;
 pub(crate) use guest::Guest;
 pub(crate) use link::linker;
 
-use crate::cache::{Cache, CacheError, EntryKind};
-use egress::Rules;
+use crate::cache::{Cache, CacheError};
 use engine::{Gate, Machine};
-use program::ComponentProgram;
 use ticker::Ticker;
-use world::{Entry, World};
-
-const WASM_PAGE_BYTES: u64 = 1 << 16;
 
 /// The part of the back-end that runs components; a cheap clone.
 #[derive(Clone)]
 pub struct Components(Arc<Inner>);
 
 struct Inner {
-    plain: Machine,
-    concurrent: Machine,
+    /// By flavour, the engine over its own pool and the one over our slab.
+    plain: [Machine; 2],
+    concurrent: [Machine; 2],
+    /// Code that programs share, by its key.
+    skeletons: Mutex<HashMap<Digest, Weak<Component>>>,
+    /// Held while a skeleton is compiled, so that it is compiled once.
+    compiling: Mutex<()>,
     cache: Arc<Cache>,
     gate: Arc<Gate>,
     ticker: Arc<Ticker>,
@@ -85,15 +97,21 @@ impl Components {
         cache: Arc<Cache>,
     ) -> Result<Self, ComponentsError> {
         let machine = |flavour| {
-            Machine::new(flavour, config, table).map_err(|error| ComponentsError::Engine {
+            let failed = |error: wasmtime::Error| ComponentsError::Engine {
                 reason: format!("{error:#}"),
-            })
+            };
+            let pooled = Machine::pooled(flavour, config, table).map_err(failed)?;
+            let over_slab = Machine::over_slab(flavour, config, table).map_err(failed)?;
+            Ok([pooled, over_slab])
         };
         let (plain, concurrent) = (machine(Flavour::Plain)?, machine(Flavour::Concurrent)?);
-        let engines = vec![plain.engine.weak(), concurrent.engine.weak()];
+        let machines = plain.iter().chain(&concurrent);
+        let engines = machines.map(|machine| machine.engine.weak()).collect();
         Ok(Self(Arc::new(Inner {
             plain,
             concurrent,
+            skeletons: Mutex::default(),
+            compiling: Mutex::default(),
             cache,
             gate: Gate::new(config),
             connections_per_call_max: config.connections_per_call_max,
@@ -107,9 +125,19 @@ impl Components {
         spec: &VersionSpec,
         artifact: Bytes,
     ) -> Result<Prepared, PrepareError> {
+        self.prepare_layered(spec, artifact, Vec::new()).await
+    }
+
+    /// The same, of a runtime that loads `layers`; see [`sandbox::Backend::prepare_layered`].
+    pub async fn prepare_layered(
+        &self,
+        spec: &VersionSpec,
+        artifact: Bytes,
+        layers: Vec<Bytes>,
+    ) -> Result<Prepared, PrepareError> {
         self.blocking(spec, move |inner, spec| {
             inner
-                .prepare(&spec, &artifact)
+                .prepare(&spec, &artifact, &layers)
                 .map(|(prepared, _)| prepared)
         })
         .await
@@ -127,11 +155,14 @@ impl Components {
         let program = match cached {
             Some(program) => program,
             None => {
-                let digest = spec.artifact;
-                let artifact = artifacts.artifact(&digest).await;
-                let artifact = artifact.map_err(|source| LoadError::Artifact { digest, source })?;
+                let artifact = fetch(artifacts, spec.artifact).await?;
+                let mut layers = Vec::new();
+                for layer in &spec.settings.layers {
+                    layers.push(fetch(artifacts, *layer).await?);
+                }
                 self.blocking(spec, move |inner, spec| {
-                    inner.prepare(&spec, &artifact).map(|(_, program)| program)
+                    let made = inner.prepare(&spec, &artifact, &layers);
+                    made.map(|(_, program)| program)
                 })
                 .await?
             }
@@ -156,125 +187,9 @@ impl Components {
     }
 }
 
-impl Inner {
-    fn machine(&self, flavour: Flavour) -> &Machine {
-        match flavour {
-            Flavour::Plain => &self.plain,
-            Flavour::Concurrent => &self.concurrent,
-        }
-    }
-
-    fn prepare(
-        &self,
-        spec: &VersionSpec,
-        artifact: &[u8],
-    ) -> Result<(Prepared, ComponentProgram), PrepareError> {
-        let world = world::read(artifact)?;
-        let entry = world.entry(spec.kind)?;
-        let machine = self.machine(world.flavour(entry));
-        world.check_imports(machine)?;
-        let (cached, path) = self.code(machine, spec, artifact)?;
-        let component = map_code(machine, &path)?;
-        check_sizes(&component, spec)?;
-        let program = self.program(machine, &component, entry, spec)?;
-        let prepared = Prepared {
-            cached,
-            code_bytes: path.metadata().map_or(0, |metadata| metadata.len()),
-            image_bytes: 0,
-        };
-        Ok((prepared, program))
-    }
-
-    /// The cached code of the artifact, compiled if it is missing.
-    fn code(
-        &self,
-        machine: &Machine,
-        spec: &VersionSpec,
-        artifact: &[u8],
-    ) -> Result<(bool, PathBuf), PrepareError> {
-        let key = machine.key(&spec.artifact);
-        if let Some(path) = self
-            .cache
-            .load(&key, EntryKind::Code)
-            .map_err(cache_failed)?
-        {
-            return Ok((true, path));
-        }
-        let code = machine
-            .engine
-            .precompile_component(artifact)
-            .map_err(|error| PrepareError::Invalid {
-                reason: format!("{error:#}"),
-            })?;
-        let path = self.cache.store(&key, EntryKind::Code, &code);
-        Ok((false, path.map_err(cache_failed)?))
-    }
-
-    fn load_cached(&self, spec: &VersionSpec) -> Result<Option<ComponentProgram>, PrepareError> {
-        for machine in Flavour::ALL.map(|flavour| self.machine(flavour)) {
-            let key = machine.key(&spec.artifact);
-            let Some(path) = self
-                .cache
-                .load(&key, EntryKind::Code)
-                .map_err(cache_failed)?
-            else {
-                continue;
-            };
-            let component = map_code(machine, &path)?;
-            let entry = exported_entry(&component, spec)?;
-            return self.program(machine, &component, entry, spec).map(Some);
-        }
-        Ok(None)
-    }
-
-    fn program(
-        &self,
-        machine: &Machine,
-        component: &Component,
-        entry: Entry,
-        spec: &VersionSpec,
-    ) -> Result<ComponentProgram, PrepareError> {
-        let shared = (self.gate.clone(), self.ticker.clone());
-        let egress = Rules::of(&spec.settings.allow, self.connections_per_call_max);
-        let program = ComponentProgram::new(machine, component, entry, spec, egress, shared);
-        program.map_err(|error| PrepareError::Invalid {
-            reason: format!("{error:#}"),
-        })
-    }
-}
-
-fn exported_entry(component: &Component, spec: &VersionSpec) -> Result<Entry, PrepareError> {
-    let ty = component.component_type();
-    let names = ty
-        .exports(component.engine())
-        .map(|(name, _)| name.to_owned());
-    World::of_exports(names.collect()).entry(spec.kind)
-}
-
-fn map_code(machine: &Machine, path: &Path) -> Result<Component, PrepareError> {
-    // SAFETY: the cache has compared the file with the digest of what an engine of this
-    // configuration made, and its directory is written by this node alone.
-    let component = unsafe { Component::deserialize_file(&machine.engine, path) };
-    component.map_err(|error| PrepareError::Platform {
-        reason: format!("mapping compiled code: {error:#}"),
-        source: None,
-    })
-}
-
-/// Refuses what would fail every call.
-fn check_sizes(component: &Component, spec: &VersionSpec) -> Result<(), PrepareError> {
-    let required = component.resources_required();
-    let pages = required.and_then(|required| required.max_initial_memory_size);
-    let bytes = pages.unwrap_or(0).saturating_mul(WASM_PAGE_BYTES);
-    let bytes_max = spec.settings.limits.memory_bytes_max;
-    if bytes <= bytes_max {
-        return Ok(());
-    }
-    Err(PrepareError::TooLarge {
-        reason: format!(
-            "a memory begins with {bytes} bytes, and `memory_bytes_max` is {bytes_max}"
-        ),
-    })
+async fn fetch(artifacts: &dyn Artifacts, digest: Digest) -> Result<Bytes, LoadError> {
+    let artifact = artifacts.artifact(&digest).await;
+    artifact.map_err(|source| LoadError::Artifact { digest, source })
 }
 
 fn cache_failed(error: CacheError) -> PrepareError {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::HeaderValue;
+use memory::{AnnexAccess, Image, Range, Slab};
 use model::{Kind, Status, VersionSpec};
 use sandbox::{
     Call, CallLog, Completion, LogStream, Payload, Program, Sandbox, SandboxError, State,
@@ -22,6 +23,7 @@ use super::egress::{Egress, Rules};
 use super::engine::{Gate, Machine, Place};
 use super::guest::Guest;
 use super::http::{Bounds, Handler};
+use super::memories;
 use super::ticker::Ticker;
 use super::world::Entry;
 use crate::status::status_of;
@@ -48,6 +50,19 @@ struct Loaded {
     egress: Option<Arc<Rules>>,
     gate: Arc<Gate>,
     ticker: Arc<Ticker>,
+    /// Its image, if its memory is ours.
+    own: Option<Own>,
+}
+
+/// Memory of ours, for the sandboxes of a program.
+pub(super) struct Own {
+    pub(super) slab: Slab,
+    pub(super) image: Arc<Image>,
+    /// Bytes of memory that the code declares.
+    pub(super) declared_bytes: usize,
+    /// Held so that the next program of the same code finds it.
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(super) code: Arc<Component>,
 }
 
 enum Callable {
@@ -63,6 +78,7 @@ impl ComponentProgram {
         entry: Entry,
         spec: &VersionSpec,
         egress: Option<Arc<Rules>>,
+        own: Option<Own>,
         (gate, ticker): (Arc<Gate>, Arc<Ticker>),
     ) -> wasmtime::Result<Self> {
         let pre = machine.linker.instantiate_pre(component)?;
@@ -82,14 +98,19 @@ impl ComponentProgram {
             egress,
             gate,
             ticker,
+            own,
         })))
     }
 }
 
 impl Program for ComponentProgram {
     fn sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
+        let place = self.0.gate.enter(self.0.memories)?;
+        let take = |own: &Own| own.slab.take(&own.image).map(Arc::new);
+        let range = self.0.own.as_ref().map(take).transpose();
         Ok(Box::new(ComponentSandbox {
-            place: self.0.gate.enter(self.0.memories)?,
+            place,
+            range: range.map_err(|error| failed("made", &error))?,
             program: self.0.clone(),
             state: State::Fresh,
             spent: None,
@@ -110,6 +131,8 @@ impl Program for ComponentProgram {
 struct ComponentSandbox {
     /// Dropped before `place`, so that the pools have room for whoever takes the place.
     spent: Option<Store<Guest>>,
+    /// Its memory, if that is ours.
+    range: Option<Arc<Range>>,
     program: Arc<Loaded>,
     state: State,
     #[expect(dead_code, reason = "held for its drop")]
@@ -124,7 +147,8 @@ impl Sandbox for ComponentSandbox {
             }
             // Nobody can look while the call borrows the sandbox; if it is dropped, this holds.
             self.state = State::Spent;
-            let (store, completion) = self.program.call(call).await;
+            let range = self.range.clone();
+            let (store, completion) = self.program.call(call, range).await;
             // Giving the instance back to its pool can wait for the reset, after the reply.
             self.spent = store;
             completion
@@ -134,6 +158,12 @@ impl Sandbox for ComponentSandbox {
 
     fn reset(&mut self) -> Result<(), SandboxError> {
         self.spent = None;
+        if let Some(range) = &self.range {
+            range.reset().map_err(|error| failed("reset", &error))?;
+            range
+                .set_annex_access(AnnexAccess::Read)
+                .map_err(|error| failed("reset", &error))?;
+        }
         Ok(self.state.step(State::Fresh)?)
     }
 
@@ -143,7 +173,11 @@ impl Sandbox for ComponentSandbox {
 }
 
 impl Loaded {
-    async fn call(&self, call: Call) -> (Option<Store<Guest>>, Completion) {
+    async fn call(
+        &self,
+        call: Call,
+        range: Option<Arc<Range>>,
+    ) -> (Option<Store<Guest>>, Completion) {
         let bounds = Bounds {
             started: Instant::now(),
             deadline: Duration::from_millis(call.limits.deadline_ms),
@@ -155,8 +189,12 @@ impl Loaded {
                 let egress = self.egress(&bounds, || http.request.headers().get(TRACE).cloned());
                 let wasi = self.http_context(&egress, call.log);
                 let guest = Guest::new(wasi, memory_bytes_max, call.asks);
-                let mut store = self.store(guest.with_egress(egress));
-                let completion = handler.call(&mut store, *http, &bounds, &self.ticker).await;
+                let mut store = self.store(guest.with_egress(egress), range.as_ref());
+                let run = handler.call(&mut store, *http, &bounds, &self.ticker);
+                let completion = match range {
+                    Some(range) => Box::pin(memories::over(range, run)).await,
+                    None => run.await,
+                };
                 store.data_mut().end_session();
                 (Some(store), completion)
             }
@@ -167,10 +205,13 @@ impl Loaded {
                 let settings = &self.spec.settings;
                 let wasi = command::context(settings, input, &reply, &egress, call.log);
                 let guest = Guest::new(wasi, memory_bytes_max, call.asks);
-                let mut store = self.store(guest.with_egress(egress));
+                let mut store = self.store(guest.with_egress(egress), range.as_ref());
                 // Boxed, so that http calls do not carry its size.
                 let run = command.call(&mut store, &reply, &bounds, &self.ticker);
-                let completion = Box::pin(run).await;
+                let completion = match range {
+                    Some(range) => Box::pin(memories::over(range, run)).await,
+                    None => Box::pin(run).await,
+                };
                 store.data_mut().end_session();
                 (Some(store), completion)
             }
@@ -199,7 +240,11 @@ impl Loaded {
             .build()
     }
 
-    fn store(&self, guest: Guest) -> Store<Guest> {
+    fn store(&self, guest: Guest, range: Option<&Arc<Range>>) -> Store<Guest> {
+        let guest = match (range, &self.own) {
+            (Some(range), Some(own)) => guest.with_memory(range.clone(), own.declared_bytes),
+            _ => guest,
+        };
         let mut store = Store::new(&self.engine, guest);
         store.limiter(|guest| &mut guest.memory);
         store.set_epoch_deadline(FIRST_YIELD_TICKS);
@@ -222,6 +267,13 @@ pub(super) fn failure(error: &wasmtime::Error, guest: &Guest) -> Option<Status> 
     match status_of(error, guest.memory.refused) {
         Status::Ok => None,
         status => Some(status),
+    }
+}
+
+fn failed(doing: &'static str, error: &memory::MemoryError) -> SandboxError {
+    SandboxError::Failed {
+        doing,
+        reason: error.to_string(),
     }
 }
 

@@ -47,7 +47,7 @@ fn announced() -> Result<(Arc<Range>, bool), String> {
 
 /// Reservation of the engine's own memories (the heap of exception objects), by which they are told
 /// from guests': the engine is configured with it.
-pub(super) const ENGINE_RESERVATION_BYTES: usize = 1 << 30;
+pub(crate) const ENGINE_RESERVATION_BYTES: usize = 1 << 30;
 
 /// Makes the memories. The engine's own get ranges over `empty`.
 pub(super) struct Memories {
@@ -91,7 +91,8 @@ unsafe impl MemoryCreator for Memories {
     }
 }
 
-struct GuestMemory(Arc<Range>);
+/// A guest memory that is a range.
+pub(crate) struct GuestMemory(pub(crate) Arc<Range>);
 
 // SAFETY: see `Memories`; `grow_to` makes exactly the added bytes accessible, zeroed.
 unsafe impl LinearMemory for GuestMemory {
@@ -136,7 +137,8 @@ unsafe impl LinearMemory for PollMemory {
     }
 }
 
-pub(super) struct GuestStacks(pub Stacks);
+/// Stacks of a pool, for guests that may wait.
+pub(crate) struct GuestStacks(pub(crate) Stacks);
 
 struct GuestStack(Stack);
 

@@ -338,7 +338,7 @@ pub(super) fn wasi_for_init(parts: &CoreParts, log: &Log) -> WasiP1Ctx {
 }
 
 /// A log that goes nowhere, for guest code that runs at deploy.
-pub(super) fn discard() -> Arc<CallLog> {
+pub(crate) fn discard() -> Arc<CallLog> {
     struct Nowhere;
     impl sandbox::LogSink for Nowhere {
         fn write(&self, _: model::InvocationId, _: LogStream, _: &[u8]) {}

@@ -26,4 +26,6 @@ mod program;
 mod rewrite;
 mod survey;
 
+pub(crate) use creator::{ENGINE_RESERVATION_BYTES, GuestMemory, GuestStacks};
 pub(crate) use engine::CoreEngine;
+pub(crate) use faaslet::discard;

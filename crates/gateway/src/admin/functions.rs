@@ -8,6 +8,7 @@ use api::v1::{
 };
 use api::{Code, Problem};
 use axum::extract::State;
+use bytes::Bytes;
 use http::StatusCode;
 use invoker::{AliasName, Select, Weighted};
 use model::{Digest, VersionSpec};
@@ -165,15 +166,13 @@ pub(super) async fn deploy(
         artifact,
         settings,
     };
-    let bytes = shared
-        .blobs
-        .get(&artifact)
-        .await
-        .map_err(|error| Failure::of_storage(&error))?;
-    let bytes = bytes
-        .ok_or_else(|| Failure::new(Code::ArtifactNotFound, format!("upload {artifact} first")))?;
+    let bytes = uploaded(&shared, &artifact).await?;
+    let mut layers = Vec::new();
+    for layer in &spec.settings.layers {
+        layers.push(uploaded(&shared, layer).await?);
+    }
     let begun = Instant::now();
-    let prepared = shared.executor.prepare(&spec, bytes).await;
+    let prepared = shared.executor.prepare_layered(&spec, bytes, layers).await;
     let prepared = prepared.map_err(|error| Failure::of_prepare(&error))?;
     let prepare_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let deployed = shared
@@ -194,6 +193,13 @@ pub(super) async fn deploy(
             prepare_ms,
         }),
     ))
+}
+
+/// The bytes of what was uploaded under `digest`.
+async fn uploaded(shared: &crate::shared::Shared, digest: &Digest) -> Result<Bytes, Failure> {
+    let bytes = shared.blobs.get(digest).await;
+    let bytes = bytes.map_err(|error| Failure::of_storage(&error))?;
+    bytes.ok_or_else(|| Failure::new(Code::ArtifactNotFound, format!("upload {digest} first")))
 }
 
 /// Points an alias, new or not.
