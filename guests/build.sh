@@ -1,7 +1,8 @@
 #!/bin/bash
 # Builds the example functions into guests/out; guests/setup.sh installs what this needs.
 # usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels", "probes",
-#                                     "workloads", "workers", "hostcalls" or "egress"; all unless told
+#                                     "workloads", "workers", "hostcalls", "egress",
+#                                     "runtimes" or "packages"; all unless told
 #
 # A function is built again only when its sources, the SDK or these scripts are newer than it.
 # Every failure is named, and the exit status is 1 if there is one.
@@ -12,7 +13,7 @@ root=$(dirname "$here")
 . "$here/env.sh"
 out=$here/out
 logs=$here/.build
-mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/workloads" "$out/workers" "$out/egress" "$logs"
+mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/workloads" "$out/workers" "$out/egress" "$out/runtimes" "$out/packages" "$logs"
 
 # Two builds at once would write the same files; the second waits and finds them made.
 exec 9>"$logs/.lock"
@@ -162,6 +163,19 @@ hostcalls_javascript() {
   "$node" "$1/build.mjs" "$NODE_MODULES" "$2" "$1/app.js" "$3"
 }
 
+# runtime LANGUAGE FOLDER OUT: a component that functions are loaded into.
+runtime() {
+  local wit=$logs/wit-runtime-$1
+  rm -rf "$wit" "$logs/runtime-$1"
+  cp -r "$SOURCES/wasip2/wit" "$wit"
+  rm "$wit/wasi-crate.wit"
+  cp "$here/runtimes/runtime.wit" "$wit/"
+  mkdir -p "$logs/runtime-$1"
+  cp "$2/dunlin_runtime.py" "$logs/runtime-$1/"
+  (cd "$logs/runtime-$1" && "$VENV/bin/componentize-py" -q -d "$wit" -w dunlin:runtime/http \
+    componentize dunlin_runtime -o "$3")
+}
+
 # egress GUEST FOLDER OUT: a guest that connects to where it is told, for the tests.
 egress() {
   case $1 in
@@ -206,6 +220,17 @@ build_one() {
       rm -f "$product.new"
       hostcalls "${name#*/}" "$here/$name" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
       ;;
+    runtimes/*)
+      fresh "$product" "$here/runtimes" && return 0
+      rm -f "$product.new"
+      runtime "${name#*/}" "$here/$name" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
+      ;;
+    packages/*)
+      product=$out/$name.zip folder=$root/examples/${name#*/}
+      fresh "$product" "$folder" "$here/runtimes" && return 0
+      "$VENV/bin/python" "$here/runtimes/python/pack.py" "$folder/requirements.txt" \
+        "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
+      ;;
     egress/*)
       fresh "$product" "$here/$name" && return 0
       rm -f "$product.new"
@@ -229,7 +254,7 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type kernels probes workloads workers hostcalls egress)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type kernels probes workloads workers hostcalls egress runtimes packages)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
   if [ "$name" = kernels ] || [ "$name" = probes ]; then
@@ -242,7 +267,11 @@ for name in "$@"; do
     for source in "$root/benches/workloads"/*-worker.c; do
       names+=("workers/$(basename "$source" -worker.c)")
     done
-  elif [ "$name" = hostcalls ] || [ "$name" = egress ]; then
+  elif [ "$name" = packages ]; then
+    for source in "$root"/examples/*/requirements.txt; do
+      names+=("packages/$(basename "$(dirname "$source")")")
+    done
+  elif [ "$name" = hostcalls ] || [ "$name" = egress ] || [ "$name" = runtimes ]; then
     for source in "$here/$name"/*/; do names+=("$name/$(basename "$source")"); done
   elif [ -d "$root/examples/$name" ] && declare -F "build_${name//-/_}" >/dev/null; then
     names+=("$name")

@@ -20,6 +20,8 @@ pub struct Entry {
     pub artifact: String,
     /// What it is granted, as flags of `dunlin deploy`.
     pub grants: Vec<String>,
+    /// What is loaded into it, if it is a runtime: files, from the repository's root.
+    pub layers: Vec<String>,
     /// What is put in its app's state first.
     pub state: Vec<Stored>,
     /// The request's method.
@@ -121,6 +123,11 @@ fn entry(value: &Value) -> Result<Entry> {
         language: text("language")?,
         kind: text("kind")?,
         artifact: text("artifact")?,
+        layers: {
+            let layers = value["layers"].as_array().into_iter().flatten();
+            let layers = layers.filter_map(|layer| layer.as_str());
+            layers.map(str::to_owned).collect()
+        },
         grants: ["state", "call"].into_iter().flat_map(granted).collect(),
         state: value["state"]
             .as_array()

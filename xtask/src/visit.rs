@@ -59,6 +59,11 @@ pub fn deploy(root: &Path, node: &Node, app: &str, entry: &Entry) -> Result<Dura
         artifact,
     ];
     flags.extend(entry.grants.iter().map(String::as_str));
+    let layers = entry.layers.iter();
+    let layers: Vec<_> = layers
+        .map(|layer| format!("--layer={}", root.join(layer).display()))
+        .collect();
+    flags.extend(layers.iter().map(String::as_str));
     node.cli(&flags)?;
     Ok(start.elapsed())
 }
