@@ -21,6 +21,7 @@ mod kernels;
 mod load;
 mod measure;
 mod plain;
+mod python;
 mod redis;
 mod report;
 mod start;
@@ -37,7 +38,7 @@ use report::Report;
 /// A bench: measures, and reports.
 type Bench = fn(&Setting) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("start", start::run),
     ("http", http::run),
     ("density", density::run),
@@ -48,6 +49,7 @@ const BENCHES: [(&str, Bench); 10] = [
     ("sgd", workloads::sgd::run),
     ("matmul", workloads::matmul::run),
     ("inference", workloads::inference::run),
+    ("python", python::run),
 ];
 
 /// The environment's variable that names the `dunlin` to measure.

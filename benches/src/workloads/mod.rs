@@ -1,7 +1,7 @@
 //! Workloads: the same work by functions that share their state, and by native processes that keep
 //! it in Redis, or each their own.
 
-mod held;
+pub mod held;
 pub mod inference;
 pub mod matmul;
 pub mod sgd;
