@@ -83,7 +83,9 @@ pub mod fake {
 
     use std::collections::BTreeMap;
 
+    use super::super::process::Guest;
     use super::*;
+    use crate::kvm::{KvmError, XSAVE_WORDS};
     use crate::layout::PAGE;
 
     /// Pages by address.
@@ -170,6 +172,28 @@ pub mod fake {
 
         fn bytes_max(&self) -> u64 {
             self.bytes_max
+        }
+    }
+
+    impl Guest for FakeMemory {
+        fn vectors(&mut self) -> Result<Box<[u32; XSAVE_WORDS]>, KvmError> {
+            Ok(Box::new([0; XSAVE_WORDS]))
+        }
+
+        fn set_vectors(&mut self, _: &[u32; XSAVE_WORDS]) -> Result<(), KvmError> {
+            Ok(())
+        }
+
+        fn base(&mut self) -> Result<u64, KvmError> {
+            Ok(0)
+        }
+
+        fn set_base(&mut self, _: u64) -> Result<(), KvmError> {
+            Ok(())
+        }
+
+        fn vector_mask(&self) -> u64 {
+            3
         }
     }
 }

@@ -45,3 +45,6 @@ pub use program::Program;
 pub use run::{End, Ended, Start, run};
 pub use table::{Row, TABLE};
 pub use world::{Link, Network, NoNetwork, World};
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! [`Process::tick`], and what it asks of the world goes through [`World`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use files::{Files, Ino};
@@ -14,12 +15,13 @@ use super::futex;
 use super::maps::{Maps, Touch};
 use super::memory::GuestMemory;
 use super::pipe::Pipes;
+use super::request_loop::Asked;
 use super::signal::Signals;
 use super::sockets::Sockets;
 use super::table;
 use super::thread::{Request, State, Thread, Threads, Tid, Wait};
 use super::world::World;
-use crate::kvm::{KvmError, XSAVE_WORDS};
+use crate::kvm::{KvmError, XSAVE_WORDS, kvm_regs};
 use crate::space::Protection;
 
 /// The user and group that a program runs as.
@@ -158,7 +160,23 @@ pub struct Process {
     /// Whether what a thread waits for may have come.
     pub stirred: bool,
     /// What it asked that must not be the same for two invocations.
-    pub asked: super::request_loop::Asked,
+    pub asked: Asked,
+}
+
+/// What a process begins with.
+pub struct Beginning {
+    /// The segments of its program.
+    pub segments: Vec<(Range<u64>, Protection)>,
+    /// Its arguments.
+    pub args: Vec<Vec<u8>>,
+    /// What it reads from descriptor 0.
+    pub input: Bytes,
+    /// Its files.
+    pub files: Files,
+    /// What it asks for goes here.
+    pub world: Box<dyn World>,
+    /// Most memory that it may have, in bytes.
+    pub memory_bytes_max: u64,
 }
 
 /// One call of a thread's.
@@ -176,6 +194,30 @@ pub struct Call<'a> {
 }
 
 impl Process {
+    /// A process with one thread, whose registers are zero.
+    pub fn new(beginning: Beginning) -> Self {
+        Self {
+            maps: Maps::new(&beginning.segments),
+            threads: Threads::new(Thread::new(kvm_regs::default(), 0)),
+            signals: Signals::default(),
+            descriptors: Descriptors::standard(),
+            pipes: Pipes::default(),
+            sockets: Sockets::default(),
+            files: beginning.files,
+            directory: Ino::ROOT,
+            umask: 0o022,
+            input: (beginning.input, 0),
+            now: Clocks::default(),
+            args: beginning.args,
+            world: beginning.world,
+            unknown: BTreeMap::new(),
+            memory_bytes_max: beginning.memory_bytes_max,
+            exit: None,
+            stirred: false,
+            asked: Asked::default(),
+        }
+    }
+
     /// Answers a call of `tid`, whose registers are in its thread.
     pub fn call(&mut self, guest: &mut dyn Guest, tid: Tid, request: Request) -> Flow {
         let answer = self.dispatch(guest, tid, request, None);

@@ -3,21 +3,17 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use files::{Files, Ino};
+use files::Files;
 
-use super::descriptor::Descriptors;
 use super::frame;
-use super::maps::{Maps, Touch};
+use super::maps::Touch;
 use super::memory::GuestMemory;
 use super::numbers;
-use super::pipe::Pipes;
-use super::process::{Clocks, Exit, Flow, Guest, Process, Turn};
+use super::process::{Beginning, Clocks, Exit, Flow, Guest, Process, Turn};
 use super::program::Program;
-use super::request_loop::Asked;
-use super::signal::{Info, SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, Signals};
-use super::sockets::Sockets;
+use super::signal::{Info, SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
 use super::stack;
-use super::thread::{FIRST, Request, Thread, Threads, Tid};
+use super::thread::{FIRST, Request, Tid};
 use super::world::World;
 use crate::fault::Fault;
 use crate::kvm::{KvmError, XSAVE_WORDS, kvm_regs};
@@ -155,26 +151,14 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn new(machine: &'a mut Machine, start: Start<'_>) -> Result<Self, Box<Ended>> {
         let now = Instant::now();
-        let mut process = Process {
-            maps: Maps::new(&start.program.segments()),
-            threads: Threads::new(Thread::new(kvm_regs::default(), 0)),
-            signals: Signals::default(),
-            descriptors: Descriptors::standard(),
-            pipes: Pipes::default(),
-            sockets: Sockets::default(),
-            files: start.files,
-            directory: Ino::ROOT,
-            umask: 0o022,
-            input: (start.input, 0),
-            now: Clocks::default(),
+        let mut process = Process::new(Beginning {
+            segments: start.program.segments(),
             args: start.args,
+            input: start.input,
+            files: start.files,
             world: start.world,
-            unknown: std::collections::BTreeMap::new(),
             memory_bytes_max: machine.bytes_max(),
-            exit: None,
-            stirred: false,
-            asked: Asked::default(),
-        };
+        });
         if let Err(errno) = set_up(&mut process, machine, start.program, &start.env) {
             let reason = format!("its arguments and environment do not fit: {errno:?}");
             let exit = process.exit.clone().unwrap_or(Exit::Host(reason));
