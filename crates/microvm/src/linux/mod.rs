@@ -17,12 +17,14 @@
 
 mod calls;
 mod descriptor;
+mod egress;
 mod epoll;
 mod errno;
 mod frame;
 mod futex;
 mod maps;
 mod memory;
+mod names;
 mod numbers;
 mod pipe;
 mod poll;
@@ -39,6 +41,7 @@ mod table;
 mod thread;
 mod world;
 
+pub use egress::Egress;
 pub use errno::Errno;
 pub use process::{Clocks, Exit};
 pub use program::Program;

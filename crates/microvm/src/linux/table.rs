@@ -206,6 +206,7 @@ pub const TABLE: &[Row] = &[
         "`SO_TYPE`, `SO_ERROR`, `SO_DOMAIN`, `SO_ACCEPTCONN`, buffer sizes; else 0"),
     row(44, "Sockets", calls::network::sendto, true, ""),
     row(46, "Sockets", calls::network::sendmsg, true, "no control messages"),
+    row(307, "Sockets", calls::network::sendmmsg, true, "no control messages"),
     row(45, "Sockets", calls::network::recvfrom, true, ""),
     row(47, "Sockets", calls::network::recvmsg, true, "no control messages"),
     // Threads

@@ -200,3 +200,59 @@ fn a_rust_program_uses_its_standard_library() {
     };
     assert_eq!(ran.code(), 101, "{}", ran.text());
 }
+
+#[test]
+fn a_process_connects_to_what_its_function_was_granted() {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let server = std::thread::spawn(move || {
+        for stream in listener.incoming().take(3) {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+            stream.write_all(line.to_uppercase().as_bytes()).unwrap();
+        }
+    });
+    let address = format!("127.0.0.1:{port}");
+    let name = format!("localhost:{port}");
+    let mut met = 0;
+    for (compiler, host, grant, expected) in [
+        ("musl-gcc", "127.0.0.1", address.as_str(), "HELLO\n"),
+        ("musl-gcc", "localhost", &name, "HELLO\n"),
+        ("gcc", "127.0.0.1", &name, "HELLO\n"),
+        (
+            "gcc",
+            "127.0.0.1",
+            "example.com",
+            "not connected: Connection refused\n",
+        ),
+        (
+            "gcc",
+            "127.0.0.1",
+            "127.0.0.1:1",
+            "not connected: Connection refused\n",
+        ),
+        (
+            "musl-gcc",
+            "10.1.2.3",
+            "*",
+            "not connected: Permission denied\n",
+        ),
+    ] {
+        let program = build("fetch.c", compiler, &["-w"]);
+        let args = ["program", host, &port];
+        let asked = Run {
+            egress: &[grant],
+            ..with(&args, "")
+        };
+        let Some(ran) = run(&program, &asked) else {
+            return;
+        };
+        assert_eq!(ran.reply(), expected, "{compiler} {host} {grant}");
+        met += usize::from(expected == "HELLO\n");
+    }
+    assert_eq!(met, 3);
+    server.join().unwrap();
+}

@@ -10,10 +10,11 @@ use files::{Files, LayerBuilder, Quota};
 use memory::{ImageBuilder, Slab, SlabConfig};
 use microvm::elf::Elf;
 use microvm::kvm::Kvm;
-use microvm::linux::{self, End, NoNetwork, World};
+use microvm::linux::{self, Egress, End, World};
 use microvm::load;
 use microvm::machine::Machine;
 use microvm::space::Space;
+use model::Grants;
 use parking_lot::Mutex;
 
 pub const MIB: u64 = 1 << 20;
@@ -90,7 +91,7 @@ struct Said {
     log: Vec<u8>,
 }
 
-struct TestWorld(Arc<Mutex<Said>>, NoNetwork);
+struct TestWorld(Arc<Mutex<Said>>, Egress);
 
 impl World for TestWorld {
     fn random(&mut self, out: &mut [u8]) {
@@ -118,6 +119,7 @@ pub struct Run<'a> {
     pub input: &'a [u8],
     pub memory_bytes: u64,
     pub time: Duration,
+    pub egress: &'a [&'a str],
 }
 
 impl Default for Run<'_> {
@@ -128,6 +130,7 @@ impl Default for Run<'_> {
             input: b"",
             memory_bytes: 256 * MIB,
             time: Duration::from_secs(60),
+            egress: &[],
         }
     }
 }
@@ -189,6 +192,14 @@ pub fn run(program: &[u8], run: &Run<'_>) -> Option<Ran> {
         inodes_max: 10_000,
     };
     let text = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+    let grants = Grants {
+        egress: run
+            .egress
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect(),
+        ..Grants::default()
+    };
     let begin = Instant::now();
     let ended = linux::run(
         &mut machine,
@@ -198,7 +209,10 @@ pub fn run(program: &[u8], run: &Run<'_>) -> Option<Ran> {
             env: text(run.env),
             input: Bytes::copy_from_slice(run.input),
             files: Files::new(Arc::new(layer.build()), quota),
-            world: Box::new(TestWorld(said.clone(), NoNetwork)),
+            world: Box::new(TestWorld(
+                said.clone(),
+                Egress::new(grants, begin + run.time),
+            )),
             deadline: begin + run.time,
         },
     );

@@ -305,13 +305,36 @@ pub fn sendto(call: &mut Call<'_>) -> Answer {
 
 /// `sendmsg`.
 pub fn sendmsg(call: &mut Call<'_>) -> Answer {
-    let [name, name_bytes, at, count, _, control_bytes, _] = call.read_words(call.arg(1))?;
+    send_message(call, call.arg(1), call.uint(2))
+}
+
+/// `sendmmsg`.
+pub fn sendmmsg(call: &mut Call<'_>) -> Answer {
+    /// Bytes of a message and of how much of it was sent.
+    const BYTES: u64 = 64;
+    const MESSAGES_MAX: u64 = 64;
+    let (at, count) = (call.arg(1), u64::from(call.uint(2)).min(MESSAGES_MAX));
+    let mut sent = 0;
+    while sent < count {
+        let message = at.wrapping_add(sent * BYTES);
+        match send_message(call, message, call.uint(3)) {
+            Ok(bytes) => call.write_u32(message.wrapping_add(56), bytes as u32)?,
+            Err(_) if sent > 0 => break,
+            Err(halt) => return Err(halt),
+        }
+        sent += 1;
+    }
+    Ok(sent)
+}
+
+fn send_message(call: &mut Call<'_>, message: u64, flags: u32) -> Answer {
+    let [name, name_bytes, at, count, _, control_bytes, _] = call.read_words(message)?;
     // Descriptors are not passed.
     if control_bytes != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
     let parts = parts(call, at, count)?;
-    send(call, &parts, call.uint(2), (name, name_bytes & 0xffff_ffff))
+    send(call, &parts, flags, (name, name_bytes & 0xffff_ffff))
 }
 
 fn send(
