@@ -1,7 +1,7 @@
 //! The way out of a process: connections to where its function's grants lead, and nowhere else.
 //!
-//! Sockets of the host's that never block. A name is looked up by the host: for grants by name, and
-//! for the process, which asks the name server that it finds at its own loopback ([`super::names`]).
+//! Sockets of the host that never block. A name is looked up by the host: for grants by name, and
+//! for the process, which asks the name server that it finds at its own loopback ([`names`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
