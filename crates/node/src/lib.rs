@@ -17,6 +17,7 @@ mod chain;
 mod config;
 mod data_dir;
 mod error;
+mod guests;
 mod node;
 mod runner;
 mod telemetry;

@@ -12,13 +12,14 @@ use invoker::{Invoker, Registry};
 use metering::{GraphBook, Ledger, LogBook, PriceList};
 use state::{EmbeddedGlobal, State};
 use tokio::net::TcpListener;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::BlobArtifacts;
 use crate::chain::NodeChain;
 use crate::data_dir::DataDir;
+use crate::guests::Guests;
 use crate::{Config, NodeError, runner, telemetry};
 
 /// A running node. Call [`Node::shutdown`]: dropping it ends it like a crash would, which loses
@@ -31,7 +32,7 @@ pub struct Node {
     usage_stop: CancellationToken,
     usage: Option<JoinHandle<()>>,
     patience: Duration,
-    guests: Option<Runtime>,
+    guests: Guests,
     /// Last: the directory is let go when all else is.
     _data_dir: DataDir,
 }
@@ -49,7 +50,7 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
     let metrics = telemetry::metrics()?;
     let opened = open(&config).await?;
     let data_dir = &opened.data_dir;
-    let guests = guest_runtime(config.guest_threads)?;
+    let guests = Guests::start(config.guest_threads)?;
     let books = Books::open(&config, data_dir).await?;
     let (parts, queue) = Parts::open(&config, data_dir, &books, guests.handle()).await?;
     let stop = CancellationToken::new();
@@ -83,7 +84,7 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
         usage_stop,
         usage: Some(usage),
         patience: config.drain_patience,
-        guests: Some(guests),
+        guests,
         _data_dir: opened.data_dir,
     })
 }
@@ -289,12 +290,9 @@ impl Node {
             // Flushes once more, and says so if it cannot.
             let _ended = usage.await;
         }
-        if let Some(guests) = self.guests.take() {
-            // Tasks of theirs still hold the store; whoever starts next needs it. A thread that a
-            // guest holds past its deadline is not waited for.
-            let ended = move || guests.shutdown_timeout(LAST_PATIENCE);
-            let _ended = tokio::task::spawn_blocking(ended).await;
-        }
+        // Tasks of theirs still hold the store; whoever starts next needs it. A thread that a guest
+        // holds past its deadline is not waited for.
+        self.guests.stop(LAST_PATIENCE).await;
         tracing::info!(left, "the node has stopped");
         answered && left == 0
     }
@@ -304,10 +302,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.stop.cancel();
         self.usage_stop.cancel();
-        if let Some(guests) = self.guests.take() {
-            // A guest may hold a thread until its deadline: nobody waits for it.
-            guests.shutdown_background();
-        }
     }
 }
 
@@ -334,19 +328,6 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener, NodeError> {
     TcpListener::bind(addr)
         .await
         .map_err(|source| NodeError::Listen { addr, source })
-}
-
-fn guest_runtime(threads: usize) -> Result<Runtime, NodeError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(1))
-        .thread_name("guest")
-        .enable_time()
-        .enable_io()
-        .build()
-        .map_err(|source| NodeError::Runtime {
-            runtime: "guest",
-            source,
-        })
 }
 
 async fn blocking<T: Send + 'static>(
