@@ -5,6 +5,7 @@
 //!                               ├─ demo   a node, every example, a table
 //!                               ├─ tour   runs the shell blocks of README.md
 //!                               ├─ bench  the figures of BUDGETS.md
+//!                               ├─ fuzz   tests that draw their input, for some time
 //!                               ├─ guests builds the example functions
 //!                               ├─ ci     test, then cargo deny
 //!                               └─ tidy   the rules of the house
@@ -16,6 +17,7 @@
 
 mod chores;
 mod demo;
+mod fuzz;
 mod suite;
 mod tidy;
 mod tour;
@@ -34,6 +36,7 @@ usage: ./x VERB [ARGUMENTS]
   bench [NAME…] [--check] measures; --check fails when a figure of BUDGETS.md is missed
                           names: start http density kernels first-call state
                           chain sgd matmul inference (default: all)
+  fuzz [SECONDS]          each test that draws its input at random, for so long (default: 60)
   guests                  builds the example functions
   ci                      test, then cargo deny
   tidy                    the rules of the house
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
 
 /// Runs one verb; false when what it checked is not as it should be.
 fn dispatch(root: &Path, verb: &str, rest: &[String]) -> Result<bool> {
-    if !rest.is_empty() && verb != "bench" {
+    if !rest.is_empty() && !["bench", "fuzz"].contains(&verb) {
         bail!("`{verb}` takes no arguments\n{HELP}");
     }
     match verb {
@@ -65,6 +68,7 @@ fn dispatch(root: &Path, verb: &str, rest: &[String]) -> Result<bool> {
         "demo" => demo::run(root),
         "tour" => tour::run(root),
         "bench" => chores::bench(root, rest),
+        "fuzz" => fuzz::run(root, rest),
         "guests" => chores::guests(root),
         "tidy" => tidy::run(root),
         "help" | "--help" | "-h" => {

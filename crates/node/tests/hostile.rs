@@ -1,146 +1,48 @@
-//! Host calls with hostile arguments: any numbers, pointers and lengths, in any order.
+//! Host calls with hostile arguments: any numbers, pointers and lengths, in any order, from several
+//! invocations at once, over mapped memory that they read, write, and grow beside.
 //!
-//! `DUNLIN_FUZZ_SECONDS=600 cargo nextest run --test hostile` goes on for ten minutes; a seed that
-//! fails is printed, and `DUNLIN_FUZZ_SEED` begins with it.
+//! `./x fuzz 600` goes on for ten minutes; a seed that fails is printed, and `DUNLIN_FUZZ_SEED`
+//! begins with it.
 
+#[path = "hostile_parts/interpreter.rs"]
+mod interpreter;
+#[path = "hostile_parts/script.rs"]
+mod script;
 mod support;
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use hostcalls::TABLE;
+use futures::future::join_all;
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
-use sandbox::host::Type;
+use sandbox::TreeLimits;
 use serde_json::json;
-use support::{World, config, says, wasm, world_of};
+use support::{Answer, World, config, says, wasm, world_of};
 
-/// Invocations of one run, unless it is to go on for some time.
-const ROUNDS: u64 = 150;
-/// Calls of one invocation.
-const CALLS: usize = 48;
-/// Bytes of one argument in a script, and most arguments of a call.
-const ARGUMENT_BYTES: usize = 8;
-const ARGUMENTS_MAX: usize = 8;
-/// Where the guest keeps its script, and what comes first in its memory.
-const SCRIPT_AT: u32 = 65_536;
-const WORDS: [&str; 6] = ["key", "other", "self", "k\u{7f}", "", "a/b/c"];
+use interpreter::interpreter;
+use script::Writer;
 
-/// The types of a call's arguments as a core module passes them.
-fn lowered(types: impl Iterator<Item = Type>) -> Vec<&'static str> {
-    types
-        .flat_map(|ty| match ty {
-            Type::U32 => vec!["i32"],
-            Type::U64 => vec!["i64"],
-            Type::Str | Type::Bytes | Type::Out => vec!["i32", "i32"],
-        })
-        .collect()
-}
+/// Rounds of one run, unless it is to go on for some time.
+const ROUNDS: u64 = 120;
+/// Most scripts that run at once.
+const AT_ONCE_MAX: u64 = 4;
 
-/// A reactor that makes the calls of a script: records of a call's number and its arguments.
-fn interpreter() -> String {
-    let (mut imports, mut cases) = (String::new(), String::new());
-    for (index, call) in TABLE.iter().enumerate() {
-        let params = lowered(call.params.iter().map(|param| param.ty));
-        let name = call.name;
-        let types = params.join(" ");
-        writeln!(
-            imports,
-            r#"(import "dunlin" "{name}" (func ${name} (param {types}) (result i64)))"#
-        )
-        .expect("text");
-        let arguments: String = (1..=params.len())
-            .zip(&params)
-            .map(|(at, ty)| {
-                let offset = at * ARGUMENT_BYTES;
-                format!("({ty}.load offset={offset} (local.get $at)) ")
-            })
-            .collect();
-        writeln!(
-            cases,
-            "(if (i32.eq (local.get $call) (i32.const {index}))
-               (then (drop (call ${name} {arguments}))))"
-        )
-        .expect("text");
-    }
-    let record = (ARGUMENTS_MAX + 1) * ARGUMENT_BYTES;
-    format!(
-        r#"(module {imports}
+/// A reactor of another app that uses the same key: it keeps `good` there, and fails if it finds
+/// anything else. With a body it sets it.
+const KEEPS: &str = r#"(module
   (import "dunlin" "input_size" (func $size (result i32)))
-  (import "dunlin" "input_read" (func $read (param i32 i32 i32) (result i32)))
-  (memory (export "memory") 4)
-  (data (i32.const 0) "keyotherselfa/b/ck\7f")
-  (func (export "handle") (result i32) (local $at i32) (local $end i32) (local $call i32)
-    (local.set $at (i32.const {SCRIPT_AT}))
-    (local.set $end (i32.add (local.get $at)
-      (call $read (i32.const 0) (local.get $at) (call $size))))
-    (block $done (loop $next
-      (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
-      (local.set $call (i32.load (local.get $at)))
-      {cases}
-      (local.set $at (i32.add (local.get $at) (i32.const {record})))
-      (br $next)))
-    (i32.const 0)))"#
-    )
-}
-
-/// A number that something is likely to go wrong with.
-fn number(random: &mut StdRng) -> u64 {
-    const EDGES: [u64; 14] = [
-        0,
-        1,
-        2,
-        3,
-        7,
-        4095,
-        65_535,
-        65_536,
-        262_143,
-        0x7fff_ffff,
-        0x8000_0000,
-        0xffff_ffff,
-        1 << 40,
-        u64::MAX,
-    ];
-    match random.random_range(0..4) {
-        0 => random.random(),
-        1 => random.random_range(0..64),
-        _ => EDGES[random.random_range(0..EDGES.len())],
-    }
-}
-
-/// The place and length of a word in the guest's memory, or anything.
-fn span(random: &mut StdRng) -> [u64; 2] {
-    const TEXT: &str = "keyotherselfa/b/ck\u{7f}";
-    let word = WORDS[random.random_range(0..WORDS.len())];
-    match TEXT.find(word) {
-        Some(at) if random.random_range(0..8) > 0 => [at as u64, word.len() as u64],
-        _ => [number(random), number(random)],
-    }
-}
-
-fn script(random: &mut StdRng) -> Vec<u8> {
-    let mut script = Vec::new();
-    for _ in 0..CALLS {
-        let index = random.random_range(0..TABLE.len());
-        let mut record = vec![index as u64];
-        for param in TABLE[index].params {
-            match param.ty {
-                Type::Str | Type::Bytes => record.extend(span(random)),
-                Type::Out if random.random_range(0..8) > 0 => {
-                    record.extend([1024, random.random_range(0..4096)]);
-                }
-                Type::Out => record.extend([number(random), number(random)]),
-                // A wait of ages is no fault, but it takes ages.
-                Type::U64 if param.name.ends_with("_ms") => record.push(number(random) % 3),
-                Type::U32 | Type::U64 => record.push(number(random)),
-            }
-        }
-        record.resize(ARGUMENTS_MAX + 1, 0);
-        script.extend(record.iter().flat_map(|number| number.to_le_bytes()));
-    }
-    script
-}
+  (import "dunlin" "state_set" (func $set (param i32 i32 i32 i32) (result i64)))
+  (import "dunlin" "state_map" (func $map (param i32 i32 i64 i64 i32) (result i64)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "keygood")
+  (func (export "handle") (result i32)
+    (if (call $size) (then
+      (return (i64.lt_s
+        (call $set (i32.const 0) (i32.const 3) (i32.const 3) (i32.const 4)) (i64.const 0)))))
+    (i32.ne
+      (i32.load (i32.const 3))
+      (i32.load (i32.wrap_i64
+        (call $map (i32.const 0) (i32.const 3) (i64.const 0) (i64.const 4) (i32.const 0)))))))"#;
 
 async fn world() -> (World, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -148,8 +50,14 @@ async fn world() -> (World, tempfile::TempDir) {
     config.state.value_bytes_max = 1 << 22;
     config.state.app_bytes_max = 1 << 24;
     config.state.app_keys_max = 256;
+    config.hostcalls.tree = TreeLimits {
+        calls_max: 200,
+        depth_max: 8,
+    };
     let world = world_of(config).await.expect("a node");
     world.deploy_command("good/says", &says("good")).await;
+    let own = json!({ "allow": { "state": [{ "prefix": "key", "access": "write" }] } });
+    deploy(&world, "good/keeps", KEEPS, own).await;
     let settings = json!({
         "allow": {
             "state": [{ "prefix": "", "access": "write" },
@@ -158,19 +66,63 @@ async fn world() -> (World, tempfile::TempDir) {
         },
         "limits": { "deadline_ms": 5_000, "memory_bytes_max": 32 << 20 },
     });
-    for name in ["self", "other"] {
-        let path = format!("bad/{name}");
-        let module = wasm(&interpreter());
-        let deployed = world
-            .deploy_with(&path, "reactor", module, settings.clone())
-            .await;
-        assert_eq!(deployed.status, 201, "{}", deployed.text());
+    for path in ["bad/self", "bad/other"] {
+        deploy(&world, path, &interpreter(), settings.clone()).await;
     }
     (world, folder)
 }
 
+async fn deploy(world: &World, path: &str, text: &str, settings: serde_json::Value) {
+    let deployed = world
+        .deploy_with(path, "reactor", wasm(text), settings)
+        .await;
+    assert_eq!(deployed.status, 201, "{}", deployed.text());
+}
+
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// Whether a guest may come to this end.
+fn is_fair(answer: &Answer) -> bool {
+    match answer.status {
+        200 => true,
+        // A pointer outside of the guest's memory, a write to what was mapped to read, or all
+        // memory used up by mappings: its own fault, and its own end.
+        500 | 504 => ["function-trapped", "function-timeout"].contains(&&*answer.code()),
+        _ => false,
+    }
+}
+
+/// How many scripts were run, and how many of them to their end.
+#[derive(Clone, Copy, Default)]
+struct Ends {
+    run: u64,
+    whole: u64,
+}
+
+/// Runs the scripts of one seed at once, then looks after those who have nothing to do with them.
+async fn round(world: &World, seed: u64) -> Ends {
+    let mut random = StdRng::seed_from_u64(seed);
+    let scripts: Vec<_> = (0..=seed % AT_ONCE_MAX)
+        .map(|_| Writer::new(&mut random).script())
+        .collect();
+    let run = scripts
+        .into_iter()
+        .map(|script| world.call("/bad/self", script));
+    let mut ends = Ends::default();
+    for answer in join_all(run).await {
+        ends.run += 1;
+        ends.whole += u64::from(answer.status == 200);
+        // A script that came to its end may have replied with anything.
+        let (status, text) = (answer.status, String::from_utf8_lossy(&answer.body));
+        assert!(is_fair(&answer), "seed {seed}: {status} {text}");
+    }
+    let good = world.call("/good/says", "").await;
+    assert_eq!((good.status, good.text()), (200, "good"), "seed {seed}");
+    let kept = world.call("/good/keeps", "").await;
+    assert_eq!(kept.status, 200, "seed {seed}: {}", kept.text());
+    ends
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,27 +130,24 @@ async fn no_arguments_hurt_the_node() {
     let until = variable("DUNLIN_FUZZ_SECONDS").map(Duration::from_secs);
     let first = variable("DUNLIN_FUZZ_SEED").unwrap_or(1);
     let (world, _folder) = world().await;
-    let begun = Instant::now();
+    let kept = world.call("/good/keeps", "set").await;
+    assert_eq!(kept.status, 200, "{}", kept.text());
+    let (begun, mut ends) = (Instant::now(), Ends::default());
     for seed in first.. {
         let done = match until {
             Some(until) => begun.elapsed() >= until,
             None => seed >= first + ROUNDS,
         };
         if done {
+            let Ends { run, whole } = ends;
+            println!("{run} scripts were run, {whole} to their end");
+            // Most traps are early ones, behind which nothing is tried.
+            assert!(whole > run / 10, "{whole} of {run}");
             break;
         }
-        let script = script(&mut StdRng::seed_from_u64(seed));
-        let answer = world.call("/bad/self", script).await;
-        let expected = match answer.status {
-            200 => true,
-            // A pointer outside of the guest's memory, a write to what was mapped to read, or all
-            // memory used up by mappings: its own fault, and its own end.
-            500 | 504 => ["function-trapped", "function-timeout"].contains(&&*answer.code()),
-            _ => false,
-        };
-        assert!(expected, "seed {seed}: {} {}", answer.status, answer.text());
-        let good = world.call("/good/says", "").await;
-        assert_eq!((good.status, good.text()), (200, "good"), "seed {seed}");
+        let Ends { run, whole } = round(&world, seed).await;
+        ends.run += run;
+        ends.whole += whole;
     }
     assert!(world.node.shutdown().await);
 }
