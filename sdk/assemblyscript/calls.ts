@@ -150,6 +150,38 @@ export function stateWrite(key: string, offset: u64, data: Uint8Array): i64 {
 }
 
 /**
+ * Adds to a number of 8 bytes, little-endian, in one step: no addition is lost, whether others add
+ * by this call or by atomic instructions in a mapping. The sum wraps. A value that ends before has
+ * zeros there. Of a durable value, this is safe after the next `state_push`. `too-large` also if
+ * `out` has fewer than 8 bytes: nothing is added then. Gives 8, the bytes of the sum.
+ */
+@external("dunlin", "state_add")
+declare function state_add(
+    key: usize,
+    keyLength: i32,
+    offset: u64,
+    amount: u64,
+    out: usize,
+    outLength: i32): i64;
+
+/**
+ * Adds to a number of 8 bytes, little-endian, in one step: no addition is lost, whether others add
+ * by this call or by atomic instructions in a mapping. The sum wraps. A value that ends before has
+ * zeros there. Of a durable value, this is safe after the next `state_push`. `too-large` also if
+ * `out` has fewer than 8 bytes: nothing is added then. Gives 8, the bytes of the sum.
+ */
+export function stateAdd(key: string, offset: u64, amount: u64, out: Uint8Array): i64 {
+  const keyBytes = String.UTF8.encode(key);
+  return state_add(
+      changetype<usize>(keyBytes),
+      keyBytes.byteLength,
+      offset,
+      amount,
+      out.dataStart,
+      out.byteLength);
+}
+
+/**
  * Adds to the end of a value. Appends of several functions do not mix. Gives the offset at which
  * the data begin.
  */

@@ -112,6 +112,19 @@ int64_t dunlin_state_write(
     const void *data,
     size_t data_length);
 
+/* Adds to a number of 8 bytes, little-endian, in one step: no addition is lost, whether others add
+ * by this call or by atomic instructions in a mapping. The sum wraps. A value that ends before has
+ * zeros there. Of a durable value, this is safe after the next `state_push`. `too-large` also if
+ * `out` has fewer than 8 bytes: nothing is added then. Gives 8, the bytes of the sum. */
+DUNLIN_IMPORT("state_add")
+int64_t dunlin_state_add(
+    const char *key,
+    size_t key_length,
+    uint64_t offset,
+    uint64_t amount,
+    void *out,
+    size_t out_length);
+
 /* Adds to the end of a value. Appends of several functions do not mix. Gives the offset at which
  * the data begin. */
 DUNLIN_IMPORT("state_append")

@@ -40,6 +40,9 @@ impl GuestSession {
             (Op::StateSet, [Str(key), Bytes(value)]) => keys.set(key, value).await,
             (Op::StateRead, [Str(key), U64(at), Out(out)]) => keys.read(key, *at, out).await,
             (Op::StateWrite, [Str(key), U64(at), Bytes(data)]) => keys.write(key, *at, data).await,
+            (Op::StateAdd, [Str(key), U64(at), U64(amount), Out(out)]) => {
+                keys.add(key, *at, *amount, out).await
+            }
             (Op::StateAppend, [Str(key), Bytes(data)]) => keys.append(key, data).await,
             (Op::StateTruncate, [Str(key), U64(size)]) => keys.truncate(key, *size).await,
             (Op::StateDelete, [Str(key)]) => keys.delete(key).await,

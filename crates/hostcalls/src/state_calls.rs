@@ -73,6 +73,22 @@ impl Keys {
         value.write(offset, data).await.map_err(errno_of)
     }
 
+    pub async fn add(
+        &self,
+        key: &str,
+        offset: u64,
+        amount: u64,
+        out: &mut [u8],
+    ) -> Result<u64, Errno> {
+        let Some((out, _)) = out.split_first_chunk_mut() else {
+            return Err(Errno::TooLarge);
+        };
+        let value = self.made(key).await?;
+        let (sum, _version) = value.add(offset, amount).await.map_err(errno_of)?;
+        *out = sum.to_le_bytes();
+        Ok(out.len() as u64)
+    }
+
     pub async fn append(&self, key: &str, data: &[u8]) -> Result<u64, Errno> {
         self.made(key).await?.append(data).await.map_err(errno_of)
     }
@@ -248,7 +264,9 @@ fn errno_of(error: StateError) -> Errno {
         StateError::Conflict { .. } | StateError::LockUpgrade => Errno::Conflict,
         StateError::TooLarge { .. } => Errno::TooLarge,
         StateError::Full { .. } => Errno::Exhausted,
-        StateError::Outside { .. } | StateError::Ttl { .. } => Errno::Invalid,
+        StateError::Outside { .. } | StateError::Misaligned { .. } | StateError::Ttl { .. } => {
+            Errno::Invalid
+        }
         StateError::LockTimedOut => Errno::TimedOut,
         error => {
             tracing::warn!(%error, "state is not available");

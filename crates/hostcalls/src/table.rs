@@ -10,6 +10,7 @@ pub(crate) enum Op {
     StateSet,
     StateRead,
     StateWrite,
+    StateAdd,
     StateAppend,
     StateTruncate,
     StateDelete,
@@ -181,6 +182,30 @@ pub(crate) const ROWS: &[(Op, HostCall)] = &[
             WRITES,
             "Writes part of a value, which grows if need be; a gap is zeros. Durable keys have it \
              on disk after the next `state_push`.",
+        ),
+    ),
+    (
+        Op::StateAdd,
+        state(
+            "state_add",
+            &[
+                KEY,
+                param("offset", Type::U64, "Where the number is: a multiple of 8."),
+                param(
+                    "amount",
+                    Type::U64,
+                    "What is added; to take away, the two's complement.",
+                ),
+                param("out", Type::Out, "Takes the sum: 8 bytes, little-endian."),
+            ],
+            "8, the bytes of the sum",
+            WRITE,
+            WRITES,
+            "Adds to a number of 8 bytes, little-endian, in one step: no addition is lost, whether \
+             others add by this call or by atomic instructions in a mapping. The sum wraps. A \
+             value that ends before has zeros there. Of a durable value, this is safe after the \
+             next `state_push`. `too-large` also if `out` has fewer than 8 bytes: nothing is added \
+             then.",
         ),
     ),
     (

@@ -101,6 +101,21 @@ proptest! {
 }
 
 #[test]
+fn what_many_add_to_a_word_at_once_is_all_in_it() {
+    let region = region(REGION_UNIT_BYTES);
+    region.write(16, &(-3_i64).to_le_bytes()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..1000).try_for_each(|_| region.add_to_word(2, 2).map(drop)));
+        }
+    });
+    assert_eq!(region.add_to_word(2, 1_u64.wrapping_neg()).unwrap(), 7996);
+    let mut word = [0; 8];
+    region.read(16, &mut word).unwrap();
+    assert_eq!(i64::from_le_bytes(word), 7996);
+}
+
+#[test]
 fn what_lies_outside_is_refused() {
     let region = region(REGION_UNIT_BYTES);
     for (offset, length) in [
@@ -112,6 +127,9 @@ fn what_lies_outside_is_refused() {
         assert!(region.read(offset, &mut out).is_err(), "{offset}");
         assert!(region.write(offset, &out).is_err(), "{offset}");
         assert!(region.zero(offset, length).is_err(), "{offset}");
+    }
+    for number in [REGION_UNIT_BYTES / 8, usize::MAX / 8, usize::MAX] {
+        assert!(region.add_to_word(number, 1).is_err(), "{number}");
     }
     assert!(region.read(REGION_UNIT_BYTES, &mut []).is_ok());
     let refused = region.grow_to((1 << 20) + 1);

@@ -97,6 +97,7 @@ async fn does(world: &World, language: &Language, lines: &[Line]) {
 fn state_script(guest: &str) -> Vec<Line> {
     let name = format!("s/k{guest}\n");
     let (key, listed) = (hex(name.trim_end()), hex(&name));
+    let number = hex(format!("s/a{guest}"));
     let of = |call: &str, rest: &str| format!("state_{call} {key}{rest}");
     vec![
         line(of("set", &format!(" {}", hex("hello"))), "ok #"),
@@ -112,6 +113,13 @@ fn state_script(guest: &str) -> Vec<Line> {
         line(of("version", ""), "ok #"),
         line(of("swap", " $10 6e6577"), "ok #"),
         line(of("swap", " $10 6e32"), "err -4"),
+        line(format!("state_add {number} 8 5 8"), "ok 8 0500000000000000"),
+        line(
+            format!("state_add {number} 8 18446744073709551614 100"),
+            "ok 8 0300000000000000",
+        ),
+        line(format!("state_add {number} 4 1 8"), "err -3"),
+        line(format!("state_add {number} 8 1 7"), "err -5"),
         line(of("expire", " 100000"), "ok 0"),
         line(of("lock", " 1 0 0"), "ok 0"),
         line(of("unlock", ""), "ok 0"),

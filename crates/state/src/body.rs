@@ -12,6 +12,8 @@ use crate::budget::Charge;
 /// Values up to this size are kept on the heap until they are mapped. A region costs a file
 /// descriptor and at least a page.
 pub(crate) const SMALL_BYTES_MAX: usize = memory::PAGE_BYTES;
+/// Bytes of the numbers that are added to.
+pub(crate) const WORD_BYTES: usize = size_of::<u64>();
 /// A region that nobody maps is given up for values this many times smaller.
 const SHRINK_FACTOR: usize = 4;
 
@@ -60,6 +62,21 @@ impl Body {
             Place::Shared(region) => region.write(offset, data)?,
         }
         Ok(())
+    }
+
+    /// Adds to word `number` and gives the sum; the word must be within the value.
+    pub fn add_to_word(&mut self, number: usize, amount: u64) -> Result<u64, StateError> {
+        match &mut self.place {
+            Place::Small(bytes) => {
+                let at = number * WORD_BYTES;
+                let mut word = [0; WORD_BYTES];
+                word.copy_from_slice(&bytes[at..at + WORD_BYTES]);
+                let sum = u64::from_le_bytes(word).wrapping_add(amount);
+                bytes[at..at + WORD_BYTES].copy_from_slice(&sum.to_le_bytes());
+                Ok(sum)
+            }
+            Place::Shared(region) => Ok(region.add_to_word(number, amount)?),
+        }
     }
 
     /// Makes a value of `size` bytes one of `new`, longer, whose added bytes are zero.

@@ -8,7 +8,7 @@ use memory::Region;
 pub use model::Durability;
 
 use crate::StateError;
-use crate::body::Body;
+use crate::body::{Body, WORD_BYTES};
 use crate::chunks::Chunks;
 use crate::global::Head;
 
@@ -115,6 +115,20 @@ impl Content {
         self.chunks.write(offset..end);
         self.bump();
         Ok(())
+    }
+
+    /// Adds to word `number`, after zeros if the value ends before it, and gives the sum.
+    pub fn add_to_word(&mut self, number: usize, amount: u64) -> Result<u64, StateError> {
+        let offset = number.saturating_mul(WORD_BYTES);
+        let end = end(offset, WORD_BYTES)?;
+        if end > self.size {
+            self.body.extend(self.size, end)?;
+            self.resized(end);
+        }
+        let sum = self.body.add_to_word(number, amount)?;
+        self.chunks.write(offset..end);
+        self.bump();
+        Ok(sum)
     }
 
     pub fn append(&mut self, data: &[u8]) -> Result<usize, StateError> {

@@ -74,6 +74,12 @@ pub enum StateError {
         /// The value's size.
         size: u64,
     },
+    /// A number that does not begin at a multiple of 8.
+    #[error("a number of 8 bytes cannot be at {offset}: it must be at a multiple of 8")]
+    Misaligned {
+        /// Where it would begin.
+        offset: u64,
+    },
     /// A time to live that is out of range.
     #[error("a time to live of {ms} ms: it must be between 1 and {max_ms} ms")]
     Ttl {

@@ -10,6 +10,7 @@ use memory::{Access, REGION_UNIT_BYTES, Region};
 use parking_lot::RwLock;
 
 use crate::app::AppCore;
+use crate::body::WORD_BYTES;
 use crate::chunks::covering;
 use crate::clock::millis;
 use crate::content::{Content, Durability};
@@ -218,6 +219,23 @@ impl Value {
         self.load(offset, data.len()).await?;
         self.load_end().await?;
         self.change(|content| content.write(offset, data).map(|()| content.version))
+    }
+
+    /// Adds to the number of 8 bytes, little-endian, at `offset`, a multiple of 8, after zeros if
+    /// the value ends before; returns the sum, which wraps, and the version. One step, also beside
+    /// guests that change it atomically in a mapping. Of a durable value, this is on disk after a
+    /// push.
+    pub async fn add(&self, offset: u64, amount: u64) -> Result<(u64, u64), StateError> {
+        if !offset.is_multiple_of(WORD_BYTES as u64) {
+            return Err(StateError::Misaligned { offset });
+        }
+        let offset = bytes_of(offset);
+        self.load(offset, WORD_BYTES).await?;
+        self.load_end().await?;
+        self.change(|content| {
+            let sum = content.add_to_word(offset / WORD_BYTES, amount)?;
+            Ok((sum, content.version))
+        })
     }
 
     /// Removes the value; whether there was one. Who has it mapped keeps what is mapped.

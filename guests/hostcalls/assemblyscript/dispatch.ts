@@ -40,6 +40,15 @@ export function dispatch(line: Line, name: string): bool {
     line.answer(calls.stateWrite(key, offset, data));
     return true;
   }
+  if (name == "state_add") {
+    const key = line.text();
+    const offset = line.number();
+    const amount = line.number();
+    const out = line.out();
+    if (!line.isTaken) return true;
+    line.answerFilled(calls.stateAdd(key, offset, amount, out), out);
+    return true;
+  }
   if (name == "state_append") {
     const key = line.text();
     const data = line.bytes();

@@ -68,6 +68,15 @@ static bool dispatch(struct line *line, const char *name) {
     answer(line, dunlin_state_write((const char *)key.at, key.length, (uint64_t)offset, data.at, data.length));
     return true;
   }
+  if (strcmp(name, "state_add") == 0) {
+    struct bytes key = take_text(line);
+    uint64_t offset = take_number(line);
+    uint64_t amount = take_number(line);
+    struct bytes out = take_out(line);
+    if (!taken(line)) return true;
+    answer_filled(line, dunlin_state_add((const char *)key.at, key.length, (uint64_t)offset, (uint64_t)amount, out.at, out.length), out);
+    return true;
+  }
   if (strcmp(name, "state_append") == 0) {
     struct bytes key = take_text(line);
     struct bytes data = take_bytes(line);

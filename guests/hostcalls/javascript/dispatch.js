@@ -9,6 +9,7 @@ export const calls = {
   state_set: [state.set, 'tb'],
   state_read: [state.read, 'tUo'],
   state_write: [state.write, 'tUb'],
+  state_add: [state.add, 'tUUo'],
   state_append: [state.append, 'tb'],
   state_truncate: [state.truncate, 'tU'],
   state_delete: [state.delete, 't'],

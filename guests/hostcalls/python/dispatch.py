@@ -8,6 +8,7 @@ CALLS = {
     "state_set": (state.set, "tb"),
     "state_read": (state.read, "tUo"),
     "state_write": (state.write, "tUb"),
+    "state_add": (state.add, "tUUo"),
     "state_append": (state.append, "tb"),
     "state_truncate": (state.truncate, "tU"),
     "state_delete": (state.delete, "t"),

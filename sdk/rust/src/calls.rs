@@ -128,6 +128,17 @@ pub mod raw {
             offset: u64,
             data: *const u8,
             data_length: usize) -> i64;
+        /// Adds to a number of 8 bytes, little-endian, in one step: no addition is lost, whether
+        /// others add by this call or by atomic instructions in a mapping. The sum wraps. A value
+        /// that ends before has zeros there. Of a durable value, this is safe after the next
+        /// `state_push`. `too-large` also if `out` has fewer than 8 bytes: nothing is added then.
+        pub fn state_add(
+            key: *const u8,
+            key_length: usize,
+            offset: u64,
+            amount: u64,
+            out: *mut u8,
+            out_length: usize) -> i64;
         /// Adds to the end of a value. Appends of several functions do not mix.
         pub fn state_append(
             key: *const u8,
@@ -262,6 +273,24 @@ pub fn state_read(key: &str, offset: u64, out: &mut [u8]) -> Result<u64, Error> 
 pub fn state_write(key: &str, offset: u64, data: &[u8]) -> Result<u64, Error> {
     // SAFETY: the node touches only the bytes of the slices that it is given.
     answer(unsafe { raw::state_write(key.as_ptr(), key.len(), offset, data.as_ptr(), data.len()) })
+}
+
+/// Adds to a number of 8 bytes, little-endian, in one step: no addition is lost, whether others add
+/// by this call or by atomic instructions in a mapping. The sum wraps. A value that ends before has
+/// zeros there. Of a durable value, this is safe after the next `state_push`. `too-large` also if
+/// `out` has fewer than 8 bytes: nothing is added then. Gives 8, the bytes of the sum.
+///
+/// # Errors
+/// [`Error::Denied`], [`Error::Invalid`], [`Error::TooLarge`], [`Error::Exhausted`].
+pub fn state_add(key: &str, offset: u64, amount: u64, out: &mut [u8]) -> Result<u64, Error> {
+    // SAFETY: the node touches only the bytes of the slices that it is given.
+    answer(unsafe { raw::state_add(
+        key.as_ptr(),
+        key.len(),
+        offset,
+        amount,
+        out.as_mut_ptr(),
+        out.len()) })
 }
 
 /// Adds to the end of a value. Appends of several functions do not mix. Gives the offset at which

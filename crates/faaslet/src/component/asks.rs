@@ -108,6 +108,7 @@ fn add(
         [Bytes, U64] => number::<(Vec<u8>, u64)>(interface, index, call),
         [Str, Out] => bytes::<(String, u32)>(interface, index, call),
         [Str, U64, Out] => bytes::<(String, u64, u32)>(interface, index, call),
+        [Str, U64, U64, Out] => bytes::<(String, u64, u64, u32)>(interface, index, call),
         [Str, Str, Out] => bytes::<(String, String, u32)>(interface, index, call),
         [U32, Out] => bytes::<(u32, u32)>(interface, index, call),
         [U32, U64, Out] => bytes::<(u32, u64, u32)>(interface, index, call),

@@ -13,6 +13,8 @@ enum Act {
     Set(usize, u8),
     Write(usize, usize, u8),
     Append(usize, u8),
+    /// A word, and what is added to it.
+    Add(usize, u64),
     Truncate(usize),
     /// Whether the version that is expected is the right one.
     Swap(bool, usize, u8),
@@ -32,6 +34,7 @@ fn act() -> impl Strategy<Value = Act> {
         (length(), byte()).prop_map(|(length, byte)| Act::Set(length, byte)),
         (length(), length(), byte()).prop_map(|(at, length, byte)| Act::Write(at, length, byte)),
         (length(), byte()).prop_map(|(length, byte)| Act::Append(length, byte)),
+        (length(), any::<u64>()).prop_map(|(at, amount)| Act::Add(at / 8, amount)),
         length().prop_map(Act::Truncate),
         (any::<bool>(), length(), byte()).prop_map(|(right, n, byte)| Act::Swap(right, n, byte)),
         Just(Act::Delete),
@@ -94,6 +97,17 @@ async fn apply(act: &Act, value: &Arc<Value>, model: &mut Model) -> bool {
             let data = vec![byte; length];
             assert_eq!(value.append(&data).await.unwrap(), at as u64);
             model.write(at, &data);
+        }
+        Act::Add(word, amount) => {
+            let at = 8 * word;
+            let mut old = model.bytes.clone().unwrap_or_default();
+            old.resize(old.len().max(at + 8), 0);
+            let mut number = [0; 8];
+            number.copy_from_slice(&old[at..at + 8]);
+            let wanted = u64::from_le_bytes(number).wrapping_add(amount);
+            let (sum, version) = value.add(at as u64, amount).await.unwrap();
+            assert_eq!((sum, version), (wanted, value.version()));
+            model.write(at, &wanted.to_le_bytes());
         }
         Act::Truncate(size) => {
             value.truncate(size as u64).await.unwrap();
@@ -200,6 +214,23 @@ proptest! {
     fn a_durable_value_is_what_was_written(acts in prop::collection::vec(act(), 1..30)) {
         run(acts, true);
     }
+}
+
+#[tokio::test]
+async fn a_number_is_added_to_at_multiples_of_its_size_alone() {
+    let store = super::store();
+    let state = super::node(&store, crate::Config::default()).await;
+    let value = super::shop(&state)
+        .value(&key("a"), EPHEMERAL)
+        .await
+        .unwrap();
+    for offset in [1, 4, 7, u64::MAX] {
+        let refused = value.add(offset, 1).await;
+        assert!(matches!(refused, Err(StateError::Misaligned { .. })));
+    }
+    let refused = value.add(u64::MAX - 7, 1).await;
+    assert!(matches!(refused, Err(StateError::TooLarge { .. })));
+    assert!(!value.exists());
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ const CALLS: &[(&str, Run)] = &[
     ("state_set", state_set),
     ("state_read", state_read),
     ("state_write", state_write),
+    ("state_add", state_add),
     ("state_append", state_append),
     ("state_truncate", state_truncate),
     ("state_delete", state_delete),
@@ -89,6 +90,18 @@ fn state_write(line: &mut Line<'_>) -> Result<Answer, Malformed> {
         return Err(Malformed);
     }
     Ok(Answer::number(calls::state_write(&key, offset, &data)))
+}
+
+fn state_add(line: &mut Line<'_>) -> Result<Answer, Malformed> {
+    let key = line.text()?;
+    let offset = line.number()?;
+    let amount = line.number()?;
+    let mut out = line.out()?;
+    if !line.is_over() {
+        return Err(Malformed);
+    }
+    let result = calls::state_add(&key, offset, amount, &mut out);
+    Ok(Answer::filled(result, out))
 }
 
 fn state_append(line: &mut Line<'_>) -> Result<Answer, Malformed> {
