@@ -83,13 +83,15 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+const FAIR_ENDS: [&str; 3] = ["function-trapped", "function-timeout", "out-of-memory"];
+
 /// Whether a guest may come to this end.
 fn is_fair(answer: &Answer) -> bool {
     match answer.status {
         200 => true,
-        // A pointer outside of the guest's memory, a write to what was mapped to read, or all
-        // memory used up by mappings: its own fault, and its own end.
-        500 | 504 => ["function-trapped", "function-timeout"].contains(&&*answer.code()),
+        // A pointer outside of the guest's memory, a write to what was mapped to read, all memory
+        // used up by mappings or by growing, or all time: its own fault, and its own end.
+        500 | 504 => FAIR_ENDS.contains(&&*answer.code()),
         _ => false,
     }
 }
