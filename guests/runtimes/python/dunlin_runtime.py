@@ -14,6 +14,7 @@ import importlib.machinery
 import importlib.resources.abc
 import importlib.util
 import io
+import itertools
 import json
 import marshal
 import os
@@ -53,6 +54,7 @@ COLLECTED_FROM = 100_000
 # Bytes of an empty `bytes`, and of what the heap grows by at least.
 BYTES_OVERHEAD = sys.getsizeof(b"") - 1
 HEAP_STEP_BYTES = 1 << 20
+PROBES_MAX = 32
 # Times after which the interpreter has seen enough of its code.
 WARM_UPS = 64
 # Holes of one size that are looked for.
@@ -179,13 +181,24 @@ def keep_library() -> Tree:
     return tree
 
 
+def heap_end() -> int:
+    """Where the heap ends: only there do large objects lie one after the other, again and again."""
+    probes = [bytes(HEAP_STEP_BYTES)]
+    while len(probes) < PROBES_MAX:
+        probes.append(bytes(HEAP_STEP_BYTES))
+        tail = [id(probe) for probe in probes[-4:]]
+        steps = {after - before for before, after in itertools.pairwise(tail)}
+        if len(tail) == 4 and len(steps) == 1 and steps.pop() > 0:
+            return tail[0]
+    return max(id(probe) for probe in probes)
+
+
 def fill_holes() -> list:
     """Takes all room below the end of the heap, so that what is allocated next lies together.
 
     Otherwise it would go to holes that are everywhere, each on a page that is shared until then.
     """
-    # An object of this size lies where the heap ends.
-    end = id(bytes(HEAP_STEP_BYTES))
+    end = heap_end()
     kept = []
     for size in [*range(HEAP_STEP_BYTES // 2, 4096, -4096), *range(4096, 512, -64), *range(512, 0, -16)]:
         for _ in range(HOLES_MAX):
@@ -230,6 +243,7 @@ def add_archive(data: bytes) -> None:
 
 def load(layer: bytes) -> None:
     """Adds a layer, imports the packages that it lists, and the function if it holds it."""
+    gc.disable()
     if layer[:4] == b"PK\x03\x04":
         add_archive(layer)
     else:
@@ -239,8 +253,8 @@ def load(layer: bytes) -> None:
         importlib.import_module(name)
     if APP in LAYERS.modules and FUNCTION["application"] is None:
         FUNCTION["application"] = application(importlib.import_module(APP))
-        FUNCTION["holes"] = fill_holes()
     gc.freeze()
+    gc.enable()
 
 
 def application(module):
