@@ -38,7 +38,8 @@ pub fn run(setting: &Setting) -> Result<Report> {
     visit::deploy(&setting.root, &node, APP, &entry)?;
     let mut report = Report::new("python", &["", "median ms", "or MiB"]);
     first_calls(setting, &mut node, &entry, &mut report)?;
-    together(setting, &mut node, &entry, &mut report)?;
+    drop(node);
+    together(setting, &entry, &mut report)?;
     Ok(report)
 }
 
@@ -75,31 +76,54 @@ fn first_calls(
     Ok(())
 }
 
-/// Memory of the node with one function and with ten: each called, and idle.
-fn together(setting: &Setting, node: &mut Node, entry: &Entry, report: &mut Report) -> Result<()> {
-    let one = held(setting, node, std::slice::from_ref(entry))?;
+/// A function of its own over packages that are shared.
+const SMALL: &str = "
+import json
+from jinja2 import Template
+
+PAGE = Template('<title>NAME</title>{{ path }}')
+
+def handle(environ):
+    return 200, {'content-type': 'text/html'}, PAGE.render(path=environ['PATH_INFO'])
+";
+
+/// Memory of a node with one function and with ten: each called, and idle.
+fn together(setting: &Setting, entry: &Entry, report: &mut Report) -> Result<()> {
+    let app = entry.layers.last().context("the example has no layers")?;
+    let app = std::fs::read_to_string(setting.root.join(app)).context("reading a source")?;
+    let app = app.replace("title: Notes", "title: NAME");
+    let ratios = [("small", SMALL), ("app", app.as_str())].map(|(word, source)| {
+        let [one, ten] = [1, FUNCTIONS].map(|count| holding(setting, entry, source, count));
+        let (one, ten) = (one?, ten?);
+        let mib = |kib: f64| [String::new(), format!("{:.1}", kib / 1024.0)];
+        report.row(&format!("a node with one function ({word})"), mib(one));
+        report.row(&format!("a node with ten functions ({word})"), mib(ten));
+        Ok::<_, anyhow::Error>(ten / one)
+    });
+    let [small, app] = ratios;
+    report.figure("ten_functions_ratio", small?);
+    report.figure("ten_apps_ratio", app?);
+    Ok(())
+}
+
+/// KiB that a node holds with `count` functions of `source`, each by a name of its own.
+fn holding(setting: &Setting, entry: &Entry, source: &str, count: usize) -> Result<f64> {
     let folder = setting.target.join("bench-tools/python-functions");
     std::fs::create_dir_all(&folder).context("making a folder for sources")?;
-    let mut all = vec![entry.clone()];
-    let source = entry.layers.last().context("the example has no layers")?;
-    let source = std::fs::read_to_string(setting.root.join(source)).context("reading a source")?;
-    for number in 1..FUNCTIONS {
-        let file = folder.join(format!("app-{number}.py"));
-        let own = source.replace("Notes", &format!("Notes {number}:"));
-        std::fs::write(&file, own).context("writing a source")?;
-        let mut other = entry.clone();
-        other.name = format!("{EXAMPLE}-{number}");
-        other.reply = catalogue::Reply::Contains(format!("<title>Notes {number}: 1").into_bytes());
-        *other.layers.last_mut().context("no layers")? = file.display().to_string();
-        visit::deploy(&setting.root, node, APP, &other)?;
-        all.push(other);
+    let mut node = Node::start(&setting.binary(), &visit::agent())?;
+    let mut all = Vec::new();
+    for number in 0..count {
+        let name = format!("function-{number}");
+        let file = folder.join(format!("{name}.py"));
+        std::fs::write(&file, source.replace("NAME", &name)).context("writing a source")?;
+        let mut function = entry.clone();
+        function.reply = catalogue::Reply::Contains(format!("<title>{name}").into_bytes());
+        function.name = name;
+        *function.layers.last_mut().context("no layers")? = file.display().to_string();
+        visit::deploy(&setting.root, &node, APP, &function)?;
+        all.push(function);
     }
-    let ten = held(setting, node, &all)?;
-    let mib = |kib: f64| [String::new(), format!("{:.1}", kib / 1024.0)];
-    report.row("a node with one function", mib(one));
-    report.row("a node with ten functions", mib(ten));
-    report.figure("ten_functions_ratio", ten / one);
-    Ok(())
+    held(setting, &mut node, &all)
 }
 
 /// KiB that the node holds after each of `entries` was called.

@@ -18,6 +18,9 @@ PAGE = Environment(autoescape=True).from_string(
     "<title>{{ title }}</title>{{ body }}{{ code }}<footer>{{ footer|join(' ') }}</footer>"
     "<a href='/?note={{ link }}'>link</a>\n"
 )
+# Both are dear to make, and are made at deploy.
+LEXER = PythonLexer()
+MARKDOWN = markdown.Markdown()
 FORMAT = HtmlFormatter(nowrap=True)
 SEAL = URLSafeSerializer("only an example")
 COUNT = itertools.count(1)
@@ -28,8 +31,8 @@ def page():
     note = request.args.get("note", "*nothing*")
     return PAGE.render(
         title=f"{CONFIG['title']} {next(COUNT)}",
-        body=Markup(markdown.markdown(note)),
-        code=Markup(highlight("print('hello')", PythonLexer(), FORMAT)),
+        body=Markup(MARKDOWN.convert(note)),
+        code=Markup(highlight("print('hello')", LEXER, FORMAT)),
         footer=CONFIG["footer"],
         link=SEAL.dumps(note),
     )
