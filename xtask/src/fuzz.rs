@@ -33,14 +33,13 @@ const fn target(name: &'static str, cargo: &'static [&'static str], tests: &'sta
 const HOST_CALLS: Target = target("host calls", &["--workspace", "--test", "hostile"], "");
 
 /// Run until they have used up their time.
-const PROPERTIES: [Target; 5] = [
+const PROPERTIES: [Target; 4] = [
     target("manifests", &["-p", "api", "--lib"], "manifest::tests::no_"),
     target(
-        "memory and its images",
+        "memory, images and regions",
         &["-p", "memory", "--lib"],
         "tests::",
     ),
-    target("regions", &["-p", "memory", "--lib"], "region::"),
     target("the store", &["-p", "storage", "--test", "model"], ""),
     target("state and its locks", &["-p", "state", "--lib"], ""),
 ];
