@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use faaslet::{Cache, ComponentConfig, Components};
+use faaslet::{ComponentConfig, Components};
 use http_body_util::BodyExt;
 use model::{Digest, InvocationId, Kind, Limits, Settings, VersionSpec};
+use sandbox::Cache;
 use sandbox::{
     Artifacts, BodyError, Call, CallLog, Completion, End, HttpCall, LogSink, LogStream, Payload,
     Program, Sandbox, body_of,

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use model::{Kind, VersionSpec};
 use sandbox::{Artifacts, Backend, LoadError, PrepareError, Prepared, Program};
 
-use crate::cache::{Cache, CacheError};
 use crate::component::{Components, ComponentsError};
 use crate::config::Config;
 use crate::core_module::CoreEngine;
+use sandbox::{Cache, CacheError};
 
 /// The first bytes of every module and component.
 const WASM_MAGIC: &[u8] = b"\0asm";
@@ -130,6 +130,10 @@ fn check_magic(artifact: &[u8]) -> Result<(), PrepareError> {
         return Ok(());
     }
     let reason = match artifact.len() {
+        _ if artifact.starts_with(b"\x7fELF") => {
+            "it is an executable, which runs in a micro-VM: deploy it with `isolation = \"vm\"`"
+                .to_owned()
+        }
         0 => "it is empty".to_owned(),
         bytes => format!("its {bytes} bytes do not begin with the magic number `\\0asm`"),
     };

@@ -7,7 +7,6 @@
 //! work; code is mapped only from the cache that this crate wrote and checked.
 
 mod backend;
-mod cache;
 mod component;
 mod config;
 mod core_module;
@@ -17,7 +16,6 @@ mod status;
 mod stdio;
 
 pub use backend::{Faaslets, FaasletsError};
-pub use cache::{Cache, CacheError, EntryKind};
 pub use component::{ComponentConfig, Components, ComponentsError};
 pub use config::Config;
 pub use metrics::EGRESS;

@@ -18,8 +18,8 @@ use wasmtime::{Engine, Linker, Module, Store, Trap, WasmBacktraceDetails};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, p2, p3};
 
-use crate::cache::{Cache, EntryKind};
 use crate::component::{Flavour, Guest, linker};
+use sandbox::{Cache, EntryKind};
 
 /// The exit code of a program that trapped: what a shell shows for one that was aborted.
 const EXIT_TRAPPED: i32 = 134;

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use faaslet::{Cache, ComponentConfig, Components};
+use faaslet::{ComponentConfig, Components};
 use http_body_util::BodyExt;
 use model::{Digest, InvocationId, Kind, Limits, Settings, Status, TrapKind, VersionSpec};
 use parking_lot::Mutex;
+use sandbox::Cache;
 use sandbox::{
     Artifacts, Body, BodyError, Call, CallLog, Completion, End, HttpCall, LogSink, LogStream,
     Payload, PrepareError, Program, SandboxError, State, body_of,

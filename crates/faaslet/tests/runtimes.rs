@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use faaslet::{Cache, ComponentConfig, Components};
+use faaslet::{ComponentConfig, Components};
 use http_body_util::BodyExt;
 use model::{Digest, InvocationId, Kind, Limits, Settings, Status, TrapKind, VersionSpec};
+use sandbox::Cache;
 use sandbox::{
     Artifacts, BodyError, Call, CallLog, End, HttpCall, LogSink, LogStream, Payload, PrepareError,
     Prepared, Program, Sandbox, body_of,

@@ -11,10 +11,12 @@ use crate::{Image, MemoryError, PAGE_BYTES, Range};
 
 impl Range {
     /// Grows to `bytes` and keeps that much over resets, which make what was added zero again.
+    /// Small pages back it, since a reset has to make whole ones zero.
     pub fn keep(&self, bytes: usize) -> Result<(), MemoryError> {
         self.grow_to(bytes)?;
         self.kept.fetch_max(self.bytes(), Ordering::Relaxed);
-        Ok(())
+        let image = self.image().bytes();
+        self.advise(image, self.bytes() - image, Advice::LinuxNoHugepage)
     }
 
     /// Bytes that stay accessible over resets.
@@ -82,17 +84,22 @@ impl Range {
     /// Lets whole pages past the image be backed by huge ones, which are much cheaper to touch
     /// first, and dearer to reset if few of their bytes are used.
     pub fn prefer_huge_pages(&self, at: usize, length: usize) -> Result<(), MemoryError> {
+        self.advise(at, length, Advice::LinuxHugepage)
+    }
+
+    /// Advises the kernel on the size of pages.
+    fn advise(&self, at: usize, length: usize, advice: Advice) -> Result<(), MemoryError> {
         let start = self.pages(at, length)?;
         // SAFETY: advice on accessible memory of this range changes none of its bytes.
-        match unsafe { rustix::mm::madvise(start.cast(), length, Advice::LinuxHugepage) } {
+        match unsafe { rustix::mm::madvise(start.cast(), length, advice) } {
             // A kernel without huge pages has small ones.
             Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
-            Err(error) => Err(MemoryError::kernel("ask for huge pages")(error)),
+            Err(error) => Err(MemoryError::kernel("advise on the size of pages")(error)),
         }
     }
 
-    /// Makes it a range over `image`, as new. Nobody may hold a reference into it.
-    pub fn reimage(&mut self, image: &Arc<Image>) -> Result<(), MemoryError> {
+    /// Makes it a range over `image`, as new. No guest runs, and nobody holds a reference into it.
+    pub fn reimage(&self, image: &Arc<Image>) -> Result<(), MemoryError> {
         let reserved = self.reserved_bytes();
         let most = reserved - image.annex_bytes();
         if image.bytes() > most {
@@ -105,7 +112,7 @@ impl Range {
         self.spoiled.store(true, Ordering::Relaxed);
         self.blank()?;
         map_image(self.slot, reserved, image)?;
-        self.image = image.clone();
+        *self.image.lock() = image.clone();
         for bytes in [&self.bytes, &self.peak, &self.kept] {
             bytes.store(image.bytes(), Ordering::Relaxed);
         }

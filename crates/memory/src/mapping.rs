@@ -89,19 +89,25 @@ impl Mappings {
         Ok(())
     }
 
-    /// Puts inaccessible private memory in the place of each; stops at the first failure.
+    /// Puts private memory in the place of each, inaccessible from the address `kept_end` on; stops
+    /// at the first failure.
     ///
     /// # Safety
     /// Nobody holds a reference into them.
-    pub unsafe fn clear(&mut self) -> Result<(), MemoryError> {
+    pub unsafe fn clear(&mut self, kept_end: usize) -> Result<(), MemoryError> {
         while let Some(mapping) = self.0.last() {
+            let access = if mapping.start < kept_end {
+                ProtFlags::READ | ProtFlags::WRITE
+            } else {
+                ProtFlags::empty()
+            };
             // SAFETY: the addresses are the range's own, and the caller vouches that nobody refers
             // to them.
             unsafe {
                 rustix::mm::mmap_anonymous(
                     mapping.start as *mut _,
                     mapping.bytes,
-                    ProtFlags::empty(),
+                    access,
                     MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
                 )
             }

@@ -32,7 +32,7 @@ pub enum AnnexAccess {
 /// resets it when no guest runs.
 pub struct Range {
     pub(crate) slot: Slot,
-    pub(crate) image: Arc<Image>,
+    pub(crate) image: Mutex<Arc<Image>>,
     slab: Arc<SlabInner>,
     /// Accessible bytes.
     pub(crate) bytes: AtomicUsize,
@@ -51,7 +51,7 @@ impl Range {
         let bytes = image.bytes();
         Self {
             slot,
-            image,
+            image: Mutex::new(image),
             slab,
             bytes: bytes.into(),
             peak: bytes.into(),
@@ -88,7 +88,7 @@ impl Range {
 
     /// Most bytes that it can grow to.
     pub fn bytes_max(&self) -> usize {
-        self.reserved_bytes() - self.image.annex_bytes()
+        self.reserved_bytes() - self.image().annex_bytes()
     }
 
     pub(crate) fn reserved_bytes(&self) -> usize {
@@ -98,7 +98,7 @@ impl Range {
     /// Who may touch the annex of the image, which ends with the reservation: nobody, readers, or,
     /// with private pages, writers. Does nothing without an annex.
     pub fn set_annex_access(&self, access: AnnexAccess) -> Result<(), MemoryError> {
-        if self.image.annex().is_none() {
+        if self.image().annex().is_none() {
             return Ok(());
         }
         let flags = match access {
@@ -114,7 +114,7 @@ impl Range {
 
     /// A copy of the annex, which must be readable, to be called when no guest runs.
     pub fn annex(&self) -> Vec<u8> {
-        if self.image.annex().is_none() {
+        if self.image().annex().is_none() {
             return Vec::new();
         }
         // SAFETY: the annex spans these bytes of the range's own; it is readable unless the caller
@@ -139,8 +139,8 @@ impl Range {
     }
 
     /// The image that it began as.
-    pub fn image(&self) -> &Arc<Image> {
-        &self.image
+    pub fn image(&self) -> Arc<Image> {
+        self.image.lock().clone()
     }
 
     /// Makes the first `bytes` bytes accessible; added bytes are zero. Never shrinks.
@@ -179,7 +179,11 @@ impl Range {
     ) -> Result<(), MemoryError> {
         let reason = "it lies outside of the part that has grown";
         let mut mappings = self.mappings.lock();
-        let inside = |end: usize| at >= self.image.bytes() && end <= self.bytes();
+        let kept = self.kept.load(Ordering::Relaxed);
+        let inside = |end: usize| {
+            let on_one_side = at >= kept || end <= kept;
+            at >= self.image().bytes() && end <= self.bytes() && on_one_side
+        };
         if !at.checked_add(bytes).is_some_and(inside) {
             return Err(MemoryError::BadMapping { reason });
         }
@@ -207,9 +211,9 @@ impl Range {
     }
 
     fn shrink(&self) -> Result<bool, MemoryError> {
-        // SAFETY: the caller of the reset vouches that nobody holds a reference into the range.
-        unsafe { self.mappings.lock().clear() }?;
         let (kept, bytes) = (self.kept.load(Ordering::Relaxed), self.bytes());
+        // SAFETY: the caller of the reset vouches that nobody holds a reference into the range.
+        unsafe { self.mappings.lock().clear(self.slot.base + kept) }?;
         self.peak.store(kept, Ordering::Relaxed);
         if bytes == kept {
             return Ok(false);
@@ -226,6 +230,7 @@ impl Range {
     fn restore(&self) -> Result<(), MemoryError> {
         let kept = self.kept.load(Ordering::Relaxed);
         let (mut at, end) = (self.slot.base, self.slot.base + kept);
+        let image = self.image();
         let mut runs = [Run::default(); RUNS_AT_A_TIME];
         let mut copied = 0;
         while at < end {
@@ -234,7 +239,7 @@ impl Range {
             };
             for run in &runs[..found] {
                 copied += run.pages();
-                self.restore_run(run, copied <= COPIED_PAGES_MAX)?;
+                self.restore_run(&image, run, copied <= COPIED_PAGES_MAX)?;
             }
             if walked <= at {
                 return self.forget(at, end - at);
@@ -244,19 +249,19 @@ impl Range {
         Ok(())
     }
 
-    fn restore_run(&self, run: &Run, keep: bool) -> Result<(), MemoryError> {
+    fn restore_run(&self, image: &Image, run: &Run, keep: bool) -> Result<(), MemoryError> {
         let (start, length) = (run.start as usize, run.pages() * PAGE_BYTES);
         if !keep {
             return self.forget(start, length);
         }
-        let image = self.image.contents();
+        let contents = image.contents();
         for at in (start..start + length).step_by(PAGE_BYTES) {
             let offset = at - self.slot.base;
             // SAFETY: the page lies in the accessible part of this range, which the caller vouches
             // nobody else refers to; the image never overlaps it, and stores no page past its end.
             unsafe {
-                if self.image.is_stored(offset / PAGE_BYTES) {
-                    let from = image.as_ptr().add(offset);
+                if image.is_stored(offset / PAGE_BYTES) {
+                    let from = contents.as_ptr().add(offset);
                     std::ptr::copy_nonoverlapping(from, at as *mut u8, PAGE_BYTES);
                 } else {
                     std::ptr::write_bytes(at as *mut u8, 0, PAGE_BYTES);
@@ -281,10 +286,11 @@ impl Range {
     }
 
     fn empty(&self) -> Result<(), MemoryError> {
-        self.kept.store(self.image.bytes(), Ordering::Relaxed);
+        let bytes = self.image().bytes();
+        self.kept.store(bytes, Ordering::Relaxed);
         self.shrink()?;
-        if self.image.bytes() > 0 {
-            self.forget(self.slot.base, self.image.bytes())?;
+        if bytes > 0 {
+            self.forget(self.slot.base, bytes)?;
         }
         self.set_annex_access(AnnexAccess::Read)?;
         self.set_poll_passes(true)
@@ -294,7 +300,7 @@ impl Range {
 impl Drop for Range {
     fn drop(&mut self) {
         if !self.spoiled.load(Ordering::Relaxed) && self.empty().is_ok() {
-            self.slab.give_back_idle(self.slot, self.image.digest());
+            self.slab.give_back_idle(self.slot, self.image().digest());
         } else {
             self.slab.give_back_dirty(self.slot);
         }

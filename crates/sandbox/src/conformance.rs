@@ -500,12 +500,15 @@ pub async fn bad_artifacts(backend: &dyn Backend, fixtures: &Fixtures) -> Checke
         artifact,
     };
     for _ in 0..2 {
-        let text = bad(Bytes::from_static(b"this is no Wasm"));
+        let text = bad(Bytes::from_static(b"this is no program"));
         let spec = spec_of(&text, Limits::default());
         let refused = backend.prepare(&spec, text.artifact).await;
-        let not_wasm = matches!(refused, Err(PrepareError::NotWasm { .. }));
+        let not_wasm = matches!(
+            refused,
+            Err(PrepareError::NotWasm { .. } | PrepareError::NotExecutable { .. })
+        );
         holds(not_wasm, || {
-            format!("a text was taken for Wasm: {refused:?}")
+            format!("a text was taken for a program: {refused:?}")
         })?;
         let whole = &fixtures.echo.artifact;
         let half = bad(whole.slice(..whole.len() / 2));

@@ -13,6 +13,18 @@ pub enum PrepareError {
         /// What was found instead.
         reason: String,
     },
+    /// No static executable for this kind of machine.
+    #[error("the artifact is not an executable for a micro-VM: {reason}")]
+    NotExecutable {
+        /// What was found instead.
+        reason: String,
+    },
+    /// There are no micro-VMs on this node.
+    #[error("this node cannot run micro-VMs: {reason}")]
+    NoMicroVms {
+        /// What is missing.
+        reason: String,
+    },
     /// It does not decode, or does not validate.
     #[error("the artifact is not valid WebAssembly: {reason}")]
     Invalid {

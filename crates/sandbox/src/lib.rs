@@ -19,9 +19,11 @@
 mod backend;
 mod body;
 mod branch;
+mod cache;
 mod call;
 mod error;
 mod log;
+mod reply;
 mod state;
 
 pub mod conformance;
@@ -30,7 +32,9 @@ pub mod host;
 pub use backend::{Artifacts, Backend, Prepared, Program, Sandbox};
 pub use body::{Body, BodyError, body_of, empty_body};
 pub use branch::{Branch, BranchError, TreeLimits, Trunk};
+pub use cache::{Cache, CacheError, EntryKind};
 pub use call::{Asks, Call, Completion, End, HttpCall, Payload};
 pub use error::{LoadError, PrepareError, SandboxError};
 pub use log::{CallLog, LogSink, LogStream};
+pub use reply::{HeldLog, Reply, ReplyTooLong};
 pub use state::{State, StateError};

@@ -17,7 +17,7 @@ use model::Digest;
 use sandbox::PrepareError;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, CacheError, EntryKind};
+use sandbox::{Cache, CacheError, EntryKind};
 
 /// Strata of one image: a runtime, its packages, a function, and a few in reserve.
 pub(super) const STRATA_MAX: usize = 8;

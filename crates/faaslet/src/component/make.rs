@@ -16,7 +16,7 @@ use super::holding::{Held, Holding, State};
 use super::program::{ComponentProgram, Own};
 use super::world::{self, Entry, World};
 use super::{Inner, cache_failed, freeze};
-use crate::cache::EntryKind;
+use sandbox::EntryKind;
 
 const WASM_PAGE_BYTES: u64 = 1 << 16;
 /// Memory that a component holds, from which on it is taken apart. Below, the pool's start is the

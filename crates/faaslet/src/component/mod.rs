@@ -52,8 +52,8 @@ pub(crate) use engine::Flavour;
 pub(crate) use guest::Guest;
 pub(crate) use link::linker;
 
-use crate::cache::{Cache, CacheError};
 use engine::{Gate, Machine};
+use sandbox::{Cache, CacheError};
 use ticker::Ticker;
 
 /// The part of the back-end that runs components; a cheap clone.

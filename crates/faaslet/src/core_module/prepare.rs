@@ -17,9 +17,9 @@ use super::interrupt;
 use super::program::{CoreParts, CoreProgram, Frozen, FrozenValue, Live, entry_of};
 use super::rewrite::{rewrite, start_export};
 use super::survey::Survey;
-use crate::cache::{Cache, CacheError, EntryKind};
 use crate::status::status_of;
 use crate::stdio::{Log, Reply};
+use sandbox::{Cache, CacheError, EntryKind};
 
 /// Bytes of a page of WebAssembly.
 const WASM_PAGE_BYTES: u64 = 64 << 10;

@@ -34,14 +34,17 @@ pub enum EntryKind {
     Meta,
     /// Pages of guest memories, as they are mapped.
     Pages,
+    /// Names of a program's functions, for what is said of its faults.
+    Names,
 }
 
 impl EntryKind {
-    const ALL: [EntryKind; 4] = [
+    const ALL: [EntryKind; 5] = [
         EntryKind::Code,
         EntryKind::Image,
         EntryKind::Meta,
         EntryKind::Pages,
+        EntryKind::Names,
     ];
 
     const fn extension(self) -> &'static str {
@@ -50,6 +53,7 @@ impl EntryKind {
             EntryKind::Image => "image",
             EntryKind::Meta => "meta",
             EntryKind::Pages => "pages",
+            EntryKind::Names => "names",
         }
     }
 }
