@@ -396,6 +396,36 @@ impl Symbols {
         Self { functions }
     }
 
+    /// As an entry of the cache: start and bytes in 8 bytes each, the name's length in 2, the name.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut entry = Vec::new();
+        for (start, bytes, name) in &self.functions {
+            entry.extend(start.to_le_bytes());
+            entry.extend(bytes.to_le_bytes());
+            entry.extend((name.len() as u16).to_le_bytes());
+            entry.extend(name.as_bytes());
+        }
+        entry
+    }
+
+    /// Reads it back, as far as it is right.
+    pub fn decode(entry: &[u8]) -> Self {
+        let reader = Reader(entry);
+        let mut functions = Vec::new();
+        let mut at = 0;
+        let mut next = || {
+            let (start, bytes) = (reader.u64(at).ok()?, reader.u64(at + 8).ok()?);
+            let length = usize::from(reader.u16(at + 16).ok()?);
+            let name = reader.bytes(at + 18, length).ok()?;
+            at += 18 + length as u64;
+            Some((start, bytes, String::from_utf8_lossy(name).into_owned()))
+        };
+        while let Some(function) = next() {
+            functions.push(function);
+        }
+        Self { functions }
+    }
+
     /// The function at `address`, and how far into it that is.
     pub fn function(&self, address: u64) -> Option<(&str, u64)> {
         let after = self

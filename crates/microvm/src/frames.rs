@@ -31,6 +31,23 @@ impl Frames {
         }
     }
 
+    /// The first frame never used, what is free below it, and bytes in use.
+    pub fn parts(&self) -> (u64, Vec<(u64, u64)>, u64) {
+        let free = self.free.iter().map(|(start, bytes)| (*start, *bytes));
+        (self.end, free.collect(), self.bytes)
+    }
+
+    /// Frames of those parts, of which a guest may have `bytes_max` bytes.
+    pub fn of_parts(end: u64, free: Vec<(u64, u64)>, bytes: u64, bytes_max: u64) -> Self {
+        Self {
+            end,
+            free: free.into_iter().collect(),
+            bytes,
+            bytes_peak: bytes,
+            bytes_max,
+        }
+    }
+
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

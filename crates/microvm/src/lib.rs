@@ -30,18 +30,31 @@
 //! 6. [`machine::Machine::add_cpu`] makes one more processor, for a thread. Each may run on a
 //!    thread of the host's own; changes of the space need all of them stopped.
 
+pub mod abi;
+mod asks;
+mod backend;
+mod config;
 pub mod elf;
+mod entropy;
 pub mod fault;
 mod frames;
+mod freestanding;
+mod frozen;
 pub mod kvm;
 pub mod layout;
 pub mod linux;
 pub mod load;
 pub mod machine;
+mod microvm;
+mod program;
+mod shells;
 pub mod space;
 mod system;
 pub mod view;
 mod watchdog;
+
+pub use backend::{MicroVms, MicroVmsError};
+pub use config::Config;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use memory::{MemoryError, PAGE_BYTES, Range};
 
-use crate::elf::{Elf, ElfError};
+use crate::elf::{Elf, ElfError, Segment};
 use crate::layout::PAGE;
 use crate::space::{Protection, Space, SpaceError};
 use crate::view::View;
@@ -45,24 +45,37 @@ pub fn load(
     elf: &Elf,
     file: &[u8],
 ) -> Result<Loaded, LoadElfError> {
+    load_around(memory, space, elf, file, |_, _| Ok(()))
+}
+
+/// The same, with `zeros_first` mapping what is used before most zeros of the program are.
+pub fn load_around(
+    memory: &Range,
+    space: &mut Space,
+    elf: &Elf,
+    file: &[u8],
+    zeros_first: impl FnOnce(&Range, &mut Space) -> Result<(), SpaceError>,
+) -> Result<Loaded, LoadElfError> {
     let span = elf.span();
     let moved_by = if elf.movable {
         MOVED_TO.saturating_sub(span.start)
     } else {
         0
     };
+    // What the file fills comes first, so that an image need not hold what is zero behind it.
     for segment in &elf.segments {
-        let pages = segment.pages();
-        let start = pages.start + moved_by;
-        space.map(
-            memory,
-            start,
-            pages.end - pages.start,
-            Protection::READ_WRITE,
-        )?;
+        let (filled, _) = parts(segment);
+        let (start, bytes) = (filled.start + moved_by, filled.end - filled.start);
+        space.map(memory, start, bytes, Protection::READ_WRITE)?;
         let bytes = file.get(segment.file.clone()).unwrap_or_default();
         let written = View::new(memory, space).write(segment.address + moved_by, bytes);
         written.map_err(|bad| SpaceError::Hole(bad.address))?;
+    }
+    zeros_first(memory, space)?;
+    for segment in &elf.segments {
+        let (_, zero) = parts(segment);
+        let (start, bytes) = (zero.start + moved_by, zero.end - zero.start);
+        space.map(memory, start, bytes, Protection::READ_WRITE)?;
     }
     if elf.movable {
         for (at, to) in &elf.relocations {
@@ -83,6 +96,17 @@ pub fn load(
         headers_address: elf.headers_address.map(|at| at + moved_by),
         end: span.end + moved_by,
     })
+}
+
+/// The pages of a segment that its file's bytes touch, and those that hold zeros only.
+fn parts(segment: &Segment) -> (std::ops::Range<u64>, std::ops::Range<u64>) {
+    let pages = segment.pages();
+    let file_end = segment.address + segment.file.len() as u64;
+    let filled_end = match segment.file.len() {
+        0 => pages.start,
+        _ => file_end.next_multiple_of(PAGE),
+    };
+    (pages.start..filled_end, filled_end..pages.end)
 }
 
 /// Bytes of frames that the segments of `elf` take.

@@ -21,8 +21,10 @@ use crate::system::{self, FAULT_PORT, GUEST_PORT};
 use crate::view::View;
 use crate::watchdog;
 
-/// The most that one added slot holds, and the least.
+/// The least that an added slot holds.
 const SLOT_BYTES_LEAST: u64 = 16 << 20;
+/// Growth from which huge pages are asked for.
+const HUGE_BYTES: usize = 4 << 20;
 
 /// What went wrong with a machine, through no fault of its guest's.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum MachineError {
     /// The memory layer failed.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The machine could not be given the memory of its image.
+    #[error("the image does not fit")]
+    Space(#[source] Box<SpaceError>),
 }
 
 /// A call of the guest's to its host.
@@ -248,6 +253,10 @@ pub struct Machine {
     slots: u32,
     /// Bytes of guest-physical memory that slots cover.
     covered: u64,
+    /// Regions that are mapped.
+    regions: usize,
+    /// Whether one of them is to be read only.
+    reads_only: bool,
     memory: Arc<Range>,
 }
 
@@ -273,6 +282,8 @@ impl Machine {
             space,
             slots: 1,
             covered,
+            regions: 0,
+            reads_only: false,
             memory,
         })
     }
@@ -335,6 +346,8 @@ impl Machine {
         self.reach(frame + length)?;
         self.memory
             .map(frame as usize, region, offset, bytes, access)?;
+        self.regions += 1;
+        self.reads_only |= access == Access::Read;
         let space = &mut self.space;
         // To read is a mapping of its own for what the guest writes, which the host looks at later.
         space.map_frames(&self.memory, start, frame, length, Protection::READ_WRITE)
@@ -342,8 +355,13 @@ impl Machine {
 
     /// Makes guest-physical memory up to `end` there.
     fn reach(&mut self, end: u64) -> Result<(), SpaceError> {
-        if end as usize > self.memory.bytes() {
-            self.memory.grow_to(end as usize)?;
+        let (old, new) = (self.memory.bytes(), end as usize);
+        if new > old {
+            self.memory.grow_to(new)?;
+            if new - old >= HUGE_BYTES {
+                // It goes as a whole at the reset, so that nothing is copied page by page.
+                self.memory.prefer_huge_pages(old, new - old)?;
+            }
         }
         if end <= self.covered {
             return Ok(());
@@ -370,8 +388,41 @@ impl Machine {
     pub fn reset(&mut self, space: &Space, cpu: &CpuState) -> Result<(), MachineError> {
         self.memory.reset()?;
         self.space.rewind(&self.memory, space)?;
+        (self.regions, self.reads_only) = (0, false);
         self.cpu.restore(cpu)?;
         Ok(())
+    }
+
+    /// The same, for a machine whose memory has just become that of the image.
+    pub fn become_image(&mut self, space: &Space, cpu: &CpuState) -> Result<(), MachineError> {
+        self.space.clone_from(space);
+        (self.regions, self.reads_only) = (0, false);
+        self.grow_to(self.space.frames_end())?;
+        self.cpu.restore(cpu)?;
+        Ok(())
+    }
+
+    /// Makes guest-physical memory up to `end` there.
+    pub fn grow_to(&mut self, end: u64) -> Result<(), MachineError> {
+        self.reach(end).map_err(|error| match error {
+            SpaceError::Memory(error) => error.into(),
+            other => MachineError::Space(Box::new(other)),
+        })
+    }
+
+    /// Processors that were ever made of it.
+    pub fn cpu_count(&self) -> u32 {
+        self.cpus
+    }
+
+    /// Regions that are mapped.
+    pub fn regions(&self) -> usize {
+        self.regions
+    }
+
+    /// Whether the guest wrote to a region that it maps to read.
+    pub fn wrote_read_only(&self) -> bool {
+        self.reads_only && self.memory.wrote_read_only().unwrap_or(true)
     }
 
     /// Guest-physical memory that can be touched without growing the machine.

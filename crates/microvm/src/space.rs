@@ -145,6 +145,15 @@ impl Space {
         }
     }
 
+    /// A space of `areas`.
+    pub(crate) fn of_parts(areas: BTreeMap<u64, Area>, frames: Frames) -> Self {
+        Self {
+            areas,
+            frames,
+            changed: Vec::new(),
+        }
+    }
+
     /// Writes the tables above the last level, the system pages and their entries.
     pub fn write_system(&self, memory: &Range) -> Result<(), MemoryError> {
         for (at, bytes) in system::pages() {

@@ -1,0 +1,30 @@
+//! What the micro-VMs of a node are given.
+
+use std::path::PathBuf;
+
+use sandbox::host::HostCall;
+
+/// The configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where images are kept; the node's own, nobody else's.
+    pub cache_dir: PathBuf,
+    /// Most live machines; lowered to what the kernel's limits allow.
+    pub machines_max: usize,
+    /// Machines that are made before they are needed.
+    pub shells: usize,
+    /// What guests may ask of the platform.
+    pub table: &'static [HostCall],
+}
+
+impl Config {
+    /// Defaults, with the cache in `cache_dir`.
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            cache_dir: cache_dir.into(),
+            machines_max: 4000,
+            shells: 8,
+            table: &[],
+        }
+    }
+}
