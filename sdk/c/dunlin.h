@@ -1,6 +1,6 @@
 /* The calls between a reactor function and its node, for C and C++.
  *
- * A reactor is a core WebAssembly module that exports
+ * A reactor is a core WebAssembly module, or a program for a micro-VM (see dunlin_vm.h), that has
  *   handle            run once for every invocation, in a fresh sandbox;
  *   init  (optional)  run once, at deploy: its work is part of the image every invocation starts from.
  * Write them with DUNLIN_HANDLE and DUNLIN_INIT. Both give 0 for success and the function's own
@@ -25,8 +25,13 @@
 extern "C" {
 #endif
 
+#ifdef __wasm__
 #define DUNLIN_HANDLE __attribute__((export_name("handle"))) int32_t
 #define DUNLIN_INIT __attribute__((export_name("init"))) int32_t
+#else
+#define DUNLIN_HANDLE int32_t
+#define DUNLIN_INIT int32_t
+#endif
 
 enum dunlin_level {
   DUNLIN_ERROR = 0,

@@ -9,8 +9,6 @@
 extern "C" {
 #endif
 
-#define DUNLIN_IMPORT(name) __attribute__((import_module("dunlin"), import_name(name)))
-
 /* What a call answers that failed. Any other negative number is one too. */
 enum dunlin_error {
   /* The function was not granted this: see `allow` in its manifest. */
@@ -58,6 +56,12 @@ static inline const char *dunlin_strerror(int64_t error) {
       return error < 0 ? "The platform refused, in a way unknown here." : "No error.";
   }
 }
+
+#ifndef __wasm__
+#include "dunlin_vm.h"
+#else
+
+#define DUNLIN_IMPORT(name) __attribute__((import_module("dunlin"), import_name(name)))
 
 /* How long the request body is. Gives the size in bytes. */
 DUNLIN_IMPORT("input_size")
@@ -260,6 +264,8 @@ int64_t dunlin_chain_id(uint32_t handle, void *out, size_t out_length);
 /* Forgets a call and its reply. One that still runs is cancelled, unless it is detached. Gives 0. */
 DUNLIN_IMPORT("chain_close")
 int64_t dunlin_chain_close(uint32_t handle);
+
+#endif
 
 #ifdef __cplusplus
 }

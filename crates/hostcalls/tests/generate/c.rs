@@ -14,15 +14,27 @@ const TOP: &str = r#"#ifndef DUNLIN_CALLS_H
 extern "C" {
 #endif
 
+"#;
+
+/// WebAssembly names what it imports; a micro-VM calls by number.
+const IMPORTS: &str = r#"#ifndef __wasm__
+#include "dunlin_vm.h"
+#else
+
 #define DUNLIN_IMPORT(name) __attribute__((import_module("dunlin"), import_name(name)))
 
 "#;
 
-const BOTTOM: &str = "#ifdef __cplusplus\n}\n#endif\n#endif\n";
+const BOTTOM: &str = "#endif\n\n#ifdef __cplusplus\n}\n#endif\n#endif\n";
 
 /// `sdk/c/dunlin_calls.h`
 pub fn header() -> String {
-    let mut text = format!("/* {} */\n{TOP}{}{}", notice(), errors(), strerror());
+    let mut text = format!(
+        "/* {} */\n{TOP}{}{}{IMPORTS}",
+        notice(),
+        errors(),
+        strerror()
+    );
     for call in calls() {
         text += &comment(&doc(call));
         text += &format!("DUNLIN_IMPORT(\"{}\")\n{}\n\n", call.name, signature(call));

@@ -6,6 +6,7 @@ mod docs;
 mod guests;
 mod languages;
 mod rust;
+mod vm;
 mod wit;
 
 use hostcalls::{PAYLOAD, TABLE};
@@ -37,6 +38,7 @@ impl File {
 pub fn files() -> Vec<File> {
     let mut files = vec![
         File::new("sdk/c/dunlin_calls.h", c::header()),
+        File::new("sdk/c/dunlin_vm_calls.h", vm::header()),
         File::new("sdk/rust/src/calls.rs", rust::module()),
         File::new("sdk/assemblyscript/calls.ts", assemblyscript::module()),
         File::new("sdk/wit/dunlin-platform.wit", wit::package()),
