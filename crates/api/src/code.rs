@@ -90,6 +90,8 @@ codes! {
     IdempotencyMismatch, "idempotency-mismatch", 422, "The key was used for another request";
     NotWasm, "not-wasm", 422, "The artifact is not WebAssembly";
     InvalidWasm, "invalid-wasm", 422, "The artifact is not valid WebAssembly";
+    NotExecutable, "not-executable", 422, "The artifact is no executable for a micro-VM";
+    NoMicroVms, "no-micro-vms", 422, "The node has no micro-VMs";
     WrongKind, "wrong-kind", 422, "The artifact is not of this kind";
     UnknownImports, "unknown-imports", 422, "The artifact imports what is not offered";
     InitFailed, "init-failed", 422, "The function's initialisation failed";

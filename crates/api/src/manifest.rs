@@ -195,6 +195,7 @@ impl<'a> Reader<'a> {
                 allow,
                 reuse: raw.reuse.into(),
                 layers: Vec::new(),
+                isolation: raw.isolation.into(),
             },
             routes: kept,
             layers,

@@ -7,10 +7,19 @@ use wasmparser::{ComponentExternalKind, Encoding, ExternalKind, Parser, Payload}
 const HTTP_EXPORTS: [&str; 2] = ["wasi:http/incoming-handler@", "wasi:http/handler@"];
 /// A core module with this export is a reactor.
 const REACTOR_EXPORT: &str = "handle";
+/// What an executable holds that was built with the header for micro-VMs.
+const VM_REACTOR_MARK: &[u8] = b"\0dunlin_vm_main\0";
 
 /// The kind of `artifact`; what is neither http nor reactor is a command. Bytes that do not decode
 /// are left for the node to refuse, which says more about them.
 pub fn kind(artifact: &[u8]) -> Kind {
+    if artifact.starts_with(b"\x7fELF") {
+        let mut windows = artifact.windows(VM_REACTOR_MARK.len());
+        return match windows.any(|window| window == VM_REACTOR_MARK) {
+            true => Kind::Reactor,
+            false => Kind::Command,
+        };
+    }
     inspect(artifact).ok().flatten().unwrap_or(Kind::Command)
 }
 
@@ -90,6 +99,12 @@ mod tests {
             "(component (core module (func (export \"handle\") (result i32) i32.const 0)))",
             Kind::Command,
         );
+    }
+
+    #[test]
+    fn an_executable_is_a_reactor_if_it_has_the_entry_of_one() {
+        assert_eq!(kind(b"\x7fELF...\0dunlin_vm_main\0"), Kind::Reactor);
+        assert_eq!(kind(b"\x7fELF...\0main\0"), Kind::Command);
     }
 
     #[test]

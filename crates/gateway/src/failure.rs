@@ -132,6 +132,8 @@ impl Failure {
     pub(crate) fn of_prepare(error: &PrepareError) -> Self {
         let code = match error {
             PrepareError::NotWasm { .. } => Code::NotWasm,
+            PrepareError::NotExecutable { .. } => Code::NotExecutable,
+            PrepareError::NoMicroVms { .. } => Code::NoMicroVms,
             PrepareError::Invalid { .. } => Code::InvalidWasm,
             PrepareError::WrongKind { .. } => Code::WrongKind,
             PrepareError::UnknownImports { .. } => Code::UnknownImports,

@@ -78,6 +78,63 @@ impl Reuse {
     }
 }
 
+/// What a function's sandboxes are made of.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum Isolation {
+    /// WebAssembly's checks.
+    #[default]
+    #[serde(rename = "wasm")]
+    Wasm,
+    /// A virtual machine's.
+    #[serde(rename = "vm")]
+    Vm,
+    /// Both: WebAssembly inside of a virtual machine.
+    #[serde(rename = "wasm+vm")]
+    WasmVm,
+}
+
+/// A text that names no isolation.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is no isolation: use wasm, vm or wasm+vm")]
+pub struct IsolationError(String);
+
+impl Isolation {
+    /// Every isolation.
+    pub const ALL: [Isolation; 3] = [Isolation::Wasm, Isolation::Vm, Isolation::WasmVm];
+
+    /// As it is written in manifests and flags.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Isolation::Wasm => "wasm",
+            Isolation::Vm => "vm",
+            Isolation::WasmVm => "wasm+vm",
+        }
+    }
+
+    /// Whether it is the default.
+    pub fn is_wasm(&self) -> bool {
+        *self == Isolation::Wasm
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Isolation {
+    type Err = IsolationError;
+
+    fn from_str(text: &str) -> Result<Self, IsolationError> {
+        let refuse = || IsolationError(text.chars().take(40).collect());
+        let found = Self::ALL.into_iter().find(|it| it.as_str() == text);
+        found.ok_or_else(refuse)
+    }
+}
+
 /// What a deploy may set beside the artifact.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -98,6 +155,9 @@ pub struct Settings {
     /// first at the bottom.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Digest>,
+    /// What its sandboxes are made of.
+    #[serde(skip_serializing_if = "Isolation::is_wasm")]
+    pub isolation: Isolation,
 }
 
 /// Layers that a function may have.
@@ -159,6 +219,9 @@ impl VersionSpec {
             parts.push(b"layer".to_vec());
             parts.push(layer.as_bytes().to_vec());
         }
+        if !self.settings.isolation.is_wasm() {
+            parts.push(format!("isolation {}", self.settings.isolation).into());
+        }
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }
 }
@@ -202,8 +265,24 @@ mod tests {
         reuse.settings.reuse = Reuse::App;
         let mut layers = spec();
         layers.settings.layers.push(Digest::of(b"app.py"));
-        let all = [spec(), env, args, limits, kind, allow, reuse, layers].map(|s| s.digest());
+        let mut vm = spec();
+        vm.settings.isolation = Isolation::Vm;
+        let mut both = spec();
+        both.settings.isolation = Isolation::WasmVm;
+        let all = [
+            spec(),
+            env,
+            args,
+            limits,
+            kind,
+            allow,
+            reuse,
+            layers,
+            vm,
+            both,
+        ]
+        .map(|s| s.digest());
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
-        assert_eq!(distinct.len(), 8);
+        assert_eq!(distinct.len(), 10);
     }
 }

@@ -17,7 +17,9 @@ mod usage;
 
 pub use digest::{Digest, DigestError};
 pub use egress::{EgressGrant, EgressGrantError};
-pub use function::{Kind, KindError, LAYERS_MAX, Reuse, Settings, VersionSpec};
+pub use function::{
+    Isolation, IsolationError, Kind, KindError, LAYERS_MAX, Reuse, Settings, VersionSpec,
+};
 pub use grants::{
     Access, CallGrant, CallGrantError, Durability, GRANTS_MAX, Grants, GrantsError, StateGrant,
 };

@@ -22,6 +22,7 @@ mod node;
 mod runner;
 mod telemetry;
 mod up;
+mod walls;
 
 pub use config::Config;
 pub use error::NodeError;
@@ -29,3 +30,4 @@ pub use faaslet::run::{RunError, RunOptions, run};
 pub use node::{Node, start};
 pub use telemetry::{LogConfig, LogFormat, Telemetry};
 pub use up::{offline, up};
+pub use walls::micro_vms_missing;

@@ -20,6 +20,7 @@ use crate::artifacts::BlobArtifacts;
 use crate::chain::NodeChain;
 use crate::data_dir::DataDir;
 use crate::guests::Guests;
+use crate::walls::Walls;
 use crate::{Config, NodeError, runner, telemetry};
 
 /// A running node. Call [`Node::shutdown`]: dropping it ends it like a crash would, which loses
@@ -241,7 +242,8 @@ async fn executor(
         table: hostcalls::TABLE,
         ..faaslet::Config::new(data_dir.cache())
     };
-    let backend = blocking(move || Ok(faaslet::Faaslets::new(faaslets)?)).await?;
+    let faaslets = blocking(move || Ok(faaslet::Faaslets::new(faaslets)?)).await?;
+    let backend = Walls::new(faaslets, data_dir.cache());
     let artifacts = BlobArtifacts(data_dir.blobs.clone());
     Ok(Executor::new(
         config,

@@ -23,7 +23,7 @@ const UNSAFE_ALLOWED: [&str; 6] = [
 ];
 
 /// The only places that serde may shape: wire types, records on disk, configuration.
-const SERDE_ALLOWED: [&str; 16] = [
+const SERDE_ALLOWED: [&str; 17] = [
     "crates/model/",
     "crates/api/",
     "crates/transport/",
@@ -33,6 +33,7 @@ const SERDE_ALLOWED: [&str; 16] = [
     "crates/faaslet/src/cache",
     "crates/faaslet/src/component/holding",
     "crates/faaslet/src/core_module/",
+    "crates/microvm/src/frozen",
     "crates/gateway/src/admin/",
     "crates/gateway/src/tokens",
     "crates/node/src/config",

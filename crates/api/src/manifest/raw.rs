@@ -26,6 +26,7 @@ pub const SHAPE: Shape = Shape::Table(&[
             ("routes", Shape::Value),
             ("reuse", Shape::Value),
             ("layers", Shape::Value),
+            ("isolation", Shape::Value),
         ]),
     ),
 ]);
@@ -119,6 +120,9 @@ pub struct Function {
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(max = 4))]
     pub layers: Vec<Spanned<String>>,
+    /// What the function's sandboxes are made of (default wasm).
+    #[serde(default)]
+    pub isolation: Isolation,
 }
 
 /// What a function is granted beyond its sandbox.
@@ -164,6 +168,31 @@ pub enum Reuse {
     Fresh,
     /// What it left.
     App,
+}
+
+/// What sandboxes are made of.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+pub enum Isolation {
+    /// WebAssembly.
+    #[default]
+    #[serde(rename = "wasm")]
+    Wasm,
+    /// A virtual machine: the artifact is a static executable for x86-64 Linux.
+    #[serde(rename = "vm")]
+    Vm,
+    /// WebAssembly inside of a virtual machine.
+    #[serde(rename = "wasm+vm")]
+    WasmVm,
+}
+
+impl From<Isolation> for model::Isolation {
+    fn from(isolation: Isolation) -> Self {
+        match isolation {
+            Isolation::Wasm => Self::Wasm,
+            Isolation::Vm => Self::Vm,
+            Isolation::WasmVm => Self::WasmVm,
+        }
+    }
 }
 
 impl From<Reuse> for model::Reuse {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Access, Durability, LAYERS_MAX, Reuse};
+use model::{Access, Durability, Isolation, LAYERS_MAX, Reuse};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -26,6 +26,9 @@ pub struct Settings {
     /// artifacts are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,
+    /// What its sandboxes are made of: `wasm` (the default), `vm`, or `wasm+vm`.
+    #[schema(value_type = String, example = "wasm")]
+    pub isolation: Isolation,
 }
 
 /// What a function is granted beyond its sandbox.
@@ -153,6 +156,7 @@ impl From<model::Settings> for Settings {
             allow,
             reuse,
             layers,
+            isolation,
         } = from;
         Self {
             args,
@@ -161,6 +165,7 @@ impl From<model::Settings> for Settings {
             allow: allow.into(),
             reuse,
             layers: layers.iter().map(ToString::to_string).collect(),
+            isolation,
         }
     }
 }
@@ -196,6 +201,7 @@ impl TryFrom<Settings> for model::Settings {
             allow,
             reuse,
             layers,
+            isolation,
         } = from;
         if layers.len() > LAYERS_MAX {
             return Err(SettingsError::Layers);
@@ -208,6 +214,7 @@ impl TryFrom<Settings> for model::Settings {
             allow: allow.try_into()?,
             reuse,
             layers: layers.collect::<Result<_, _>>()?,
+            isolation,
         })
     }
 }

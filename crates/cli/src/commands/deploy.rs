@@ -8,8 +8,8 @@ use bytes::Bytes;
 use clap::Args;
 use client::Client;
 use model::{
-    Access, AppName, CallGrant, Digest, Durability, EgressGrant, FunctionName, FunctionPath, Kind,
-    Reuse,
+    Access, AppName, CallGrant, Digest, Durability, EgressGrant, FunctionName, FunctionPath,
+    Isolation, Kind, Reuse,
 };
 
 use super::short;
@@ -27,7 +27,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Arguments of `dunlin deploy`.
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// A Wasm file; or a manifest, or its folder, to deploy all its functions
+    /// A Wasm file, or an executable for a micro-VM; or a manifest, or its folder, to deploy all
+    /// its functions
     #[arg(default_value = ".", value_name = "PATH|FILE")]
     path: PathBuf,
     /// The app (with a manifest: instead of the one it names)
@@ -68,6 +69,9 @@ pub struct Deploy {
     /// What its next invocation finds of the last: fresh (nothing) or app (what it left)
     #[arg(long, value_name = "fresh|app", value_parser = reuse, default_value = "fresh")]
     reuse: Reuse,
+    /// What its sandboxes are made of: wasm, vm or wasm+vm
+    #[arg(long, value_name = "WALL", default_value = "wasm")]
+    isolation: Isolation,
     /// The alias that moves to the new version
     #[arg(long, default_value = "live")]
     alias: String,
@@ -153,6 +157,7 @@ impl Deploy {
                 },
                 reuse: self.reuse,
                 layers: Vec::new(),
+                isolation: self.isolation,
             },
             layers: self
                 .layers
@@ -174,9 +179,11 @@ impl Deploy {
             || !self.allow_egress.is_empty()
             || !self.layers.is_empty()
             || self.reuse != Reuse::Fresh
+            || self.isolation != Isolation::Wasm
             || !self.routes.is_empty();
         if of_files {
-            let message = "--name, --kind, --arg, --env, --limit, --allow-…, --layer and --route are for a Wasm file";
+            let message = "--name, --kind, --arg, --env, --limit, --allow-…, --reuse, --layer, --isolation and --route \
+                 are for a single file";
             return Err(Failure::new(Exit::Usage, message)
                 .next("write them in the manifest, or name a Wasm file"));
         }

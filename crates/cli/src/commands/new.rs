@@ -59,6 +59,8 @@ const C: Files = template!("c":
     "main.c" from "main.c",
     "dunlin.h" from "../../../../sdk/c/dunlin.h",
     "dunlin_calls.h" from "../../../../sdk/c/dunlin_calls.h",
+    "dunlin_vm.h" from "../../../../sdk/c/dunlin_vm.h",
+    "dunlin_vm_calls.h" from "../../../../sdk/c/dunlin_vm_calls.h",
     "dunlin_objects.h" from "../../../../sdk/c/dunlin_objects.h",
     ".gitignore" from "gitignore",
 );

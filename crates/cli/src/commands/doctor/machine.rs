@@ -21,7 +21,7 @@ pub fn checks(data: &Path) -> Vec<Check> {
         memfd(),
         pagemap_scan(),
         userfaultfd(),
-        kvm(Path::new("/dev/kvm")),
+        kvm(node::micro_vms_missing()),
         map_count(&read("/proc/sys/vm/max_map_count")),
         files(),
         cgroup(),
@@ -124,19 +124,20 @@ fn userfaultfd() -> Check {
     )
 }
 
-fn kvm(device: &Path) -> Check {
-    const NAME: &str = "KVM";
-    match fs::File::options().read(true).write(true).open(device) {
-        Ok(_) => Check::ok(NAME, format!("{} may be used", device.display())),
-        Err(error) => Check::new(
-            NAME,
-            Level::Note,
-            format!("{}: {error}", device.display()),
-            "Needed only for functions in micro-VMs, which this version does not have; WebAssembly \
-             runs without. To allow it: enable virtualisation, load kvm_intel or kvm_amd, and add \
-             the user to the group `kvm`.",
-        ),
-    }
+/// Whether micro-VMs can run; `missing` says why not.
+fn kvm(missing: Option<String>) -> Check {
+    const NAME: &str = "micro-VMs";
+    let Some(missing) = missing else {
+        return Check::ok(NAME, "/dev/kvm offers all that they need");
+    };
+    Check::new(
+        NAME,
+        Level::Note,
+        missing,
+        "Needed only for functions with `isolation = \"vm\"`, whose deploys are refused here; \
+         WebAssembly runs without. To allow them: enable virtualisation, load kvm_intel, kvm_amd \
+         or kvm_pvm, and add the user to the group that owns /dev/kvm, often `kvm`.",
+    )
 }
 
 fn map_count(text: &str) -> Check {
@@ -229,6 +230,9 @@ mod tests {
         assert!(few.advice.contains("sysctl"), "{few:?}");
         assert_eq!(map_count("1048576").level, Level::Ok);
         assert_eq!(map_count("").level, Level::Note);
-        assert_eq!(kvm(Path::new("/nonexistent")).level, Level::Note);
+        let missing = kvm(Some("there is no device".into()));
+        assert_eq!(missing.level, Level::Note);
+        assert!(missing.found.contains("no device"));
+        assert_eq!(kvm(None).level, Level::Ok);
     }
 }

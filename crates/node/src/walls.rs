@@ -1,0 +1,86 @@
+//! The walls of a node: which back-end a version runs behind is a line of its settings.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use faaslet::Faaslets;
+use microvm::{MicroVms, MicroVmsError};
+use model::{Isolation, VersionSpec};
+use parking_lot::Mutex;
+use sandbox::{Artifacts, Backend, LoadError, PrepareError, Prepared, Program};
+
+/// Folder of the cache that holds images of micro-VMs.
+const IMAGES: &str = "microvm";
+
+/// Every wall. Machines are made ahead only once a version asks for one.
+pub(crate) struct Walls {
+    faaslets: Faaslets,
+    micro_vms: Mutex<Option<Arc<MicroVms>>>,
+    cache_dir: PathBuf,
+}
+
+/// Why no micro-VM can run on this machine; none if one can.
+pub fn micro_vms_missing() -> Option<String> {
+    microvm::kvm::Kvm::open()
+        .err()
+        .map(|error| error.to_string())
+}
+
+impl Walls {
+    pub fn new(faaslets: Faaslets, cache_dir: PathBuf) -> Self {
+        Self {
+            faaslets,
+            micro_vms: Mutex::default(),
+            cache_dir,
+        }
+    }
+
+    /// The micro-VMs, opened at the first call that finds them possible.
+    fn micro_vms(&self) -> Result<Arc<MicroVms>, PrepareError> {
+        let mut opened = self.micro_vms.lock();
+        if let Some(micro_vms) = opened.as_ref() {
+            return Ok(micro_vms.clone());
+        }
+        let config = microvm::Config {
+            table: hostcalls::TABLE,
+            ..microvm::Config::new(self.cache_dir.join(IMAGES))
+        };
+        let micro_vms = MicroVms::new(config).map_err(|error| match error {
+            MicroVmsError::Unavailable(reason) => PrepareError::NoMicroVms {
+                reason: reason.to_string(),
+            },
+            other => PrepareError::Platform {
+                reason: format!("it could not start micro-VMs: {other}"),
+                source: Some(other.into()),
+            },
+        })?;
+        Ok(opened.insert(Arc::new(micro_vms)).clone())
+    }
+
+    fn of(&self, spec: &VersionSpec) -> Result<Arc<dyn Backend>, PrepareError> {
+        match spec.settings.isolation {
+            Isolation::Wasm => Ok(Arc::new(self.faaslets.clone())),
+            Isolation::Vm => Ok(self.micro_vms()?),
+            Isolation::WasmVm => Err(PrepareError::NoMicroVms {
+                reason: "WebAssembly inside of a micro-VM is not offered yet".into(),
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Walls {
+    async fn prepare(&self, spec: &VersionSpec, artifact: Bytes) -> Result<Prepared, PrepareError> {
+        self.of(spec)?.prepare(spec, artifact).await
+    }
+
+    async fn load(
+        &self,
+        spec: &VersionSpec,
+        artifacts: &dyn Artifacts,
+    ) -> Result<Arc<dyn Program>, LoadError> {
+        self.of(spec)?.load(spec, artifacts).await
+    }
+}
