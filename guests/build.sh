@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the example functions into guests/out; guests/setup.sh installs what this needs.
 # usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels", "probes",
-#                                     "workloads", "workers", "hostcalls", "egress",
+#                                     "vm", "workloads", "workers", "hostcalls", "egress",
 #                                     "runtimes" or "packages"; all unless told
 #
 # A function is built again only when its sources, the SDK or these scripts are newer than it.
@@ -13,7 +13,7 @@ root=$(dirname "$here")
 . "$here/env.sh"
 out=$here/out
 logs=$here/.build
-mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/workloads" "$out/workers" "$out/egress" "$out/runtimes" "$out/packages" "$logs"
+mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/vm" "$out/workloads" "$out/workers" "$out/egress" "$out/runtimes" "$out/packages" "$logs"
 
 # Two builds at once would write the same files; the second waits and finds them made.
 exec 9>"$logs/.lock"
@@ -83,6 +83,21 @@ build_distance_as() {
 build_table_go() {
   (cd "$1" && GOOS=wasip1 GOARCH=wasm GOFLAGS=-mod=mod GOTOOLCHAIN=local GOWORK=off \
     /usr/lib/go-1.23/bin/go build -trimpath -ldflags='-s -w' -o "$2" .)
+}
+
+# A program for a micro-VM, by the system's own compiler.
+freestanding=(gcc -O3 -march=x86-64-v2 -static -nostdlib -ffreestanding -fno-pie -no-pie
+  -fno-stack-protector -I "$root/sdk/c")
+build_sha256_vm() { "${freestanding[@]}" "$1/main.c" -o "$2"; }
+
+# vm NAME OUT: the bench's guest, and, where it computes, the same as a native program.
+vm() {
+  local source=$root/benches/vm/$1.c
+  "${freestanding[@]}" "$source" -o "$2.new" || return 1
+  if grep -q 'ifdef NATIVE' "$source"; then
+    gcc -O3 -march=x86-64-v2 -DNATIVE "$source" -o "${2%.elf}-native" || return 1
+  fi
+  mv "$2.new" "$2"
 }
 
 # rust TARGET FOLDER PRODUCT OUT: Debian's cargo, a target folder outside the repository.
@@ -193,10 +208,12 @@ fresh() {
     [ -z "$(find "$@" "$here/build.sh" "$here/env.sh" -type f -newer "$product" -print -quit)" ]
 }
 
-# build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE, workloads/NAME,
+# build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE, vm/GUEST, workloads/NAME,
 # workers/NAME, hostcalls/LANGUAGE or egress/GUEST.
 build_one() {
-  local name=$1 product=$out/$1.wasm folder=$root/examples/$1 log=$logs/${1//\//-}.log start=$SECONDS
+  local name=$1 product=$out/$1.wasm
+  case $name in vm/* | *-vm) product=$out/$1.elf ;; esac
+  local folder=$root/examples/$1 log=$logs/${1//\//-}.log start=$SECONDS
   case $name in
     kernels/*)
       fresh "$product" "$root/benches/$name.c" && return 0
@@ -205,6 +222,10 @@ build_one() {
     probes/*)
       fresh "$product" "$root/benches/$name.c" "$root/sdk/c" && return 0
       probe "${name#probes/}" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
+      ;;
+    vm/*)
+      fresh "$product" "$root/benches/$name.c" "$root/examples/sha256-vm" "$root/sdk/c" && return 0
+      vm "${name#vm/}" "$product" >"$log" 2>&1
       ;;
     workloads/*)
       fresh "$product" "$root/benches/workloads" "$root/sdk/c" && return 0
@@ -254,10 +275,10 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type kernels probes workloads workers hostcalls egress runtimes packages)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type sha256-vm kernels probes vm workloads workers hostcalls egress runtimes packages)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
-  if [ "$name" = kernels ] || [ "$name" = probes ]; then
+  if [ "$name" = kernels ] || [ "$name" = probes ] || [ "$name" = vm ]; then
     for source in "$root/benches/$name"/*.c; do names+=("$name/$(basename "$source" .c)"); done
   elif [ "$name" = workloads ]; then
     for source in "$root/benches/workloads"/*-redis.c; do

@@ -16,6 +16,13 @@ use tempfile::TempDir;
 /// The one artifact of a bench.
 pub struct OneArtifact(Bytes);
 
+impl OneArtifact {
+    /// That artifact.
+    pub fn of(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
 #[async_trait]
 impl Artifacts for OneArtifact {
     async fn artifact(&self, _: &Digest) -> Result<Bytes, BodyError> {

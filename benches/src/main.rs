@@ -26,6 +26,7 @@ mod redis;
 mod report;
 mod start;
 mod state;
+mod vm;
 mod workloads;
 
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ use report::Report;
 /// A bench: measures, and reports.
 type Bench = fn(&Setting) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 11] = [
+const BENCHES: [(&str, Bench); 12] = [
     ("start", start::run),
     ("http", http::run),
     ("density", density::run),
@@ -50,6 +51,7 @@ const BENCHES: [(&str, Bench); 11] = [
     ("matmul", workloads::matmul::run),
     ("inference", workloads::inference::run),
     ("python", python::run),
+    ("vm", vm::run),
 ];
 
 /// The environment's variable that names the `dunlin` to measure.

@@ -24,6 +24,8 @@ pub struct Entry {
     pub layers: Vec<String>,
     /// What is put in its app's state first.
     pub state: Vec<Stored>,
+    /// What its sandboxes are made of: `wasm` unless told.
+    pub isolation: String,
     /// The request's method.
     pub method: String,
     /// The request's path below the function's, with its query.
@@ -87,11 +89,30 @@ impl Reply {
     }
 }
 
-/// Reads the catalogue.
+/// Reads the catalogue. Where there is no KVM, what needs it is left out, and said to be; with
+/// `REQUIRE_KVM` set that is an error.
 pub fn read(root: &Path) -> Result<Vec<Entry>> {
     let text =
         std::fs::read_to_string(root.join(PATH)).with_context(|| format!("reading {PATH}"))?;
-    parse(&text).with_context(|| PATH.to_owned())
+    let mut entries = parse(&text).with_context(|| PATH.to_owned())?;
+    let device = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm");
+    let Err(error) = device else {
+        return Ok(entries);
+    };
+    if std::env::var_os("REQUIRE_KVM").is_some() {
+        bail!("micro-VMs are required, and /dev/kvm cannot be opened: {error}");
+    }
+    entries.retain(|entry| {
+        let runs = entry.isolation == "wasm";
+        if !runs {
+            eprintln!("left out: {}, since /dev/kvm: {error}", entry.name);
+        }
+        runs
+    });
+    Ok(entries)
 }
 
 fn parse(text: &str) -> Result<Vec<Entry>> {
@@ -135,6 +156,7 @@ fn entry(value: &Value) -> Result<Entry> {
             .flatten()
             .map(stored)
             .collect::<Result<_>>()?,
+        isolation: or(&value["isolation"], "wasm"),
         method: or(&request["method"], "POST"),
         path: or(&request["path"], "/"),
         body: match request["body_file"].as_str() {

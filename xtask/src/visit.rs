@@ -58,6 +58,8 @@ pub fn deploy(root: &Path, node: &Node, app: &str, entry: &Entry) -> Result<Dura
         &entry.kind,
         artifact,
     ];
+    let isolation = format!("--isolation={}", entry.isolation);
+    flags.push(&isolation);
     flags.extend(entry.grants.iter().map(String::as_str));
     let layers = entry.layers.iter();
     let layers: Vec<_> = layers

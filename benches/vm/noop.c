@@ -1,0 +1,4 @@
+/* Does nothing. */
+#include "dunlin.h"
+
+DUNLIN_HANDLE handle(void) { return 0; }
