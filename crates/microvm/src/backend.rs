@@ -19,6 +19,7 @@ use crate::freestanding::{self, Heap};
 use crate::frozen::{Frozen, FrozenError};
 use crate::kvm::{Hypervisor, Kvm, Unavailable};
 use crate::layout::{FRAMES, PAGE};
+use crate::linux::command;
 use crate::load::{LoadElfError, frames_needed};
 use crate::machine::{Machine, MachineError};
 use crate::microvm::{Ended, Given, Until};
@@ -134,11 +135,12 @@ struct Made {
 impl Inner {
     fn prepare(&self, spec: &VersionSpec, artifact: &Bytes) -> Result<Prepared, PrepareError> {
         let elf = Elf::parse(artifact).map_err(|error| refused(&error))?;
-        if spec.kind != Kind::Reactor {
+        if spec.kind == Kind::Http {
             return Err(PrepareError::WrongKind {
                 kind: spec.kind,
-                reason: "an executable with the calls of `dunlin_vm.h` is a reactor: \
-                         deploy it with `kind = \"reactor\"`"
+                reason: "a Linux program is a command, and an executable with the calls of \
+                         `dunlin_vm.h` a reactor: deploy it with `kind = \"command\"` or \
+                         `kind = \"reactor\"`"
                     .into(),
             });
         }
@@ -209,7 +211,8 @@ impl Inner {
         }
     }
 
-    /// Loads a program, runs it up to its first `vm_next`, and takes it as it stands.
+    /// Loads a program and takes it as it stands: a freestanding one at its first `vm_next`, one of
+    /// Linux at its first instruction.
     fn initialise(
         &self,
         spec: &VersionSpec,
@@ -218,7 +221,9 @@ impl Inner {
     ) -> Result<Made, PrepareError> {
         let failed = |error: MachineError| platform("make a machine to initialise it in", error);
         let cap = spec.settings.limits.memory_bytes_max;
-        let needed = frames_needed(elf) + freestanding::EXTRA_BYTES;
+        let linux = spec.kind == Kind::Command;
+        let extra = if linux { 0 } else { freestanding::EXTRA_BYTES };
+        let needed = frames_needed(elf) + extra;
         if needed > cap {
             return Err(PrepareError::TooLarge {
                 reason: format!(
@@ -233,12 +238,21 @@ impl Inner {
         let memory = machine.memory().clone();
         let written = machine.space.write_system(&memory);
         written.map_err(|error| platform("write its system pages", error))?;
-        let prepared = freestanding::prepare(&memory, &mut machine.space, elf, file);
-        let (moved_by, entry, heap) = prepared.map_err(unloadable)?;
-        let begun = machine.cpu.begin(entry, crate::abi::STACK_END);
-        begun.map_err(|error| platform("begin its initialisation", error))?;
-        let heap = Heap { start: heap };
-        self.run_init(&mut machine, spec, heap, file, moved_by)?;
+        let begun = |error| platform("begin its initialisation", error);
+        let (moved_by, guest) = if linux {
+            let prepared = command::prepare(&memory, &mut machine.space, elf, file);
+            let (moved_by, entry, guest) = prepared.map_err(unloadable)?;
+            machine.cpu.begin(entry, 0).map_err(begun)?;
+            (moved_by, guest)
+        } else {
+            let prepared = freestanding::prepare(&memory, &mut machine.space, elf, file);
+            let (moved_by, entry, heap) = prepared.map_err(unloadable)?;
+            let started = machine.cpu.begin(entry, crate::abi::STACK_END);
+            started.map_err(begun)?;
+            let heap = Heap { start: heap };
+            self.run_init(&mut machine, spec, heap, file, moved_by)?;
+            (moved_by, heap.encode())
+        };
         machine.space.settle();
         let cpu = machine.cpu.save();
         let cpu = cpu.map_err(|error| platform("read its registers", error))?;
@@ -249,7 +263,7 @@ impl Inner {
                 cpu,
                 space: machine.space.clone(),
                 moved_by,
-                guest: heap.encode(),
+                guest,
             },
         })
     }

@@ -12,6 +12,7 @@ use sandbox::{Call, Completion, End, HeldLog, Payload, Reply, Sandbox, SandboxEr
 use crate::asks::Numbers;
 use crate::fault::Fault;
 use crate::freestanding;
+use crate::linux::{self, command};
 use crate::machine::Machine;
 use crate::program::{Parts, failed};
 
@@ -98,7 +99,7 @@ impl MicroVm {
         let Some(machine) = self.machine.as_mut() else {
             return platform("the sandbox has no machine".to_owned());
         };
-        let Payload::Bytes { body, .. } = call.payload else {
+        let Payload::Bytes { body, args, env } = call.payload else {
             return platform("a micro-VM takes bytes, not an http request".to_owned());
         };
         let log = HeldLog::new(call.log.clone(), call.budget.is_some());
@@ -115,7 +116,18 @@ impl MicroVm {
             },
             asks: call.asks,
         };
-        let (ended, refused) = freestanding::call(machine, given, &self.parts.frozen.guest).await;
+        let guest = &self.parts.frozen.guest;
+        let (ended, refused) = match self.parts.kind {
+            Kind::Command => {
+                let passed = command::Passed {
+                    settings: &self.parts.settings,
+                    args: &args,
+                    env: &env,
+                };
+                command::call(machine, given, &passed, guest).await
+            }
+            Kind::Reactor | Kind::Http => freestanding::call(machine, given, guest).await,
+        };
         self.broken_off = !matches!(ended, Ended::Code(_));
         let stray = machine.wrote_read_only();
         let end = match end_of(ended, refused, &self.parts) {
@@ -200,7 +212,11 @@ fn end_of(ended: Ended, refused_memory: bool, parts: &Parts) -> End {
         Ended::Code(code) => Status::Exit { code },
         Ended::Fault(fault) => {
             let message = format!("{fault} {}", parts.place(fault.rip));
-            trap(fault.kind(&freestanding::STACK_GUARD), message)
+            let guard = match parts.kind {
+                Kind::Command => linux::Program::stack_guard(),
+                Kind::Reactor | Kind::Http => freestanding::STACK_GUARD,
+            };
+            trap(fault.kind(&guard), message)
         }
         Ended::Killed(message) => trap(TrapKind::Other, message),
         Ended::Timeout => Status::Timeout,

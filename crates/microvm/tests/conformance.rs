@@ -31,8 +31,42 @@ fn fixtures() -> Fixtures {
     }
 }
 
+fn program(defined: &str) -> Fixture {
+    Fixture {
+        kind: Kind::Command,
+        artifact: build::linux("suite_linux.c", defined),
+    }
+}
+
+fn programs() -> Fixtures {
+    Fixtures {
+        echo: program("ECHO"),
+        counter: program("COUNTER"),
+        canary: program("CANARY"),
+        trap: program("TRAP"),
+        infinite_loop: program("LOOP"),
+        infinite_recursion: program("RECURSION"),
+        memory_hog: program("HOG"),
+        grow: program("GROW"),
+        exit_7: Some(program("EXIT")),
+        output_flood: program("FLOOD"),
+        log_flood: program("LOGS"),
+        dirty_pages: program("DIRTY"),
+        wait: Some(program("WAIT")),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn micro_vms_conform() {
+    conform(fixtures).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn linux_programs_in_micro_vms_conform() {
+    conform(programs).await;
+}
+
+async fn conform(fixtures: fn() -> Fixtures) {
     let Some((_dir, backend)) = build::backend(&[]) else {
         return;
     };

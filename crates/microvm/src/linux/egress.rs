@@ -6,11 +6,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use metrics::counter;
 use model::Grants;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::errno::Errno;
 use super::names;
@@ -44,6 +47,25 @@ struct Open {
 }
 
 impl Open {
+    /// What to wait for; none if nothing is, or the host has no room to.
+    fn watched(&self) -> Option<(AsyncFd<OwnedFd>, Interest)> {
+        let interest = match (self.wanted & IN != 0, self.wanted & OUT != 0) {
+            (true, true) => Interest::READABLE | Interest::WRITABLE,
+            (true, false) => Interest::READABLE,
+            (false, true) => Interest::WRITABLE,
+            (false, false) => return None,
+        };
+        let owned = match &self.kind {
+            Kind::Stream { stream, .. } => stream.as_fd().try_clone_to_owned(),
+            Kind::Datagram(socket) => socket.as_fd().try_clone_to_owned(),
+            Kind::Names(_) => return None,
+        };
+        // SAFETY: an `OwnedFd` names one open descriptor for as long as it lives, which is as long
+        // as the registration, its owner.
+        let watched = unsafe { AsyncFd::register_with_interest(owned.ok()?, interest) };
+        Some((watched.ok()?, interest))
+    }
+
     fn descriptor(&self) -> Option<RawFd> {
         match &self.kind {
             Kind::Stream { stream, .. } => Some(stream.as_raw_fd()),
@@ -324,8 +346,10 @@ impl Network for Egress {
         ready
     }
 
-    fn shut(&mut self, link: Link) {
-        if let Ok(Open {
+    fn end(&mut self, link: Link, sending_only: bool) {
+        if !sending_only {
+            self.links.remove(&link);
+        } else if let Ok(Open {
             kind: Kind::Stream { stream, .. },
             ..
         }) = self.find(link)
@@ -335,27 +359,39 @@ impl Network for Egress {
         }
     }
 
-    fn close(&mut self, link: Link) {
-        self.links.remove(&link);
-    }
-
-    fn wait(&mut self, until: Instant) -> bool {
-        let wanted = self.links.iter().filter(|(_, open)| open.wanted != 0);
-        let wanted: Vec<_> = wanted
-            .filter_map(|(link, open)| Some((*link, asked(open.descriptor()?, open.wanted))))
-            .collect();
-        let (links, mut polled): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-        let time = until.saturating_duration_since(Instant::now());
-        if poll(&mut polled, time) == 0 {
-            return false;
+    fn look(&mut self) -> bool {
+        let wanted = self.links.values_mut().filter(|open| open.wanted != 0);
+        let (mut opens, mut polled) = (Vec::new(), Vec::new());
+        for open in wanted {
+            if let Some(descriptor) = open.descriptor() {
+                polled.push(asked(descriptor, open.wanted));
+                opens.push(open);
+            }
         }
-        for (link, one) in links.into_iter().zip(polled) {
-            if one.revents != 0
-                && let Ok(open) = self.find(link)
-            {
+        let any = poll(&mut polled, Duration::ZERO) > 0;
+        for (open, one) in opens.into_iter().zip(polled) {
+            if one.revents != 0 {
                 open.wanted = 0;
             }
         }
-        true
+        any
+    }
+
+    fn wait(&mut self, until: Instant) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let watched: Vec<_> = self.links.values().filter_map(Open::watched).collect();
+            if watched.is_empty() {
+                tokio::time::sleep_until(until.into()).await;
+                return false;
+            }
+            let ready = watched
+                .iter()
+                .map(|(one, interest)| Box::pin(one.ready(*interest)));
+            let any = futures::future::select_all(ready);
+            // Whether it came or the time is over: who looks sees it.
+            let _ = tokio::time::timeout_at(until.into(), any).await;
+            drop(watched);
+            self.look()
+        })
     }
 }

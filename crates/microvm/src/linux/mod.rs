@@ -16,6 +16,7 @@
 //! - Nothing that a guest does makes the host wait past the call's deadline.
 
 mod calls;
+pub(crate) mod command;
 mod descriptor;
 mod egress;
 mod epoll;

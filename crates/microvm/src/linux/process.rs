@@ -71,6 +71,8 @@ pub enum Exit {
     OutOfMemory,
     /// The reply passed its limit.
     ReplyTooLong,
+    /// It said more than can be held back.
+    LogTooLong,
     /// The host failed.
     Host(String),
 }
@@ -157,6 +159,8 @@ pub struct Process {
     pub memory_bytes_max: u64,
     /// How it ended.
     pub exit: Option<Exit>,
+    /// Whether it was refused memory.
+    pub refused_memory: bool,
     /// Whether what a thread waits for may have come.
     pub stirred: bool,
     /// What it asked that must not be the same for two invocations.
@@ -213,6 +217,7 @@ impl Process {
             unknown: BTreeMap::new(),
             memory_bytes_max: beginning.memory_bytes_max,
             exit: None,
+            refused_memory: false,
             stirred: false,
             asked: Asked::default(),
         }

@@ -65,6 +65,8 @@ pub struct Ended {
     pub end: End,
     /// Calls that it made and that are not offered, with how often.
     pub unknown: Vec<(String, u64)>,
+    /// Whether it was refused memory.
+    pub refused_memory: bool,
     /// What it reached.
     pub world: Box<dyn World>,
     /// Its files, as it left them.
@@ -93,14 +95,15 @@ impl Guest for Machine {
     }
 }
 
-/// Runs the program that `machine` holds from its first instruction to its end. It blocks its
-/// thread, until the deadline at the longest.
-pub fn run(machine: &mut Machine, start: Start<'_>) -> Ended {
+/// Runs the program that `machine` holds from its first instruction to its end. It holds its thread
+/// while the program computes, and yields it while all its threads wait; until the deadline at the
+/// longest.
+pub async fn run(machine: &mut Machine, start: Start<'_>) -> Ended {
     let mut runner = match Runner::new(machine, start) {
         Ok(runner) => runner,
         Err(ended) => return *ended,
     };
-    let end = match runner.run() {
+    let end = match runner.run().await {
         Ok(end) => end,
         Err(error) => {
             tracing::warn!(%error, "a micro-VM failed");
@@ -121,6 +124,7 @@ fn ended(process: Process, end: End) -> Ended {
         unknown: unknown
             .map(|(number, count)| (name(number), count))
             .collect(),
+        refused_memory: process.refused_memory,
         world: process.world,
         files: process.files,
     }
@@ -175,7 +179,7 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn run(&mut self) -> Result<End, KvmError> {
+    async fn run(&mut self) -> Result<End, KvmError> {
         self.machine.cpu.begin(0, 0)?;
         self.machine.cpu.set_thread_base(0)?;
         loop {
@@ -192,7 +196,7 @@ impl<'a> Runner<'a> {
             let tid = match turn {
                 Turn::Run(tid) => tid,
                 Turn::Idle(until) => {
-                    self.idle(until);
+                    self.idle(until).await;
                     continue;
                 }
             };
@@ -248,15 +252,15 @@ impl<'a> Runner<'a> {
     fn look_at_links(&mut self, now: Instant) {
         if now - self.looked >= LOOK && !self.process.sockets.links().is_empty() {
             self.looked = now;
-            if self.process.world.network().wait(now) {
+            if self.process.world.network().look() {
                 self.process.stir();
             }
         }
     }
 
-    fn idle(&mut self, until: Option<u64>) {
+    async fn idle(&mut self, until: Option<u64>) {
         let until = until.map_or(self.deadline, |until| self.instant(until));
-        if self.process.world.network().wait(until) {
+        if self.process.world.network().wait(until).await {
             self.process.stir();
         }
     }

@@ -296,7 +296,7 @@ impl Process {
                 };
             }
             State::Linked(link) => {
-                self.world.network().close(link);
+                self.world.network().end(link, false);
                 self.sockets.find_mut(id)?.state = State::Fresh;
             }
             State::Connected { .. } => return Err(Errno::EISCONN),
@@ -445,7 +445,7 @@ impl Process {
         socket.changes += 1;
         match socket.state {
             State::Connected { sends, .. } if send => self.pipes.close_writer(sends),
-            State::Linked(link) if send => self.world.network().shut(link),
+            State::Linked(link) if send => self.world.network().end(link, true),
             State::Connected { .. } | State::Linked(_) => {}
             State::Fresh | State::Listening { .. } => return Err(Errno::ENOTCONN),
         }
@@ -541,7 +541,7 @@ impl Process {
                     self.pipes.close_writer(sends);
                 }
             }
-            State::Linked(link) => self.world.network().close(link),
+            State::Linked(link) => self.world.network().end(link, false),
         }
         self.stir();
     }

@@ -30,7 +30,9 @@ impl World for Quiet {
         data.len() < MIB as usize
     }
 
-    fn log(&mut self, _: &[u8]) {}
+    fn log(&mut self, _: &[u8]) -> bool {
+        true
+    }
 
     fn network(&mut self) -> &mut dyn Network {
         &mut self.0

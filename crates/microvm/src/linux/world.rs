@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use futures::future::BoxFuture;
+
 use super::errno::Errno;
 
 /// The world of one process.
@@ -13,8 +15,9 @@ pub trait World: Send {
     /// Takes part of the reply; false if that is more than it may be.
     fn reply(&mut self, data: &[u8]) -> bool;
 
-    /// Takes what the process says of its work.
-    fn log(&mut self, data: &[u8]);
+    /// Takes what the process says of its work; false if the call is to end here, to be made again
+    /// where more can be taken.
+    fn log(&mut self, data: &[u8]) -> bool;
 
     /// What lies past the process's own loopback.
     fn network(&mut self) -> &mut dyn Network;
@@ -43,15 +46,14 @@ pub trait Network: Send {
     /// What can be done now, as [`super::poll`]'s bits.
     fn ready(&mut self, link: Link) -> u32;
 
-    /// Says that nothing more will be sent.
-    fn shut(&mut self, link: Link);
+    /// Ends a link, or only its sending side.
+    fn end(&mut self, link: Link, sending_only: bool);
 
-    /// Ends a link.
-    fn close(&mut self, link: Link);
+    /// Whether something can be done with a link that could not be done when it was tried last.
+    fn look(&mut self) -> bool;
 
-    /// Waits until then, or until something can be done with a link that could not be done when it
-    /// was tried last; whether it can.
-    fn wait(&mut self, until: Instant) -> bool;
+    /// Waits for that, until then at the longest.
+    fn wait(&mut self, until: Instant) -> BoxFuture<'_, bool>;
 }
 
 /// A network that leads nowhere.
@@ -82,12 +84,16 @@ impl Network for NoNetwork {
         0
     }
 
-    fn shut(&mut self, _: Link) {}
+    fn end(&mut self, _: Link, _: bool) {}
 
-    fn close(&mut self, _: Link) {}
-
-    fn wait(&mut self, until: Instant) -> bool {
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    fn look(&mut self) -> bool {
         false
+    }
+
+    fn wait(&mut self, until: Instant) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            tokio::time::sleep_until(until.into()).await;
+            false
+        })
     }
 }

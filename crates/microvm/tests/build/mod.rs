@@ -53,6 +53,25 @@ pub fn guest(source: &str, defined: &str, more: &[&str]) -> Bytes {
     std::fs::read(out).unwrap().into()
 }
 
+/// The Linux program that `source` of `tests/guests` is with `defined`.
+pub fn linux(source: &str, defined: &str) -> Bytes {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("program");
+    let built = Command::new("gcc")
+        .args(["-O2", "-w", "-static", &format!("-D{defined}")])
+        .arg(root().join("crates/microvm/tests/guests").join(source))
+        .arg("-o")
+        .arg(&out)
+        .output()
+        .expect("gcc is there: apt install gcc");
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    std::fs::read(out).unwrap().into()
+}
+
 /// The back-end, or none where there is no KVM and nobody insists.
 pub fn backend(table: &'static [HostCall]) -> Option<(tempfile::TempDir, MicroVms)> {
     static SAID: OnceLock<()> = OnceLock::new();

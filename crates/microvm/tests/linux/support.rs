@@ -103,8 +103,9 @@ impl World for TestWorld {
         true
     }
 
-    fn log(&mut self, data: &[u8]) {
+    fn log(&mut self, data: &[u8]) -> bool {
         self.0.lock().log.extend_from_slice(data);
+        true
     }
 
     fn network(&mut self) -> &mut dyn linux::Network {
@@ -201,10 +202,11 @@ pub fn run(program: &[u8], run: &Run<'_>) -> Option<Ran> {
         ..Grants::default()
     };
     let begin = Instant::now();
-    let ended = linux::run(
+    let program = linux::Program::new(&elf, &loaded);
+    let running = linux::run(
         &mut machine,
         linux::Start {
-            program: &linux::Program::new(&elf, &loaded),
+            program: &program,
             args: text(run.args),
             env: text(run.env),
             input: Bytes::copy_from_slice(run.input),
@@ -216,6 +218,10 @@ pub fn run(program: &[u8], run: &Run<'_>) -> Option<Ran> {
             deadline: begin + run.time,
         },
     );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let ended = runtime.unwrap().block_on(running);
     let took = begin.elapsed();
     drop(ended.world);
     let said = std::mem::take(&mut *said.lock());

@@ -280,7 +280,10 @@ pub fn put(
             Ok(data.len())
         }
         Object::Log => {
-            world.log(data);
+            if !world.log(data) {
+                call.process.exit.get_or_insert(Exit::LogTooLong);
+                return Err(Halt::Over);
+            }
             Ok(data.len())
         }
         Object::File(file) => Ok(match offset {

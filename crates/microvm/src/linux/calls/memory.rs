@@ -36,7 +36,16 @@ fn protection(bits: u32) -> Result<Protection, Errno> {
 /// `brk`.
 pub fn brk(call: &mut Call<'_>) -> Answer {
     let end = call.arg(0);
-    Ok(call.process.maps.set_heap_end(call.guest, end))
+    let set = call.process.maps.set_heap_end(call.guest, end);
+    // Who only asks where it ends names an address below it.
+    call.process.refused_memory |= end > set;
+    Ok(set)
+}
+
+/// Notes that memory was refused.
+fn noted<T>(call: &mut Call<'_>, asked: Result<T, Errno>) -> Result<T, Errno> {
+    call.process.refused_memory |= matches!(asked, Err(Errno::ENOMEM));
+    asked
 }
 
 /// `mmap`.
@@ -55,14 +64,15 @@ pub fn mmap(call: &mut Call<'_>) -> Answer {
     let first = if file { Protection::READ_WRITE } else { wanted };
     let placed = if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
         let replace = flags & MAP_FIXED_NOREPLACE == 0;
-        call.process
+        let placed = call
+            .process
             .maps
-            .map_at(call.guest, at, bytes, first, replace)?
+            .map_at(call.guest, at, bytes, first, replace);
+        noted(call, placed)?
     } else {
         let reserve = flags & MAP_NORESERVE != 0;
-        call.process
-            .maps
-            .map(call.guest, at, bytes, first, reserve)?
+        let placed = call.process.maps.map(call.guest, at, bytes, first, reserve);
+        noted(call, placed)?
     };
     if file && let Err(errno) = fill(call, placed, bytes, wanted) {
         call.process.maps.unmap(call.guest, placed, bytes)?;
@@ -134,10 +144,8 @@ pub fn mremap(call: &mut Call<'_>) -> Answer {
         return Err(Errno::EINVAL.into());
     }
     let may_move = flags & MREMAP_MAYMOVE != 0;
-    Ok(call
-        .process
-        .maps
-        .resize(call.guest, at, old, new, may_move)?)
+    let moved = call.process.maps.resize(call.guest, at, old, new, may_move);
+    Ok(noted(call, moved)?)
 }
 
 /// `madvise`.
