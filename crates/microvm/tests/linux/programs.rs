@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use microvm::linux::{End, Exit};
 
-use crate::support::{MIB, Run, build, run, rust};
+use crate::support::{MIB, Run, build, package, run, rust};
 
 fn with<'a>(args: &'a [&'a str], input: &'a str) -> Run<'a> {
     Run {
@@ -255,4 +255,14 @@ fn a_process_connects_to_what_its_function_was_granted() {
     }
     assert_eq!(met, 3);
     server.join().unwrap();
+}
+
+#[test]
+fn a_tokio_program_runs_many_tasks_on_many_threads() {
+    let program = package("async");
+    let Some(ran) = run(&program, &with(&["program"], "input")) else {
+        return;
+    };
+    assert_eq!(ran.reply(), "700 45 input\n", "{}", ran.text());
+    assert_eq!(ran.unknown, []);
 }

@@ -85,6 +85,33 @@ pub fn rust(source: &str) -> Vec<u8> {
     bytes
 }
 
+/// The program of a crate in this folder.
+pub fn package(name: &str) -> Vec<u8> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/linux")
+        .join(name);
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let built = Command::new("cargo")
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--release",
+            "--target",
+            TARGET,
+        ])
+        .arg("--target-dir")
+        .arg(&out)
+        .current_dir(folder)
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Copt-level=1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{name} does not compile: {said}");
+    std::fs::read(out.join(TARGET).join("release").join(name)).unwrap()
+}
+
 #[derive(Default)]
 struct Said {
     reply: Vec<u8>,
