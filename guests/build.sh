@@ -2,7 +2,7 @@
 # Builds the example functions into guests/out; guests/setup.sh installs what this needs.
 # usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels", "probes",
 #                                     "vm", "workloads", "workers", "hostcalls", "egress",
-#                                     "runtimes" or "packages"; all unless told
+#                                     "files", "runtimes" or "packages"; all unless told
 #
 # A function is built again only when its sources, the SDK or these scripts are newer than it.
 # Every failure is named, and the exit status is 1 if there is one.
@@ -13,7 +13,7 @@ root=$(dirname "$here")
 . "$here/env.sh"
 out=$here/out
 logs=$here/.build
-mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/vm" "$out/workloads" "$out/workers" "$out/egress" "$out/runtimes" "$out/packages" "$logs"
+mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/vm" "$out/workloads" "$out/workers" "$out/egress" "$out/files" "$out/runtimes" "$out/packages" "$logs"
 
 # Two builds at once would write the same files; the second waits and finds them made.
 exec 9>"$logs/.lock"
@@ -200,6 +200,16 @@ egress() {
   esac
 }
 
+# files GUEST OUT: a guest that uses files, for the tests; one source, for each way it can be built.
+files() {
+  case $1 in
+    c) "${clang[@]}" "$here/files/c/main.c" -o "$2" ;;
+    rust-p1) rust wasm32-wasip1 "$here/files/rust" files-rust.wasm "$2" ;;
+    rust-p2) rust wasm32-wasip2 "$here/files/rust" files-rust.wasm "$2" ;;
+    *) echo "nobody knows how to build $1"; return 1 ;;
+  esac
+}
+
 # fresh OUT INPUT…: whether OUT is there and no input, nor a script of ours, is newer.
 fresh() {
   local product=$1
@@ -209,7 +219,7 @@ fresh() {
 }
 
 # build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE, vm/GUEST, workloads/NAME,
-# workers/NAME, hostcalls/LANGUAGE or egress/GUEST.
+# workers/NAME, hostcalls/LANGUAGE, egress/GUEST or files/GUEST.
 build_one() {
   local name=$1 product=$out/$1.wasm
   case $name in vm/* | *-vm) product=$out/$1.elf ;; esac
@@ -257,6 +267,11 @@ build_one() {
       rm -f "$product.new"
       egress "${name#*/}" "$here/$name" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
       ;;
+    files/*)
+      fresh "$product" "$here/files" && return 0
+      rm -f "$product.new"
+      files "${name#*/}" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
+      ;;
     *)
       fresh "$product" "$folder" "$root/sdk" && return 0
       rm -f "$product.new"
@@ -275,7 +290,7 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type sha256-vm kernels probes vm workloads workers hostcalls egress runtimes packages)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type sha256-vm kernels probes vm workloads workers hostcalls egress files runtimes packages)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
   if [ "$name" = kernels ] || [ "$name" = probes ] || [ "$name" = vm ]; then
@@ -294,6 +309,8 @@ for name in "$@"; do
     done
   elif [ "$name" = hostcalls ] || [ "$name" = egress ] || [ "$name" = runtimes ]; then
     for source in "$here/$name"/*/; do names+=("$name/$(basename "$source")"); done
+  elif [ "$name" = files ]; then
+    names+=(files/c files/rust-p1 files/rust-p2)
   elif [ -d "$root/examples/$name" ] && declare -F "build_${name//-/_}" >/dev/null; then
     names+=("$name")
   else

@@ -68,12 +68,14 @@ codes! {
     InvalidAlias, "invalid-alias", 400, "The alias cannot point there";
     DigestMismatch, "digest-mismatch", 400, "The upload is not what was announced";
     Unauthorized, "unauthorized", 401, "A valid token is needed";
+    ForeignPage, "foreign-page", 403, "The request may come from a web page of somebody else";
     RouteNotFound, "route-not-found", 404, "There is nothing at this address";
     AppNotFound, "app-not-found", 404, "There is no such app";
     FunctionNotFound, "function-not-found", 404, "There is no such function";
     VersionNotFound, "version-not-found", 404, "There is no such version";
     AliasNotFound, "alias-not-found", 404, "There is no such alias";
     ArtifactNotFound, "artifact-not-found", 404, "There is no such artifact";
+    FilesNotFound, "files-not-found", 404, "There are no such files";
     InvocationNotFound, "invocation-not-found", 404, "There is no such invocation";
     StateNotFound, "state-not-found", 404, "There is no value of this key";
     TokenNotFound, "token-not-found", 404, "There is no such token";

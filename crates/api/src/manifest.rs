@@ -72,6 +72,17 @@ pub struct Function {
     pub routes: Vec<String>,
     /// Paths of what the artifact, a runtime, loads before it is frozen, relative to the manifest.
     pub layers: Vec<String>,
+    /// Files that every invocation begins with, of the app and then of its own.
+    pub files: Vec<FileMount>,
+}
+
+/// Files of the author's, and where a function finds them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileMount {
+    /// A file or folder, relative to the manifest; with `*`, `?` or `**`, all that fit.
+    pub source: String,
+    /// Where the function finds it; at the same path if it is not said.
+    pub destination: Option<String>,
 }
 
 impl Manifest {
@@ -128,14 +139,16 @@ impl<'a> Reader<'a> {
         } else if raw.function.is_empty() {
             self.whole("it has no function: add a [[function]] table with name and artifact");
         }
+        let shared = self.files(raw.files);
         let mut names = BTreeSet::new();
         let mut routes = BTreeSet::new();
         let mut functions = Vec::new();
         for function in raw.function.into_iter().take(FUNCTIONS_MAX) {
             let at = function.name.span().start;
-            let Some(function) = self.function(function, &mut routes) else {
+            let Some(mut function) = self.function(function, &mut routes) else {
                 continue;
             };
+            function.files.splice(0..0, shared.iter().cloned());
             if !names.insert(function.name.clone()) {
                 self.at(at, format!("function `{}` is written twice", function.name));
             }
@@ -177,6 +190,7 @@ impl<'a> Reader<'a> {
         let env = self.env(raw.env);
         let limits = self.limits(raw.limits);
         let allow = self.grants(at, raw.allow);
+        let files = self.files(raw.files);
         let mut kept = Vec::new();
         for route in raw.routes.into_iter().take(ENTRIES_MAX) {
             self.route(&route, routes);
@@ -195,10 +209,12 @@ impl<'a> Reader<'a> {
                 allow,
                 reuse: raw.reuse.into(),
                 layers: Vec::new(),
+                files: None,
                 isolation: raw.isolation.into(),
             },
             routes: kept,
             layers,
+            files,
         })
     }
 
@@ -266,6 +282,35 @@ impl<'a> Reader<'a> {
         limits
     }
 
+    fn files(&mut self, raw: Vec<Spanned<raw::Files>>) -> Vec<FileMount> {
+        let mut mounts = Vec::new();
+        for files in raw {
+            let at = files.span().start;
+            let (source, destination) = match files.into_inner() {
+                raw::Files::Same(source) => (source, None),
+                raw::Files::Placed(placed) => (placed.source, Some(placed.destination)),
+            };
+            if mounts.len() >= ENTRIES_MAX {
+                self.at(
+                    at,
+                    format!("`files` has too many entries: at most {ENTRIES_MAX}"),
+                );
+                break;
+            }
+            if let Err(why) = check_mount(&source, destination.as_deref()) {
+                self.at(
+                    at,
+                    format!("`{source:.80}` cannot be among the files: {why}"),
+                );
+            }
+            mounts.push(FileMount {
+                source,
+                destination,
+            });
+        }
+        mounts
+    }
+
     fn grants(&mut self, at: usize, raw: raw::Allow) -> Grants {
         let mut grants = Grants::default();
         for state in raw.state {
@@ -325,6 +370,29 @@ impl<'a> Reader<'a> {
     fn whole(&mut self, message: impl Into<String>) {
         self.problems.push(Problem::whole(message.into()));
     }
+}
+
+/// Whether files can be taken from `source` to `destination`.
+fn check_mount(source: &str, destination: Option<&str>) -> Result<(), &'static str> {
+    let texts = [Some(source), destination];
+    if texts
+        .into_iter()
+        .flatten()
+        .any(|text| text.is_empty() || text.contains('\0'))
+    {
+        return Err("write a path");
+    }
+    let leaves = |path: &str| path.split('/').any(|name| name == "..");
+    if destination.is_some_and(leaves) {
+        return Err("the destination must not contain `..`");
+    }
+    if destination.is_some() && source.contains(['*', '?']) {
+        return Err("a pattern has no destination: name a folder");
+    }
+    if destination.is_none() && (source.starts_with('/') || leaves(source)) {
+        return Err("it lies outside of the manifest's folder: say its `destination`");
+    }
+    Ok(())
 }
 
 /// Whether `route` is a path prefix that a gateway can match byte by byte.

@@ -11,6 +11,7 @@ mod args;
 mod commands;
 mod connect;
 mod exit;
+mod fileset;
 mod infer;
 mod node_config;
 mod output;

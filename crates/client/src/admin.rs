@@ -96,6 +96,27 @@ impl Client {
             .await
     }
 
+    /// Which contents of files are not there.
+    pub async fn missing_files(
+        &self,
+        asked: &v1::FilesAsked,
+    ) -> Result<v1::FilesMissing, ClientError> {
+        self.json(self.with_json(Method::POST, "/v1/files/missing", asked)?)
+            .await
+    }
+
+    /// Uploads contents, or a list, of `bytes` bytes, which must have this digest.
+    pub async fn upload_file(
+        &self,
+        digest: &Digest,
+        bytes: u64,
+        body: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static,
+    ) -> Result<v1::Artifact, ClientError> {
+        let path = format!("/v1/files/{digest}");
+        self.json(self.with_stream(Method::PUT, &path, Some(bytes), body)?)
+            .await
+    }
+
     /// Makes a version of an uploaded artifact, and moves an alias to it.
     pub async fn deploy(
         &self,

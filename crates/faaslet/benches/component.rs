@@ -56,7 +56,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let dir = tempfile::tempdir()?;
     let cache = Arc::new(Cache::new(dir.path())?);
-    let components = Components::new(&ComponentConfig::default(), &[], cache)?;
+    let components = Components::new(
+        &ComponentConfig::default(),
+        &[],
+        cache,
+        Arc::new(files::Library::empty()),
+    )?;
     for file in files {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         println!("{name}");

@@ -45,9 +45,14 @@ impl Faaslets {
     /// Starts both engines.
     pub fn new(config: Config) -> Result<Self, FaasletsError> {
         let cache = Arc::new(Cache::new(&config.cache_dir)?);
-        let core =
-            CoreEngine::new(config.sandboxes_max, config.table).map_err(FaasletsError::Engine)?;
-        let components = Components::new(&config.components, config.table, cache.clone())?;
+        let core = CoreEngine::new(config.sandboxes_max, config.table, config.files.clone())
+            .map_err(FaasletsError::Engine)?;
+        let components = Components::new(
+            &config.components,
+            config.table,
+            cache.clone(),
+            config.files,
+        )?;
         let core = Arc::new(core);
         Ok(Self(Arc::new(Inner {
             cache,

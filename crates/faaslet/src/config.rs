@@ -1,7 +1,9 @@
 //! What the engines of a node are given.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use files::Library;
 use sandbox::host::HostCall;
 
 use crate::component::ComponentConfig;
@@ -17,6 +19,8 @@ pub struct Config {
     pub components: ComponentConfig,
     /// What guests may ask of the platform.
     pub table: &'static [HostCall],
+    /// Where the files of versions are.
+    pub files: Arc<Library>,
 }
 
 impl Config {
@@ -27,6 +31,7 @@ impl Config {
             sandboxes_max: 12_000,
             components: ComponentConfig::default(),
             table: &[],
+            files: Arc::new(Library::empty()),
         }
     }
 }

@@ -10,6 +10,7 @@ mod backend;
 mod component;
 mod config;
 mod core_module;
+mod layer;
 mod metrics;
 pub mod run;
 mod status;

@@ -22,7 +22,7 @@ pub(crate) enum Stdio {
 }
 
 impl Stdio {
-    fn take(&self, data: &[u8]) -> Result<(), ReplyTooLong> {
+    pub fn take(&self, data: &[u8]) -> Result<(), ReplyTooLong> {
         match self {
             Stdio::Reply(reply) => reply.write(data),
             Stdio::Log(stream, log) => {

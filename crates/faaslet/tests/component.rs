@@ -81,7 +81,13 @@ impl Bed {
         };
         let cache = Arc::new(Cache::new(dir.path()).unwrap());
         Self {
-            components: Components::new(&config, &[], cache).unwrap(),
+            components: Components::new(
+                &config,
+                &[],
+                cache,
+                std::sync::Arc::new(files::Library::empty()),
+            )
+            .unwrap(),
             limits: Limits::default(),
             printed: Arc::default(),
             dir,

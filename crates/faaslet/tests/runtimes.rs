@@ -97,7 +97,8 @@ impl Bed {
         };
         let cache = Arc::new(Cache::new(dir).unwrap());
         Self {
-            components: Components::new(&config, &[], cache).unwrap(),
+            components: Components::new(&config, &[], cache, Arc::new(files::Library::empty()))
+                .unwrap(),
             limits: Limits::default(),
         }
     }

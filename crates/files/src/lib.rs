@@ -36,7 +36,7 @@ pub use errno::Errno;
 pub use inode::{Ino, Kind, Stat, Times};
 pub use layer::{Layer, LayerBuilder, LayerError};
 pub use ledger::Quota;
-pub use library::{Library, Source};
+pub use library::{Library, LibraryError, Source, check_list};
 pub use names::Replace;
 pub use open::{DirEntry, OpenFile, OpenFlags, Whence};
 pub use path::{At, NAME_BYTES_MAX, PATH_BYTES_MAX, SYMLINKS_MAX, Scope};

@@ -155,6 +155,9 @@ pub struct Settings {
     /// first at the bottom.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Digest>,
+    /// The list of the files that every invocation begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Digest>,
     /// What its sandboxes are made of.
     #[serde(skip_serializing_if = "Isolation::is_wasm")]
     pub isolation: Isolation,
@@ -197,6 +200,8 @@ impl VersionSpec {
             concurrency_max,
             queue_max,
             keep_alive_ms,
+            files_bytes_max,
+            files_max,
             attempts_max,
         } = self.settings.limits;
         let numbers = [
@@ -211,6 +216,14 @@ impl VersionSpec {
             attempts_max.into(),
         ];
         parts.extend(numbers.map(|n| n.to_le_bytes().to_vec()));
+        // Limits that came later count where they are not the default, so that the names of
+        // versions that do not set them stay.
+        let later = Limits::default();
+        if (files_bytes_max, files_max) != (later.files_bytes_max, later.files_max) {
+            parts.push(b"files".to_vec());
+            parts.push(files_bytes_max.to_le_bytes().to_vec());
+            parts.push(files_max.to_le_bytes().to_vec());
+        }
         parts.extend(self.settings.allow.parts());
         if !self.settings.reuse.is_fresh() {
             parts.push(b"reuse app".to_vec());
@@ -218,6 +231,10 @@ impl VersionSpec {
         for layer in &self.settings.layers {
             parts.push(b"layer".to_vec());
             parts.push(layer.as_bytes().to_vec());
+        }
+        if let Some(list) = &self.settings.files {
+            parts.push(b"file list".to_vec());
+            parts.push(list.as_bytes().to_vec());
         }
         if !self.settings.isolation.is_wasm() {
             parts.push(format!("isolation {}", self.settings.isolation).into());
@@ -265,6 +282,10 @@ mod tests {
         reuse.settings.reuse = Reuse::App;
         let mut layers = spec();
         layers.settings.layers.push(Digest::of(b"app.py"));
+        let mut files = spec();
+        files.settings.files = Some(Digest::of(b"list"));
+        let mut quota = spec();
+        quota.settings.limits.files_bytes_max += 1;
         let mut vm = spec();
         vm.settings.isolation = Isolation::Vm;
         let mut both = spec();
@@ -278,11 +299,20 @@ mod tests {
             allow,
             reuse,
             layers,
+            files,
+            quota,
             vm,
             both,
-        ]
-        .map(|s| s.digest());
+        ];
+        let all = all.map(|s| s.digest());
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
-        assert_eq!(distinct.len(), 10);
+        assert_eq!(distinct.len(), 12);
+    }
+
+    #[test]
+    fn a_version_that_sets_nothing_keeps_its_name() {
+        // What it was before versions had files; stored versions and caches are named so.
+        let text = "sha256:87727e53511ea934500417e2b85b84ba4bc158ed9546a09ce43a217858fb1e08";
+        assert_eq!(spec().digest().to_string(), text);
     }
 }

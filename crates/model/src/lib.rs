@@ -6,6 +6,7 @@
 
 mod digest;
 mod egress;
+mod files;
 mod function;
 mod grants;
 mod ids;
@@ -15,8 +16,9 @@ mod outcome;
 mod trace;
 mod usage;
 
-pub use digest::{Digest, DigestError};
+pub use digest::{Digest, DigestError, Hasher};
 pub use egress::{EgressGrant, EgressGrantError};
+pub use files::{FILE_ENTRIES_MAX, FileEntry, FileList, FileListError};
 pub use function::{
     Isolation, IsolationError, Kind, KindError, LAYERS_MAX, Reuse, Settings, VersionSpec,
 };

@@ -22,6 +22,10 @@ pub struct Limits {
     pub queue_max: u32,
     /// How long an idle sandbox is kept for the next invocation.
     pub keep_alive_ms: u64,
+    /// Bytes that one invocation may write to files of its own; nothing is left of them after it.
+    pub files_bytes_max: u64,
+    /// Files, directories and links that one invocation may make.
+    pub files_max: u32,
     /// Attempts of an asynchronous invocation before it is a dead letter.
     pub attempts_max: u32,
 }
@@ -55,6 +59,8 @@ impl Default for Limits {
             concurrency_max: 64,
             queue_max: 1024,
             keep_alive_ms: 60_000,
+            files_bytes_max: 64 * MIB,
+            files_max: 16_384,
             attempts_max: 3,
         }
     }
@@ -77,6 +83,8 @@ impl Limits {
             ("concurrency_max", self.concurrency_max.into(), 1, 65_536),
             ("queue_max", self.queue_max.into(), 0, 1 << 20),
             ("keep_alive_ms", self.keep_alive_ms, 0, DAY_MS),
+            ("files_bytes_max", self.files_bytes_max, 0, 4 * GIB),
+            ("files_max", self.files_max.into(), 0, 1 << 20),
             ("attempts_max", self.attempts_max.into(), 1, 100),
         ];
         for (name, value, least, most) in ranges {

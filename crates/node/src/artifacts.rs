@@ -1,8 +1,13 @@
-//! Artifacts for the engines, out of the blobs.
+//! Artifacts and files for the engines, out of the blobs.
+
+use std::collections::HashSet;
+use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use files::Contents;
 use model::Digest;
+use parking_lot::Mutex;
 use sandbox::{Artifacts, BodyError};
 use storage::Blobs;
 
@@ -14,5 +19,56 @@ impl Artifacts for BlobArtifacts {
     async fn artifact(&self, digest: &Digest) -> Result<Bytes, BodyError> {
         let found = self.0.get(digest).await?;
         found.ok_or_else(|| "it is not among the blobs".into())
+    }
+}
+
+/// Bytes that are hashed at a time.
+const HASHED_BYTES: usize = 1 << 20;
+
+/// Contents of files: mapped where the blobs are, and compared with their digest once.
+#[derive(Debug)]
+pub(crate) struct BlobFiles {
+    blobs: Blobs,
+    checked: Mutex<HashSet<Digest>>,
+}
+
+impl BlobFiles {
+    pub(crate) fn new(blobs: Blobs) -> Self {
+        Self {
+            blobs,
+            checked: Mutex::default(),
+        }
+    }
+}
+
+impl files::Source for BlobFiles {
+    fn open(&self, digest: &Digest) -> io::Result<Contents> {
+        let file = self.blobs.file(digest).ok_or(io::ErrorKind::NotFound)?;
+        let contents = Contents::open(&file).map_err(io::Error::other)?;
+        if self.checked.lock().contains(digest) {
+            return Ok(contents);
+        }
+        if digest_of(&contents) != *digest {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the blob is damaged: deploy its files again",
+            ));
+        }
+        self.checked.lock().insert(*digest);
+        Ok(contents)
+    }
+}
+
+fn digest_of(contents: &Contents) -> Digest {
+    let mut buffer = vec![0; HASHED_BYTES];
+    let (mut offset, mut hasher) = (0, model::Hasher::default());
+    loop {
+        match contents.read(offset, &mut buffer) {
+            0 => return hasher.finish(),
+            count => {
+                hasher.update(&buffer[..count]);
+                offset += count as u64;
+            }
+        }
     }
 }

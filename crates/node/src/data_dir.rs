@@ -3,7 +3,7 @@
 //! ```text
 //! DATA/lock         held while a node, or a command that needs no node, uses the directory
 //! DATA/store.redb   versions, aliases, queue, usage, tokens
-//! DATA/blobs/       artifacts, by digest
+//! DATA/blobs/       artifacts and files, by digest
 //! DATA/payloads/    large bodies of asynchronous invocations; the invoker's own
 //! DATA/cache/       compiled code and images; may be deleted at any time
 //! ```

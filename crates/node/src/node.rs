@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::artifacts::BlobArtifacts;
+use crate::artifacts::{BlobArtifacts, BlobFiles};
 use crate::chain::NodeChain;
 use crate::data_dir::DataDir;
 use crate::guests::Guests;
@@ -240,6 +240,7 @@ async fn executor(
     let faaslets = faaslet::Config {
         sandboxes_max,
         table: hostcalls::TABLE,
+        files: Arc::new(files::Library::new(BlobFiles::new(data_dir.blobs.clone()))),
         ..faaslet::Config::new(data_dir.cache())
     };
     let faaslets = blocking(move || Ok(faaslet::Faaslets::new(faaslets)?)).await?;

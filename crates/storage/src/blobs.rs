@@ -1,6 +1,6 @@
 //! Blobs: immutable bytes named by their SHA-256 digest.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub struct BlobInfo {
 #[derive(Clone, Debug)]
 pub struct Blobs {
     objects: Arc<dyn ObjectStore>,
+    /// Where they are files, to be mapped.
+    folder: Arc<Path>,
 }
 
 impl Blobs {
@@ -44,6 +46,7 @@ impl Blobs {
             .with_fsync(true);
         Ok(Self {
             objects: Arc::new(objects),
+            folder: folder.into(),
         })
     }
 
@@ -77,6 +80,17 @@ impl Blobs {
                 found,
             }),
         }
+    }
+
+    /// Where the blob's file is, if it is there. It never changes; its bytes are not looked at.
+    pub fn file(&self, digest: &Digest) -> Option<PathBuf> {
+        let file = self.folder.join(location(digest).as_ref());
+        file.is_file().then_some(file)
+    }
+
+    /// The blob's length, if it is there; its bytes are not looked at.
+    pub async fn length(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
+        self.size(&location(digest)).await
     }
 
     /// Whether the blob is there; its bytes are not looked at.

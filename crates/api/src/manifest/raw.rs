@@ -26,6 +26,7 @@ pub const SHAPE: Shape = Shape::Table(&[
             ("routes", Shape::Value),
             ("reuse", Shape::Value),
             ("layers", Shape::Value),
+            ("files", Shape::Value),
             ("isolation", Shape::Value),
         ]),
     ),
@@ -42,6 +43,7 @@ const ALLOW: &[(&str, Shape)] = &[
     ),
     ("call", Shape::Value),
     ("egress", Shape::Value),
+    ("files", Shape::Value),
 ];
 
 const LIMITS: &[(&str, Shape)] = &[
@@ -53,6 +55,8 @@ const LIMITS: &[(&str, Shape)] = &[
     ("concurrency_max", Shape::Value),
     ("queue_max", Shape::Value),
     ("keep_alive_ms", Shape::Value),
+    ("files_bytes_max", Shape::Value),
+    ("files_max", Shape::Value),
     ("attempts_max", Shape::Value),
 ];
 
@@ -66,6 +70,10 @@ pub struct Manifest {
         regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
     )]
     pub app: Spanned<String>,
+    /// Files that every function of the app begins with, beside its own.
+    #[serde(default)]
+    #[schemars(with = "Vec<Files>", length(max = 256))]
+    pub files: Vec<Spanned<Files>>,
     /// The functions of the app.
     #[serde(default)]
     #[schemars(length(min = 1, max = 256))]
@@ -120,9 +128,36 @@ pub struct Function {
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(max = 4))]
     pub layers: Vec<Spanned<String>>,
+    /// Files that every invocation begins with.
+    #[serde(default)]
+    #[schemars(with = "Vec<Files>", length(max = 256))]
+    pub files: Vec<Spanned<Files>>,
     /// What the function's sandboxes are made of (default wasm).
     #[serde(default)]
     pub isolation: Isolation,
+}
+
+/// Files or folders, from where the manifest is to where the function finds them.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Files {
+    /// A path relative to the manifest; the function finds it at the same path under `/`. `*`
+    /// stands for any part of a name, `?` for a character, and `**` for any folders.
+    Same(String),
+    /// A file or folder, and where the function finds it.
+    Placed(Placed),
+}
+
+/// A file or folder, and where the function finds it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Placed {
+    /// Path relative to the manifest.
+    #[schemars(length(min = 1))]
+    pub source: String,
+    /// Where the function finds it: of a folder, where its contents are.
+    #[schemars(length(min = 1))]
+    pub destination: String,
 }
 
 /// What a function is granted beyond its sandbox.
@@ -294,6 +329,12 @@ pub struct Limits {
     /// How long an idle sandbox is kept, in milliseconds (default 60000).
     #[schemars(range(max = 86_400_000))]
     pub keep_alive_ms: Option<u64>,
+    /// Bytes that one invocation may write to files of its own (default 64 MiB).
+    #[schemars(range(max = 4_294_967_296u64))]
+    pub files_bytes_max: Option<u64>,
+    /// Files, directories and links that one invocation may make (default 16384).
+    #[schemars(range(max = 1_048_576))]
+    pub files_max: Option<u32>,
     /// Attempts of an asynchronous invocation before it is a dead letter (default 3).
     #[schemars(range(min = 1, max = 100))]
     pub attempts_max: Option<u32>,
@@ -311,6 +352,8 @@ impl Limits {
             concurrency_max: self.concurrency_max.unwrap_or(base.concurrency_max),
             queue_max: self.queue_max.unwrap_or(base.queue_max),
             keep_alive_ms: self.keep_alive_ms.unwrap_or(base.keep_alive_ms),
+            files_bytes_max: self.files_bytes_max.unwrap_or(base.files_bytes_max),
+            files_max: self.files_max.unwrap_or(base.files_max),
             attempts_max: self.attempts_max.unwrap_or(base.attempts_max),
         }
     }

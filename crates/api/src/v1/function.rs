@@ -62,6 +62,21 @@ pub struct Artifact {
     pub bytes: u64,
 }
 
+/// Digests of contents that may be there already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilesAsked {
+    /// The digests, at most 10,000.
+    pub digests: Vec<String>,
+}
+
+/// Digests of contents that are not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FilesMissing {
+    /// The digests, in the order that they were asked for.
+    pub missing: Vec<String>,
+}
+
 /// What to deploy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -10,8 +10,8 @@ mod state;
 mod usage;
 
 pub use function::{
-    Alias, AliasSet, App, Apps, Artifact, Deploy, Deployed, Function, Functions, Kind, Rollback,
-    Target, Version, Versions,
+    Alias, AliasSet, App, Apps, Artifact, Deploy, Deployed, FilesAsked, FilesMissing, Function,
+    Functions, Kind, Rollback, Target, Version, Versions,
 };
 pub use graph::{Graph, GraphEnd, GraphNode};
 pub use invocation::{

@@ -26,6 +26,9 @@ pub struct Settings {
     /// artifacts are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,
+    /// Digest of an uploaded list of files, which every invocation begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<String>,
     /// What its sandboxes are made of: `wasm` (the default), `vm`, or `wasm+vm`.
     #[schema(value_type = String, example = "wasm")]
     pub isolation: Isolation,
@@ -83,6 +86,10 @@ pub struct Limits {
     pub queue_max: u32,
     /// How long an idle sandbox is kept, in milliseconds.
     pub keep_alive_ms: u64,
+    /// Bytes that one invocation may write to files of its own.
+    pub files_bytes_max: u64,
+    /// Files, directories and links that one invocation may make.
+    pub files_max: u32,
     /// Attempts of an asynchronous invocation.
     pub attempts_max: u32,
 }
@@ -104,6 +111,8 @@ impl From<model::Limits> for Limits {
             concurrency_max,
             queue_max,
             keep_alive_ms,
+            files_bytes_max,
+            files_max,
             attempts_max,
         } = from;
         Self {
@@ -115,6 +124,8 @@ impl From<model::Limits> for Limits {
             concurrency_max,
             queue_max,
             keep_alive_ms,
+            files_bytes_max,
+            files_max,
             attempts_max,
         }
     }
@@ -131,6 +142,8 @@ impl From<Limits> for model::Limits {
             concurrency_max,
             queue_max,
             keep_alive_ms,
+            files_bytes_max,
+            files_max,
             attempts_max,
         } = from;
         Self {
@@ -142,6 +155,8 @@ impl From<Limits> for model::Limits {
             concurrency_max,
             queue_max,
             keep_alive_ms,
+            files_bytes_max,
+            files_max,
             attempts_max,
         }
     }
@@ -156,6 +171,7 @@ impl From<model::Settings> for Settings {
             allow,
             reuse,
             layers,
+            files,
             isolation,
         } = from;
         Self {
@@ -165,6 +181,7 @@ impl From<model::Settings> for Settings {
             allow: allow.into(),
             reuse,
             layers: layers.iter().map(ToString::to_string).collect(),
+            files: files.map(String::from),
             isolation,
         }
     }
@@ -179,12 +196,15 @@ pub enum SettingsError {
     /// A grant of hosts is malformed.
     #[error(transparent)]
     Egress(#[from] model::EgressGrantError),
+    /// The list of files is named by no digest.
+    #[error("a list of files is named by its digest: {0}")]
+    Files(model::DigestError),
     /// Grants are too many or too long.
     #[error(transparent)]
     Grants(#[from] model::GrantsError),
     /// A layer is named by no digest.
     #[error("a layer is named by its digest: {0}")]
-    Layer(#[from] model::DigestError),
+    Layer(model::DigestError),
     /// There are too many layers.
     #[error("there are more than {LAYERS_MAX} layers")]
     Layers,
@@ -201,19 +221,24 @@ impl TryFrom<Settings> for model::Settings {
             allow,
             reuse,
             layers,
+            files,
             isolation,
         } = from;
         if layers.len() > LAYERS_MAX {
             return Err(SettingsError::Layers);
         }
         let layers = layers.iter().map(|layer| layer.parse());
+        let files = files.map(|files| files.parse());
         Ok(Self {
             args,
             env,
             limits: limits.into(),
             allow: allow.try_into()?,
             reuse,
-            layers: layers.collect::<Result<_, _>>()?,
+            layers: layers
+                .collect::<Result<_, _>>()
+                .map_err(SettingsError::Layer)?,
+            files: files.transpose().map_err(SettingsError::Files)?,
             isolation,
         })
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use api::manifest::FileMount;
 use api::v1;
 use bytes::Bytes;
 use clap::Args;
@@ -16,6 +17,7 @@ use super::short;
 use crate::args::{Node, Variable};
 use crate::connect;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::fileset::FileSet;
 use crate::infer;
 use crate::output::{Output, Progress, note};
 use crate::project::Project;
@@ -69,6 +71,9 @@ pub struct Deploy {
     /// What its next invocation finds of the last: fresh (nothing) or app (what it left)
     #[arg(long, value_name = "fresh|app", value_parser = reuse, default_value = "fresh")]
     reuse: Reuse,
+    /// A folder or file that every invocation finds at GUEST (/ unless said); may be repeated
+    #[arg(long = "files", value_name = "PATH[:GUEST]", value_parser = mount)]
+    files: Vec<FileMount>,
     /// What its sandboxes are made of: wasm, vm or wasm+vm
     #[arg(long, value_name = "WALL", default_value = "wasm")]
     isolation: Isolation,
@@ -95,6 +100,7 @@ struct Task {
     /// What a runtime loads before it is frozen.
     layers: Vec<Bytes>,
     routes: Vec<String>,
+    files: Option<FileSet>,
 }
 
 impl Deploy {
@@ -157,6 +163,7 @@ impl Deploy {
                 },
                 reuse: self.reuse,
                 layers: Vec::new(),
+                files: None,
                 isolation: self.isolation,
             },
             layers: self
@@ -165,6 +172,7 @@ impl Deploy {
                 .map(|layer| read(layer))
                 .collect::<Result<_, _>>()?,
             routes: self.routes.clone(),
+            files: FileSet::gather(Path::new(""), &self.files)?,
         })
     }
 
@@ -179,11 +187,12 @@ impl Deploy {
             || !self.allow_egress.is_empty()
             || !self.layers.is_empty()
             || self.reuse != Reuse::Fresh
+            || !self.files.is_empty()
             || self.isolation != Isolation::Wasm
             || !self.routes.is_empty();
         if of_files {
-            let message = "--name, --kind, --arg, --env, --limit, --allow-…, --reuse, --layer, --isolation and --route \
-                 are for a single file";
+            let message = "--name, --kind, --arg, --env, --limit, --allow-…, --reuse, --files, --layer, \
+                 --isolation and --route are for a single file";
             return Err(Failure::new(Exit::Usage, message)
                 .next("write them in the manifest, or name a Wasm file"));
         }
@@ -211,6 +220,7 @@ impl Deploy {
                 settings: function.settings.clone().into(),
                 layers,
                 routes: function.routes.clone(),
+                files: FileSet::gather(&project.folder, &function.files)?,
             });
         }
         Ok(tasks)
@@ -230,6 +240,9 @@ impl Deploy {
             let digest = Digest::of(&layer);
             upload(client, &digest, layer).await?;
             settings.layers.push(digest.to_string());
+        }
+        if let Some(files) = &task.files {
+            settings.files = Some(files.upload(client).await?.to_string());
         }
         let request = v1::Deploy {
             kind: task.kind.into(),
@@ -323,6 +336,18 @@ fn state_grant(text: &str) -> Result<v1::StateGrant, String> {
         }
     }
     Ok(grant)
+}
+
+/// `PATH`, or `PATH:GUEST`.
+fn mount(text: &str) -> Result<FileMount, String> {
+    let (source, destination) = text.rsplit_once(':').unwrap_or((text, "/"));
+    if source.is_empty() || destination.split('/').any(|name| name == "..") {
+        return Err("write PATH or PATH:GUEST".to_owned());
+    }
+    Ok(FileMount {
+        source: source.to_owned(),
+        destination: Some(destination.to_owned()),
+    })
 }
 
 fn reuse(text: &str) -> Result<Reuse, String> {

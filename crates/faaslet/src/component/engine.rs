@@ -20,6 +20,7 @@ use sandbox::host::HostCall;
 use super::ComponentConfig;
 use super::apart::APART_VERSION;
 use super::asks::add_asks;
+use super::filesystem::add_files;
 use super::guest::Guest;
 use super::link;
 use super::memories::Memories;
@@ -120,6 +121,7 @@ impl Machine {
     ) -> wasmtime::Result<Self> {
         let engine = Engine::new(settings)?;
         let mut linker = link::linker(&engine, flavour)?;
+        add_files(&mut linker, flavour)?;
         add_asks(&mut linker, table)?;
         Ok(Self {
             flavour,

@@ -11,6 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::egress::Egress;
+use super::filesystem::{FilesView, GuestFiles};
 
 /// Most elements that one table may grow to.
 const TABLE_ELEMENTS_MAX: usize = 1 << 20;
@@ -25,6 +26,7 @@ pub(crate) struct Guest {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     egress: Egress,
+    files: GuestFiles,
     table: ResourceTable,
     /// Whom to ask, until the first question.
     asks: Option<Box<Asks>>,
@@ -41,6 +43,7 @@ impl Guest {
             wasi,
             http: WasiHttpCtx::new(),
             egress: Egress::default(),
+            files: GuestFiles::default(),
             table: ResourceTable::new(),
             asks,
             session: None,
@@ -70,6 +73,19 @@ impl Guest {
         match &self.range {
             Some(range) => Ok(range.set_annex_access(AnnexAccess::None)?),
             None => Ok(()),
+        }
+    }
+
+    /// The same guest, with these files.
+    pub(super) fn with_files(mut self, files: GuestFiles) -> Self {
+        self.files = files;
+        self
+    }
+
+    pub(super) fn files(&mut self) -> FilesView<'_> {
+        FilesView {
+            files: &mut self.files,
+            table: &mut self.table,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memory::PAGE_BYTES;
 use model::{Digest, VersionSpec};
-use sandbox::{PrepareError, Prepared};
+use sandbox::{EntryKind, PrepareError, Prepared};
 use wasmtime::component::Component;
 
 use super::apart::{self, Apart};
@@ -16,7 +16,7 @@ use super::holding::{Held, Holding, State};
 use super::program::{ComponentProgram, Own};
 use super::world::{self, Entry, World};
 use super::{Inner, cache_failed, freeze};
-use sandbox::EntryKind;
+use crate::layer::layer_of;
 
 const WASM_PAGE_BYTES: u64 = 1 << 16;
 /// Memory that a component holds, from which on it is taken apart. Below, the pool's start is the
@@ -318,7 +318,8 @@ impl Inner {
         spec: &VersionSpec,
         own: Option<Own>,
     ) -> Result<ComponentProgram, PrepareError> {
-        let shared = (self.gate.clone(), self.ticker.clone());
+        let layer = layer_of(&self.files, spec)?;
+        let shared = (self.gate.clone(), self.ticker.clone(), layer);
         let egress = Rules::of(&spec.settings.allow, self.connections_per_call_max);
         let program = ComponentProgram::new(machine, component, entry, spec, egress, own, shared);
         program.map_err(|error| PrepareError::Invalid {

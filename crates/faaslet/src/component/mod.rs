@@ -24,6 +24,7 @@ mod config;
 mod drive;
 mod egress;
 mod engine;
+mod filesystem;
 mod freeze;
 mod guest;
 mod holding;
@@ -40,6 +41,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use files::Library;
 use model::{Digest, VersionSpec};
 use parking_lot::Mutex;
 use sandbox::host::HostCall;
@@ -72,6 +74,7 @@ struct Inner {
     gate: Arc<Gate>,
     ticker: Arc<Ticker>,
     connections_per_call_max: u32,
+    files: Arc<Library>,
 }
 
 /// Why the component engines could not be made.
@@ -95,6 +98,7 @@ impl Components {
         config: &ComponentConfig,
         table: &'static [HostCall],
         cache: Arc<Cache>,
+        files: Arc<Library>,
     ) -> Result<Self, ComponentsError> {
         let machine = |flavour| {
             let failed = |error: wasmtime::Error| ComponentsError::Engine {
@@ -115,6 +119,7 @@ impl Components {
             cache,
             gate: Gate::new(config),
             connections_per_call_max: config.connections_per_call_max,
+            files,
             ticker: Arc::new(Ticker::start(engines).map_err(ComponentsError::Ticker)?),
         })))
     }

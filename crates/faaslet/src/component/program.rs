@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use files::Layer;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::HeaderValue;
@@ -21,6 +22,7 @@ use super::asks;
 use super::command::{self, Command, Input};
 use super::egress::{Egress, Rules};
 use super::engine::{Gate, Machine, Place};
+use super::filesystem::GuestFiles;
 use super::guest::Guest;
 use super::http::{Bounds, Handler};
 use super::memories;
@@ -52,6 +54,8 @@ struct Loaded {
     ticker: Arc<Ticker>,
     /// Its image, if its memory is ours.
     own: Option<Own>,
+    /// The files that every call begins with.
+    layer: Arc<Layer>,
 }
 
 /// Memory of ours, for the sandboxes of a program.
@@ -79,7 +83,7 @@ impl ComponentProgram {
         spec: &VersionSpec,
         egress: Option<Arc<Rules>>,
         own: Option<Own>,
-        (gate, ticker): (Arc<Gate>, Arc<Ticker>),
+        (gate, ticker, layer): (Arc<Gate>, Arc<Ticker>, Arc<Layer>),
     ) -> wasmtime::Result<Self> {
         let pre = machine.linker.instantiate_pre(component)?;
         let entry = match entry {
@@ -99,6 +103,7 @@ impl ComponentProgram {
             gate,
             ticker,
             own,
+            layer,
         })))
     }
 }
@@ -184,11 +189,12 @@ impl Loaded {
             output_bytes_max: call.limits.output_bytes_max,
         };
         let memory_bytes_max = call.limits.memory_bytes_max;
+        let files = GuestFiles::new(&self.layer, &call.limits);
         match (&self.entry, call.payload) {
             (Callable::Http(handler), Payload::Http(http)) => {
                 let egress = self.egress(&bounds, || http.request.headers().get(TRACE).cloned());
                 let wasi = self.http_context(&egress, call.log);
-                let guest = Guest::new(wasi, memory_bytes_max, call.asks);
+                let guest = Guest::new(wasi, memory_bytes_max, call.asks).with_files(files);
                 let mut store = self.store(guest.with_egress(egress), range.as_ref());
                 let run = handler.call(&mut store, *http, &bounds, &self.ticker);
                 let completion = match range {
@@ -204,7 +210,7 @@ impl Loaded {
                 let input = Input { body, args, env };
                 let settings = &self.spec.settings;
                 let wasi = command::context(settings, input, &reply, &egress, call.log);
-                let guest = Guest::new(wasi, memory_bytes_max, call.asks);
+                let guest = Guest::new(wasi, memory_bytes_max, call.asks).with_files(files);
                 let mut store = self.store(guest.with_egress(egress), range.as_ref());
                 // Boxed, so that http calls do not carry its size.
                 let run = command.call(&mut store, &reply, &bounds, &self.ticker);

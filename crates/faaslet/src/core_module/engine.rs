@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
+use files::Library;
 use memory::{ImageBuilder, Slab, SlabConfig, Stacks};
 use model::Digest;
 use sandbox::host::HostCall;
@@ -12,6 +14,7 @@ use wasmtime::{Config, Engine, Linker, OptLevel, Store};
 use super::asks::add_asks;
 use super::creator::{ENGINE_RESERVATION_BYTES, GuestStacks, Memories};
 use super::host::{self, Host};
+use super::preview1;
 use super::rewrite::REWRITE_VERSION;
 
 /// Stack of a guest that may wait, of the host calls on top of it, and of a guest that runs on top
@@ -26,24 +29,30 @@ pub(crate) struct CoreEngine {
     pub slab: Slab,
     /// Offers what guests that never wait may import.
     pub sync_linker: Linker<Host>,
-    /// Offers that, preview 1 and what guests may ask of the platform, which may wait.
-    pub wasi_linker: Linker<Host>,
+    /// Offers that, and what may wait: of preview 1, and what guests may ask of the platform.
+    pub waiting_linker: Linker<Host>,
     /// Every import that is offered, as module and name.
     pub offered: HashSet<(String, String)>,
     /// What guests may ask of the platform.
     pub table: &'static [HostCall],
+    /// Where the files of versions are.
+    pub files: Arc<Library>,
     /// Changes with everything that compiled code depends on.
     pub compatibility: Digest,
 }
 
 impl CoreEngine {
-    pub fn new(sandboxes_max: usize, table: &'static [HostCall]) -> wasmtime::Result<Self> {
+    pub fn new(
+        sandboxes_max: usize,
+        table: &'static [HostCall],
+        files: Arc<Library>,
+    ) -> wasmtime::Result<Self> {
         let slab_config = SlabConfig {
             ranges_max: sandboxes_max,
             ..SlabConfig::default()
         };
         let slab = Slab::new(slab_config);
-        let empty = std::sync::Arc::new(ImageBuilder::new(0).freeze()?);
+        let empty = Arc::new(ImageBuilder::new(0).freeze()?);
         let memories = Memories {
             slab: slab.clone(),
             empty,
@@ -51,12 +60,14 @@ impl CoreEngine {
         let engine = Engine::new(&config(&slab_config, memories))?;
         let mut sync_linker = Linker::new(&engine);
         host::add_dunlin(&mut sync_linker)?;
-        let mut wasi_linker = Linker::new(&engine);
-        host::add_dunlin(&mut wasi_linker)?;
-        host::add_wasi(&mut wasi_linker)?;
-        add_asks(&mut wasi_linker, table)?;
+        preview1::offer(&mut sync_linker)?;
+        let mut waiting_linker = Linker::new(&engine);
+        host::add_dunlin(&mut waiting_linker)?;
+        preview1::offer(&mut waiting_linker)?;
+        preview1::offer_waiting(&mut waiting_linker)?;
+        add_asks(&mut waiting_linker, table)?;
         let mut store = Store::new(&engine, Host::default());
-        let offered = wasi_linker
+        let offered = waiting_linker
             .iter(&mut store)
             .map(|(module, name, _)| (module.to_owned(), name.to_owned()))
             .collect();
@@ -65,9 +76,10 @@ impl CoreEngine {
             engine,
             slab,
             sync_linker,
-            wasi_linker,
+            waiting_linker,
             offered,
             table,
+            files,
             compatibility,
         })
     }
@@ -89,10 +101,8 @@ fn config(slab: &SlabConfig, memories: Memories) -> Config {
         .memory_init_cow(false)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(ASYNC_STACK_BYTES)
-        .with_host_memory(std::sync::Arc::new(memories))
-        .with_host_stack(std::sync::Arc::new(GuestStacks(Stacks::new(
-            ASYNC_STACK_BYTES,
-        ))));
+        .with_host_memory(Arc::new(memories))
+        .with_host_stack(Arc::new(GuestStacks(Stacks::new(ASYNC_STACK_BYTES))));
     config
 }
 

@@ -11,12 +11,9 @@ use futures::future::BoxFuture;
 use memory::Range;
 use model::{Limits, Status, TrapKind};
 use sandbox::{Call, CallLog, Completion, End, LogStream, Payload, Sandbox, SandboxError, State};
-use wasmtime_wasi::WasiCtxBuilder;
-use wasmtime_wasi::cli::StdoutStream;
-use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 
 use super::host::HostCall;
+use super::preview1::{Input, Preview1};
 use super::program::{CoreParts, Entry, Live, failed};
 use super::{asks, interrupt};
 use crate::status::status_of;
@@ -24,9 +21,6 @@ use crate::stdio::{Log, Reply, Stdio};
 
 /// Log bytes that are held back while a guest waits; with more the call is not repeated any more.
 const HELD_BYTES_MAX: usize = 64 << 10;
-
-/// The guest's `argv[0]`.
-const PROGRAM_NAME: &str = "function";
 
 /// A guest over a range of the slab.
 pub(super) struct Faaslet {
@@ -116,7 +110,14 @@ impl Faaslet {
                 "_start" => Stdio::Reply(reply.clone()),
                 _ => Stdio::Log(LogStream::Stdout, log.clone()),
             };
-            live.store.data_mut().wasi = Some(wasi(parts, &body, &args, &env, stdout, &log));
+            let input = Input {
+                stdin: body.clone(),
+                args,
+                env,
+                stdout,
+                stderr: Stdio::Log(LogStream::Stderr, log.clone()),
+            };
+            live.store.data_mut().wasi = Some(Box::new(Preview1::new(parts, input)));
         }
         let host = live.store.data_mut();
         host.limiter.refused = false;
@@ -307,34 +308,18 @@ fn stray_write() -> Status {
     }
 }
 
-fn wasi(
-    parts: &CoreParts,
-    body: &Bytes,
-    args: &[String],
-    env: &[(String, String)],
-    stdout: impl StdoutStream + 'static,
-    log: &Log,
-) -> WasiP1Ctx {
-    let mut builder = WasiCtxBuilder::new();
-    builder
-        .stdin(MemoryInputPipe::new(body.clone()))
-        .stdout(stdout)
-        .stderr(Stdio::Log(LogStream::Stderr, log.clone()))
-        .arg(PROGRAM_NAME)
-        .args(&parts.settings.args)
-        .args(args);
-    for (key, value) in &parts.settings.env {
-        if !env.iter().any(|(over, _)| over == key) {
-            builder.env(key, value);
-        }
-    }
-    builder.envs(env).build_p1()
-}
-
 /// What a guest sees of the system while it is initialised: its settings, and no input.
-pub(super) fn wasi_for_init(parts: &CoreParts, log: &Log) -> WasiP1Ctx {
-    let stdout = Stdio::Log(LogStream::Stdout, log.clone());
-    wasi(parts, &Bytes::new(), &[], &[], stdout, log)
+pub(super) fn wasi_for_init(parts: &Arc<CoreParts>, log: &Log) -> Box<Preview1> {
+    Box::new(Preview1::new(
+        parts,
+        Input {
+            stdin: Bytes::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+            stdout: Stdio::Log(LogStream::Stdout, log.clone()),
+            stderr: Stdio::Log(LogStream::Stderr, log.clone()),
+        },
+    ))
 }
 
 /// A log that goes nowhere, for guest code that runs at deploy.

@@ -16,8 +16,8 @@ use memory::Range;
 use sandbox::host::Session;
 use sandbox::{Asks, LogStream};
 use wasmtime::{Caller, Extern, Linker, Memory, ResourceLimiter, Trap};
-use wasmtime_wasi::p1::WasiP1Ctx;
 
+use super::preview1::Preview1;
 use super::rewrite::memory_export;
 use crate::stdio::{Log, Reply};
 
@@ -36,7 +36,8 @@ pub(crate) struct Host {
     pub call: Option<HostCall>,
     pub memory: Option<Memory>,
     pub limiter: Limiter,
-    pub wasi: Option<WasiP1Ctx>,
+    /// Preview 1, for the call in progress.
+    pub wasi: Option<Box<Preview1>>,
     /// Whom to ask, until the first question.
     pub asks: Option<Box<Asks>>,
     /// The answers, from the first question to the end of the call.
@@ -119,14 +120,6 @@ pub(super) fn add_dunlin(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     linker.func_wrap(DUNLIN, "output_write", output_write)?;
     linker.func_wrap(DUNLIN, "log_write", log_write)?;
     Ok(())
-}
-
-/// Offers preview 1.
-pub(super) fn add_wasi(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
-    wasmtime_wasi::p1::add_to_linker_async(linker, |host: &mut Host| {
-        host.wasi
-            .get_or_insert_with(|| wasmtime_wasi::WasiCtxBuilder::new().build_p1())
-    })
 }
 
 fn input_read(

@@ -22,6 +22,7 @@ mod faaslet;
 mod host;
 mod interrupt;
 mod prepare;
+mod preview1;
 mod program;
 mod rewrite;
 mod survey;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use files::Layer;
 use memory::{Image, ImageBuilder, MemoryError};
 use model::{Digest, Kind, VersionSpec};
 use sandbox::{BodyError, PrepareError, Prepared};
@@ -14,9 +15,11 @@ use super::CoreEngine;
 use super::faaslet::{Faaslet, discard};
 use super::host::{DUNLIN, HostCall, PREVIEW_1};
 use super::interrupt;
+use super::preview1::WAITING;
 use super::program::{CoreParts, CoreProgram, Frozen, FrozenValue, Live, entry_of};
 use super::rewrite::{rewrite, start_export};
 use super::survey::Survey;
+use crate::layer::layer_of;
 use crate::status::status_of;
 use crate::stdio::{Log, Reply};
 use sandbox::{Cache, CacheError, EntryKind};
@@ -92,13 +95,18 @@ impl CoreEngine {
         ) else {
             return Ok(None);
         };
+        let layer = layer_of(&self.files, spec)?;
         let loaded = || -> Result<CoreProgram, BodyError> {
             let module = self.module(&code)?;
             let image = Arc::new(Image::read(&image)?);
             let frozen = serde_json::from_slice(&std::fs::read(&meta)?)?;
-            Ok(CoreProgram(Arc::new(
-                self.parts(&module, image, frozen, spec)?,
-            )))
+            Ok(CoreProgram(Arc::new(self.parts(
+                &module,
+                image,
+                frozen,
+                spec,
+                layer.clone(),
+            )?)))
         };
         match loaded() {
             Ok(program) => Ok(Some(program)),
@@ -121,9 +129,10 @@ impl CoreEngine {
         image: Arc<Image>,
         frozen: Frozen,
         spec: &VersionSpec,
+        layer: Arc<Layer>,
     ) -> wasmtime::Result<CoreParts> {
         let linker = if frozen.waits {
-            &self.wasi_linker
+            &self.waiting_linker
         } else {
             &self.sync_linker
         };
@@ -134,6 +143,7 @@ impl CoreEngine {
             frozen,
             settings: spec.settings.clone(),
             entry: entry_of(spec.kind),
+            layer,
         })
     }
 
@@ -188,10 +198,13 @@ impl CoreEngine {
             .table
             .iter()
             .any(|call| survey.imports_call(DUNLIN, call.name));
+        let waits = WAITING
+            .iter()
+            .any(|name| survey.imports_call(PREVIEW_1, name));
         let mut frozen = Frozen {
             globals: Vec::new(),
             has_memory: survey.memory.is_some(),
-            waits: wasi || asks,
+            waits: asks || waits,
             wasi,
             asks,
             new_instance: survey.leaves_unfrozen || survey.throws,
@@ -208,11 +221,12 @@ impl CoreEngine {
                 .freeze()
                 .map_err(|error| platform("freeze it", error))?,
         );
+        let layer = layer_of(&self.files, spec)?;
         let unlinked = |error: wasmtime::Error| PrepareError::Invalid {
             reason: format!("it does not link: {error:#}"),
         };
         let parts = self
-            .parts(&module, image, frozen.clone(), spec)
+            .parts(&module, image, frozen.clone(), spec, layer)
             .map_err(unlinked)?;
         let mut faaslet = Faaslet::new(Arc::new(parts))
             .map_err(|error| platform("make its first sandbox", error))?;
@@ -301,7 +315,7 @@ impl Faaslet {
         };
         let log = Log::new(discard(), false);
         let reply = Reply::new(INIT_REPLY_BYTES_MAX);
-        if parts.frozen.waits {
+        if parts.frozen.wasi {
             live.store.data_mut().wasi = Some(super::faaslet::wasi_for_init(&parts, &log));
         }
         live.store.data_mut().call = Some(HostCall {

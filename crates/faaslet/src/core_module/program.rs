@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use files::{Layer, Quota};
 use memory::{Image, MemoryError, Range};
 use model::{Kind, Settings};
 use sandbox::{Program, Sandbox, SandboxError};
@@ -87,6 +88,8 @@ pub(crate) struct CoreParts {
     pub image: Arc<Image>,
     pub frozen: Frozen,
     pub settings: Settings,
+    /// The files that every sandbox begins with.
+    pub layer: Arc<Layer>,
     /// The export that a call enters.
     pub entry: &'static str,
 }
@@ -176,6 +179,14 @@ impl CoreParts {
             globals,
             entry,
         })
+    }
+
+    /// What an invocation may write to files.
+    pub fn files_quota(&self) -> Quota {
+        Quota {
+            bytes_max: self.settings.limits.files_bytes_max,
+            inodes_max: self.settings.limits.files_max.into(),
+        }
     }
 
     /// The guest's memory cap.

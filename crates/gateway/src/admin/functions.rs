@@ -161,6 +161,7 @@ pub(super) async fn deploy(
     check_settings(&settings)?;
     check_reuse(deploy.kind.into(), &settings)?;
     check_routes(&deploy.routes)?;
+    super::files::check(&shared, settings.files.as_ref()).await?;
     let spec = VersionSpec {
         kind: deploy.kind.into(),
         artifact,

@@ -4,7 +4,9 @@
 //! differ.
 
 mod artifacts;
+mod browser;
 mod extract;
+mod files;
 mod functions;
 mod graph;
 mod invocations;
@@ -57,6 +59,8 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(functions::rollback))
         .routes(routes!(invoke::invoke))
         .routes(routes!(artifacts::artifact, artifacts::upload))
+        .routes(routes!(files::missing))
+        .routes(routes!(files::upload))
         .routes(routes!(invocations::list))
         .routes(routes!(invocations::invocation))
         .routes(routes!(invocations::events))
@@ -132,6 +136,13 @@ impl Answer for Admin {
 }
 
 async fn admitted(shared: AdminState, request: Request, next: Next) -> Response {
+    let config = &shared.config;
+    if !config.require_token
+        && browser::is_of_another_page(request.uri(), request.headers(), &config.host)
+    {
+        let detail = "ask by the node's address, or require a token";
+        return Failure::new(Code::ForeignPage, detail).into_response();
+    }
     let path = request.uri().path();
     let open = OPEN.contains(&path) || path.starts_with(OPEN_PREFIX);
     if open || shared.admits(request.headers().get(AUTHORIZATION)) {
