@@ -30,6 +30,7 @@ pub const SHAPE: Shape = Shape::Table(&[
             ("isolation", Shape::Value),
         ]),
     ),
+    ("files", Shape::Value),
 ]);
 
 const ALLOW: &[(&str, Shape)] = &[
