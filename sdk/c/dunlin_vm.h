@@ -212,18 +212,25 @@ __attribute__((weak)) size_t strlen(const char *text) {
 /* Bytes that the heap grows by at least, so that few allocations leave the machine. */
 #define DUNLIN_VM_HEAP_STEP ((size_t)256 << 10)
 
+/* The first of the heap is part of the program, so that a small call never leaves the machine for it. */
+#define DUNLIN_VM_HEAP_FIRST ((size_t)256 << 10)
+__attribute__((weak, aligned(4096))) char dunlin_vm_heap_first[DUNLIN_VM_HEAP_FIRST];
 __attribute__((weak)) char *dunlin_vm_heap_at, *dunlin_vm_heap_end;
 
 /* Memory aligned to 16 bytes, after 16 that hold its size. */
 __attribute__((weak)) void *malloc(size_t size) {
   size_t need = ((size + 15) & ~(size_t)15) + 16;
   if (need < size) return NULL;
-  if (dunlin_vm_heap_at == NULL || (size_t)(dunlin_vm_heap_end - dunlin_vm_heap_at) < need) {
+  if (dunlin_vm_heap_at == NULL) {
+    dunlin_vm_heap_at = dunlin_vm_heap_first;
+    dunlin_vm_heap_end = dunlin_vm_heap_first + DUNLIN_VM_HEAP_FIRST;
+  }
+  if ((size_t)(dunlin_vm_heap_end - dunlin_vm_heap_at) < need) {
     size_t step = need > DUNLIN_VM_HEAP_STEP ? need : DUNLIN_VM_HEAP_STEP;
     step = (step + 4095) & ~(size_t)4095;
     char *end = (char *)dunlin_vm_grow(step);
     if (end == NULL) return NULL;
-    if (dunlin_vm_heap_end != end - step || dunlin_vm_heap_at == NULL) dunlin_vm_heap_at = end - step;
+    if (dunlin_vm_heap_end != end - step) dunlin_vm_heap_at = end - step;
     dunlin_vm_heap_end = end;
   }
   char *block = dunlin_vm_heap_at;

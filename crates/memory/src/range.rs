@@ -279,10 +279,16 @@ impl Range {
             .map_err(MemoryError::kernel("drop written guest pages"))
     }
 
-    /// Unmaps everything, regions and image too.
+    /// Unmaps everything, regions and image too. What had grown is without access by then, so that
+    /// only an image's own bytes, and an annex, are left to be unmapped.
     pub(crate) fn blank(&self) -> Result<(), MemoryError> {
         self.empty()?;
-        self.slab.unmap(self.slot)
+        let image = self.image();
+        match image.annex() {
+            Some(_) => self.slab.unmap(self.slot, self.reserved_bytes()),
+            None if image.bytes() > 0 => self.slab.unmap(self.slot, image.bytes()),
+            None => Ok(()),
+        }
     }
 
     fn empty(&self) -> Result<(), MemoryError> {

@@ -156,9 +156,9 @@ impl SlabInner {
         Ok(slot)
     }
 
-    /// Unmaps all of a slot's reservation.
-    pub fn unmap(&self, slot: Slot) -> Result<(), MemoryError> {
-        unmap(slot, self.config.reservation_bytes)
+    /// Unmaps the first `bytes` of a slot's reservation.
+    pub fn unmap(&self, slot: Slot, bytes: usize) -> Result<(), MemoryError> {
+        unmap(slot, bytes.min(self.config.reservation_bytes))
     }
 
     /// Takes a slot back that equals its image and holds no private page.

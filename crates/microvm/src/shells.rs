@@ -12,16 +12,22 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use memory::{Image, ImageBuilder, MemoryError, Slab};
 use parking_lot::Mutex;
 
 use crate::kvm::Hypervisor;
-use crate::machine::{Machine, MachineError, OVERHEAD};
+use crate::layout;
+use crate::machine::{Machine, MachineError, OVERHEAD, Stop};
 use crate::space::Space;
 
 /// Bytes of frames that a shell has room for; what needs more grows.
 const SHELL_BYTES: u64 = 32 << 20;
+/// How long a shell that was taken is not replaced, where there are others.
+const FILL_AFTER: Duration = Duration::from_millis(5);
+/// Time for the few instructions of a first run.
+const WARM_TIME: Duration = Duration::from_secs(1);
 
 /// What the thread behind is told.
 enum Job {
@@ -103,7 +109,7 @@ impl Shells {
 
     /// Shells that are ready.
     pub fn ready(&self) -> usize {
-        self.0.ready.lock().len()
+        self.0.ready()
     }
 
     fn ask(&self, job: Job) {
@@ -113,15 +119,34 @@ impl Shells {
 }
 
 impl Inner {
+    fn ready(&self) -> usize {
+        self.ready.lock().len()
+    }
+
     fn make(&self) -> Result<Machine, MachineError> {
         let memory = self.slab.take(&self.empty)?;
         let bytes = OVERHEAD + SHELL_BYTES;
         Machine::new(self.hypervisor.as_ref(), memory, bytes, Space::new(0))
     }
 
+    /// A machine whose processor has run once, and so has what the hypervisor makes at first.
+    fn make_warm(&self) -> Result<Machine, MachineError> {
+        let mut machine = self.make()?;
+        let memory = machine.memory().clone();
+        memory.grow_to(OVERHEAD as usize)?;
+        Space::new(0).write_system(&memory)?;
+        machine.cpu.begin(layout::SYSCALL_STUB, 0)?;
+        let stop = machine.cpu.run(Instant::now() + WARM_TIME)?;
+        memory.reimage(&self.empty)?;
+        if stop != Stop::Syscall {
+            tracing::warn!(?stop, "a machine did not run as it should");
+        }
+        Ok(machine)
+    }
+
     fn fill(&self) {
         while self.ready.lock().len() < self.target {
-            match self.make() {
+            match self.make_warm() {
                 Ok(machine) => self.ready.lock().push_back(machine),
                 Err(error) => {
                     tracing::warn!(%error, "a machine could not be made ahead");
@@ -150,7 +175,13 @@ fn work(inner: &Weak<Inner>, jobs: &Receiver<Job>) {
             return;
         };
         match job {
-            Job::Fill => inner.fill(),
+            Job::Fill => {
+                if inner.ready() > 0 {
+                    // Whoever has just taken one has the processor and the maps of memory first.
+                    thread::sleep(FILL_AFTER);
+                }
+                inner.fill();
+            }
             Job::TakeBack(machine) => inner.take_back(*machine),
         }
     }
