@@ -15,24 +15,34 @@ const ACCEPTED_MIN: usize = 200;
 const CALLERS: usize = 4;
 
 /// One HTTP/1.1 connection; any failure ends it.
-struct Caller(BufReader<TcpStream>);
+struct Caller {
+    connection: BufReader<TcpStream>,
+    host: String,
+}
 
 impl Caller {
     fn new(address: &str) -> Option<Self> {
-        Some(Self(BufReader::new(TcpStream::connect(address).ok()?)))
+        Some(Self {
+            connection: BufReader::new(TcpStream::connect(address).ok()?),
+            host: address.to_owned(),
+        })
     }
 
     fn send(&mut self, head: &str, body: &str) -> Option<(u16, String)> {
         let length = body.len();
-        let request = format!("{head}\r\nhost: node\r\ncontent-length: {length}\r\n\r\n{body}");
-        self.0.get_mut().write_all(request.as_bytes()).ok()?;
+        let host = &self.host;
+        let request = format!("{head}\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n{body}");
+        self.connection
+            .get_mut()
+            .write_all(request.as_bytes())
+            .ok()?;
         let mut line = String::new();
-        self.0.read_line(&mut line).ok()?;
+        self.connection.read_line(&mut line).ok()?;
         let status = line.split(' ').nth(1)?.parse().ok()?;
         let mut length = 0;
         loop {
             line.clear();
-            if self.0.read_line(&mut line).ok()? == 0 {
+            if self.connection.read_line(&mut line).ok()? == 0 {
                 return None;
             }
             if line == "\r\n" {
@@ -43,7 +53,7 @@ impl Caller {
             }
         }
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body).ok()?;
+        self.connection.read_exact(&mut body).ok()?;
         Some((status, String::from_utf8(body).ok()?))
     }
 }

@@ -248,6 +248,24 @@ async fn bad_names_are_refused() {
 }
 
 #[tokio::test]
+async fn a_page_of_somebody_else_changes_nothing_on_a_node_without_tokens() {
+    let ask = async |world: &support::World, uri: String, name: &str, value: &str| {
+        let request = Request::builder().uri(uri).header(name, value);
+        let request = request.body(Full::from("")).expect("a request");
+        world.send(request).await
+    };
+    let world = world(|_| ()).await;
+    let apps = world.admin("/v1/apps");
+    for (name, value) in [("host", "evil.example"), ("origin", "http://evil.example")] {
+        let refused = ask(&world, apps.clone(), name, value).await;
+        assert_eq!(refused.code(), "foreign-page", "{name}");
+        let probe = ask(&world, world.admin("/healthz"), name, value).await;
+        assert_eq!(probe.status, 200, "a probe tells nothing: {name}");
+    }
+    assert_eq!(world.get(apps).await.status, 200);
+}
+
+#[tokio::test]
 async fn tokens_are_asked_for_on_both_listeners() {
     let world = world(|config| config.require_token = true).await;
     for uri in [

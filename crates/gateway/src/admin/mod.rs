@@ -136,6 +136,10 @@ impl Answer for Admin {
 }
 
 async fn admitted(shared: AdminState, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if OPEN.contains(&path) || path.starts_with(OPEN_PREFIX) {
+        return next.run(request).await;
+    }
     let config = &shared.config;
     if !config.require_token
         && browser::is_of_another_page(request.uri(), request.headers(), &config.host)
@@ -143,9 +147,7 @@ async fn admitted(shared: AdminState, request: Request, next: Next) -> Response 
         let detail = "ask by the node's address, or require a token";
         return Failure::new(Code::ForeignPage, detail).into_response();
     }
-    let path = request.uri().path();
-    let open = OPEN.contains(&path) || path.starts_with(OPEN_PREFIX);
-    if open || shared.admits(request.headers().get(AUTHORIZATION)) {
+    if shared.admits(request.headers().get(AUTHORIZATION)) {
         return next.run(request).await;
     }
     unauthorized().into_response()
