@@ -67,7 +67,7 @@ impl Function {
             settings: Settings::default(),
         };
         backend
-            .prepare(&spec, artifacts.0.clone())
+            .prepare(&spec, artifacts.0.clone(), Vec::new())
             .await
             .context("preparing")?;
         let program = backend.load(&spec, &*artifacts).await.context("loading")?;

@@ -88,7 +88,7 @@ impl Function {
                 ..Settings::default()
             },
         };
-        runtime.block_on(backend.prepare(&spec, artifact.clone()))?;
+        runtime.block_on(backend.prepare(&spec, artifact.clone(), Vec::new()))?;
         let program = runtime.block_on(backend.load(&spec, &OneArtifact::of(artifact)))?;
         let limits = Arc::new(spec.settings.limits.clone());
         Ok(Self {

@@ -150,15 +150,6 @@ impl Executor {
         &self,
         spec: &VersionSpec,
         artifact: Bytes,
-    ) -> Result<Prepared, PrepareError> {
-        self.prepare_layered(spec, artifact, Vec::new()).await
-    }
-
-    /// The same, of a runtime that loads `layers`.
-    pub async fn prepare_layered(
-        &self,
-        spec: &VersionSpec,
-        artifact: Bytes,
         layers: Vec<Bytes>,
     ) -> Result<Prepared, PrepareError> {
         let broke_off = |reason: &str| PrepareError::Platform {
@@ -171,8 +162,7 @@ impl Executor {
         let task = services.guests.clone().spawn(async move {
             // Moved in: the work goes on, and counts, when the asker goes away.
             let _permit = permit;
-            let prepared = services.backend.prepare_layered(&spec, artifact, layers);
-            prepared.await
+            services.backend.prepare(&spec, artifact, layers).await
         });
         let done = task.await;
         done.unwrap_or_else(|_| Err(broke_off("the preparation broke off")))

@@ -79,7 +79,9 @@ async fn measure(components: &Components, file: &Path) -> Result<(), Box<dyn std
         settings: Settings::default(),
     };
     let begun = Instant::now();
-    let prepared = components.prepare(&spec, artifact.clone()).await?;
+    let prepared = components
+        .prepare(&spec, artifact.clone(), Vec::new())
+        .await?;
     println!(
         "  prepare {:?}, {} bytes of code",
         begun.elapsed(),

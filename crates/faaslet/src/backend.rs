@@ -64,32 +64,23 @@ impl Faaslets {
 
 #[async_trait]
 impl Backend for Faaslets {
-    async fn prepare(&self, spec: &VersionSpec, artifact: Bytes) -> Result<Prepared, PrepareError> {
-        check_magic(&artifact)?;
-        if is_component(&artifact) {
-            return self.0.components.prepare(spec, artifact).await;
-        }
-        let (inner, spec) = (self.0.clone(), spec.clone());
-        off_the_request_path(move || inner.core.prepare(&inner.cache, &spec, &artifact)).await
-    }
-
-    async fn prepare_layered(
+    async fn prepare(
         &self,
         spec: &VersionSpec,
         artifact: Bytes,
         layers: Vec<Bytes>,
     ) -> Result<Prepared, PrepareError> {
-        if layers.is_empty() {
-            return self.prepare(spec, artifact).await;
-        }
         check_magic(&artifact)?;
         if is_component(&artifact) {
-            let prepared = self.0.components.prepare_layered(spec, artifact, layers);
-            return prepared.await;
+            return self.0.components.prepare(spec, artifact, layers).await;
         }
-        Err(PrepareError::Invalid {
-            reason: "only components that are runtimes take layers".into(),
-        })
+        if !layers.is_empty() {
+            return Err(PrepareError::Unsupported {
+                reason: "only components that are runtimes take `layers`".into(),
+            });
+        }
+        let (inner, spec) = (self.0.clone(), spec.clone());
+        off_the_request_path(move || inner.core.prepare(&inner.cache, &spec, &artifact)).await
     }
 
     async fn load(
@@ -115,7 +106,7 @@ impl Backend for Faaslets {
         if is_component(&artifact) {
             return self.0.components.load(spec, artifacts).await;
         }
-        self.prepare(spec, artifact).await?;
+        self.prepare(spec, artifact, Vec::new()).await?;
         let program = find().await?.ok_or_else(|| PrepareError::Platform {
             reason: "the cache does not keep what was just put in it".into(),
             source: None,

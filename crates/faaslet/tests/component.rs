@@ -108,7 +108,10 @@ impl Bed {
     async fn refused(&self, kind: Kind, artifact: impl Into<Bytes>) -> PrepareError {
         let artifact = artifact.into();
         let spec = self.spec(kind, &artifact);
-        self.components.prepare(&spec, artifact).await.unwrap_err()
+        self.components
+            .prepare(&spec, artifact, Vec::new())
+            .await
+            .unwrap_err()
     }
 
     async fn load(&self, kind: Kind, artifact: Bytes) -> Arc<dyn Program> {
@@ -455,7 +458,7 @@ async fn a_corrupt_cache_entry_is_compiled_again() {
     let bed = Bed::new();
     let artifact = command("(i32.const 0)");
     let spec = bed.spec(Kind::Command, &artifact);
-    let prepare = || bed.components.prepare(&spec, artifact.clone());
+    let prepare = || bed.components.prepare(&spec, artifact.clone(), Vec::new());
     assert!(!prepare().await.unwrap().cached);
     assert!(prepare().await.unwrap().cached);
     let entries = std::fs::read_dir(bed.dir.path()).unwrap();

@@ -55,7 +55,9 @@ impl Bench {
             artifact: Digest::of(&wasm),
             settings,
         };
-        self.backend.prepare(&spec, wasm.clone()).await?;
+        self.backend
+            .prepare(&spec, wasm.clone(), Vec::new())
+            .await?;
         Ok(self.backend.load(&spec, &Artifact(wasm)).await.unwrap())
     }
 
@@ -606,7 +608,7 @@ async fn what_is_not_wasm_is_refused() {
         };
         let error = bench
             .backend
-            .prepare(&spec, Bytes::copy_from_slice(artifact))
+            .prepare(&spec, Bytes::copy_from_slice(artifact), Vec::new())
             .await
             .unwrap_err();
         let named = matches!(error, PrepareError::NotWasm { .. });
@@ -625,8 +627,20 @@ async fn a_spoiled_or_emptied_cache_is_filled_again() {
         settings: Settings::default(),
     };
     let backend = Faaslets::new(Config::new(dir.path())).unwrap();
-    assert!(!backend.prepare(&spec, wasm.clone()).await.unwrap().cached);
-    assert!(backend.prepare(&spec, wasm.clone()).await.unwrap().cached);
+    assert!(
+        !backend
+            .prepare(&spec, wasm.clone(), Vec::new())
+            .await
+            .unwrap()
+            .cached
+    );
+    assert!(
+        backend
+            .prepare(&spec, wasm.clone(), Vec::new())
+            .await
+            .unwrap()
+            .cached
+    );
     for extension in ["cwasm", "image", "meta"] {
         for entry in std::fs::read_dir(dir.path()).unwrap() {
             let path = entry.unwrap().path();

@@ -97,7 +97,10 @@ impl Bench {
                 ..Settings::default()
             },
         };
-        self.backend.prepare(&spec, wasm.clone()).await.unwrap();
+        self.backend
+            .prepare(&spec, wasm.clone(), Vec::new())
+            .await
+            .unwrap();
         self.backend.load(&spec, &Artifact(wasm)).await.unwrap()
     }
 
@@ -323,6 +326,6 @@ async fn files_that_are_missing_fail_the_deploy_and_not_the_call() {
             ..Settings::default()
         },
     };
-    let refused = bench.backend.prepare(&spec, wasm).await;
+    let refused = bench.backend.prepare(&spec, wasm, Vec::new()).await;
     assert!(refused.is_err(), "{refused:?}");
 }

@@ -127,7 +127,7 @@ impl Bed {
             .map(|layer| Bytes::from_static(layer.as_bytes()));
         let prepared = self
             .components
-            .prepare_layered(&spec, artifact.clone(), layers.collect());
+            .prepare(&spec, artifact.clone(), layers.collect());
         prepared.await
     }
 
@@ -260,7 +260,7 @@ async fn what_a_loader_refuses_is_refused_in_its_words() {
         .into();
     let refused = bed.prepare(&small, &["A"]).await;
     assert!(
-        matches!(refused, Err(PrepareError::Invalid { .. })),
+        matches!(refused, Err(PrepareError::Unsupported { .. })),
         "{refused:?}"
     );
 }

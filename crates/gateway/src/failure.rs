@@ -136,6 +136,7 @@ impl Failure {
             PrepareError::NoMicroVms { .. } => Code::NoMicroVms,
             PrepareError::Invalid { .. } => Code::InvalidWasm,
             PrepareError::WrongKind { .. } => Code::WrongKind,
+            PrepareError::Unsupported { .. } => Code::InvalidSettings,
             PrepareError::UnknownImports { .. } => Code::UnknownImports,
             PrepareError::Init { .. } => Code::InitFailed,
             PrepareError::TooLarge { .. } => Code::ArtifactTooLarge,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use memory::{Image, ImageBuilder, PAGE_BYTES, Slab, SlabConfig};
-use model::{Digest, InvocationId, Kind, VersionSpec};
+use model::{Digest, InvocationId, Kind, Settings, VersionSpec};
 use sandbox::{
     Artifacts, Backend, BodyError, Cache, CacheError, CallLog, EntryKind, HeldLog, LoadError,
     LogSink, LogStream, PrepareError, Prepared, Program, Reply,
@@ -97,7 +97,13 @@ impl MicroVms {
 
 #[async_trait]
 impl Backend for MicroVms {
-    async fn prepare(&self, spec: &VersionSpec, artifact: Bytes) -> Result<Prepared, PrepareError> {
+    async fn prepare(
+        &self,
+        spec: &VersionSpec,
+        artifact: Bytes,
+        _: Vec<Bytes>,
+    ) -> Result<Prepared, PrepareError> {
+        check_settings(&spec.settings)?;
         let (inner, spec) = (self.0.clone(), spec.clone());
         off_the_request_path(move || inner.prepare(&spec, &artifact)).await
     }
@@ -117,13 +123,25 @@ impl Backend for MicroVms {
         let digest = spec.artifact;
         let artifact = artifacts.artifact(&digest).await;
         let artifact = artifact.map_err(|source| LoadError::Artifact { digest, source })?;
-        self.prepare(spec, artifact).await?;
+        self.prepare(spec, artifact, Vec::new()).await?;
         let program = find().await?.ok_or_else(|| PrepareError::Platform {
             reason: "the cache does not keep what was just put in it".into(),
             source: None,
         })?;
         Ok(Arc::new(program))
     }
+}
+
+/// Refuses what micro-VMs do not have, rather than leaving it out.
+fn check_settings(settings: &Settings) -> Result<(), PrepareError> {
+    let unsupported = match settings {
+        settings if !settings.layers.is_empty() => "`layers`",
+        settings if settings.files.is_some() => "`files`",
+        _ => return Ok(()),
+    };
+    Err(PrepareError::Unsupported {
+        reason: format!("functions in micro-VMs have no {unsupported}: leave them out"),
+    })
 }
 
 /// A guest that has just been initialised.

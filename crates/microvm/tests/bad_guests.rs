@@ -105,7 +105,7 @@ async fn world() -> Option<World> {
     let (dir, backend) = build::backend(TABLE)?;
     let artifact = build::guest("bad.c", "BAD", &["-fno-strict-aliasing"]);
     let spec = spec(&artifact, limits());
-    backend.prepare(&spec, artifact).await.unwrap();
+    backend.prepare(&spec, artifact, Vec::new()).await.unwrap();
     let program = backend.load(&spec, &NoArtifacts).await.unwrap();
     Some(World {
         _dir: dir,
@@ -339,7 +339,9 @@ async fn a_program_that_is_too_big_or_fails_in_its_init_is_refused() {
         memory_bytes_max: 8 << 20,
         ..limits()
     };
-    let refused = backend.prepare(&spec(&artifact, small), artifact).await;
+    let refused = backend
+        .prepare(&spec(&artifact, small), artifact, Vec::new())
+        .await;
     assert!(
         matches!(refused, Err(PrepareError::TooLarge { .. })),
         "{refused:?}"
@@ -351,7 +353,9 @@ async fn a_program_that_is_too_big_or_fails_in_its_init_is_refused() {
         ("ASKS", "unavailable"),
     ] {
         let artifact = build::guest("init.c", defined, &[]);
-        let refused = backend.prepare(&spec(&artifact, limits()), artifact).await;
+        let refused = backend
+            .prepare(&spec(&artifact, limits()), artifact, Vec::new())
+            .await;
         let Err(PrepareError::Init { reason }) = refused else {
             panic!("{defined}: {refused:?}");
         };

@@ -72,8 +72,13 @@ impl Walls {
 
 #[async_trait]
 impl Backend for Walls {
-    async fn prepare(&self, spec: &VersionSpec, artifact: Bytes) -> Result<Prepared, PrepareError> {
-        self.of(spec)?.prepare(spec, artifact).await
+    async fn prepare(
+        &self,
+        spec: &VersionSpec,
+        artifact: Bytes,
+        layers: Vec<Bytes>,
+    ) -> Result<Prepared, PrepareError> {
+        self.of(spec)?.prepare(spec, artifact, layers).await
     }
 
     async fn load(

@@ -262,3 +262,42 @@ async fn what_does_not_fit_a_wall_is_refused_with_what_to_do() {
         (422, "wrong-kind")
     );
 }
+
+#[tokio::test]
+async fn what_micro_vms_do_not_have_is_refused_and_not_left_out() {
+    if !kvm() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = world(folder.path()).await;
+    for (what, settings) in [
+        ("files", file_settings(&world).await),
+        ("layers", layers(&world).await),
+    ] {
+        let mut settings = settings;
+        settings["isolation"] = "vm".into();
+        let refused = world
+            .deploy_with("app/f", "reactor", guest(), settings)
+            .await;
+        assert_eq!(refused.code(), "invalid-settings", "{}", refused.text());
+        assert!(refused.text().contains(what), "{}", refused.text());
+    }
+}
+
+async fn uploaded(world: &World, kind: &str, bytes: &'static [u8]) -> String {
+    let digest = model::Digest::of(bytes).to_string();
+    let request = http::Request::put(world.admin(&format!("/v1/{kind}/{digest}")));
+    let body = http_body_util::Full::from(bytes);
+    let answer = world.send(request.body(body).expect("a request")).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    digest
+}
+
+async fn file_settings(world: &World) -> Value {
+    let list = model::FileList::default().to_bytes().leak();
+    json!({ "files": uploaded(world, "files", list).await })
+}
+
+async fn layers(world: &World) -> Value {
+    json!({ "layers": [uploaded(world, "artifacts", b"a layer").await] })
+}

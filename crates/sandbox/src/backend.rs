@@ -30,25 +30,15 @@ pub struct Prepared {
 /// One kind of wall.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// Checks, compiles and initialises `artifact`, and puts the result in the cache. Slow: it runs
-    /// off the request path. Any guest code that runs is held to the limits of `spec`.
-    async fn prepare(&self, spec: &VersionSpec, artifact: Bytes) -> Result<Prepared, PrepareError>;
-
-    /// As [`Backend::prepare`], of a version with layers: `artifact` is a runtime that loads each
-    /// of `layers`, in the order of the version's settings, before it is frozen.
-    async fn prepare_layered(
+    /// Checks, compiles and initialises `artifact`, and puts the result in the cache. A runtime
+    /// loads each of `layers`, which are those of the settings in their order, before it is frozen.
+    /// Slow: it runs off the request path. Guest code that runs is held to the limits of `spec`.
+    async fn prepare(
         &self,
         spec: &VersionSpec,
         artifact: Bytes,
         layers: Vec<Bytes>,
-    ) -> Result<Prepared, PrepareError> {
-        if layers.is_empty() {
-            return self.prepare(spec, artifact).await;
-        }
-        Err(PrepareError::Invalid {
-            reason: "functions of this make take no layers".into(),
-        })
-    }
+    ) -> Result<Prepared, PrepareError>;
 
     /// Loads what [`Backend::prepare`] made; prepares it again if the cache lost or spoiled it, or
     /// if the engine's configuration has changed since.

@@ -127,7 +127,9 @@ async fn load(
     let mut limits = Limits::default();
     change(&mut limits);
     let spec = spec_of(fixture, limits.clone());
-    let prepared = backend.prepare(&spec, fixture.artifact.clone()).await;
+    let prepared = backend
+        .prepare(&spec, fixture.artifact.clone(), Vec::new())
+        .await;
     prepared.map_err(|error| format!("prepare: {error}"))?;
     let stored = Stored(spec.artifact, fixture.artifact.clone());
     let loaded = backend.load(&spec, &stored).await;
@@ -502,7 +504,7 @@ pub async fn bad_artifacts(backend: &dyn Backend, fixtures: &Fixtures) -> Checke
     for _ in 0..2 {
         let text = bad(Bytes::from_static(b"this is no program"));
         let spec = spec_of(&text, Limits::default());
-        let refused = backend.prepare(&spec, text.artifact).await;
+        let refused = backend.prepare(&spec, text.artifact, Vec::new()).await;
         let not_wasm = matches!(
             refused,
             Err(PrepareError::NotWasm { .. } | PrepareError::NotExecutable { .. })
@@ -513,7 +515,7 @@ pub async fn bad_artifacts(backend: &dyn Backend, fixtures: &Fixtures) -> Checke
         let whole = &fixtures.echo.artifact;
         let half = bad(whole.slice(..whole.len() / 2));
         let spec = spec_of(&half, Limits::default());
-        let refused = backend.prepare(&spec, half.artifact).await;
+        let refused = backend.prepare(&spec, half.artifact, Vec::new()).await;
         holds(refused.is_err(), || {
             "half an artifact was prepared".to_owned()
         })?;

@@ -39,6 +39,12 @@ pub enum PrepareError {
         /// What is missing or too much, and what to do.
         reason: String,
     },
+    /// It is set up with what functions of its make do not have.
+    #[error("its settings ask for what it cannot have: {reason}")]
+    Unsupported {
+        /// Which setting, and what to do.
+        reason: String,
+    },
     /// It asks for imports that are not offered.
     #[error("the artifact imports what is not offered: {}", .names.join(", "))]
     UnknownImports {

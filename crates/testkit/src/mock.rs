@@ -106,7 +106,12 @@ impl MockBackend {
 
 #[async_trait]
 impl Backend for MockBackend {
-    async fn prepare(&self, spec: &VersionSpec, artifact: Bytes) -> Result<Prepared, PrepareError> {
+    async fn prepare(
+        &self,
+        spec: &VersionSpec,
+        artifact: Bytes,
+        _: Vec<Bytes>,
+    ) -> Result<Prepared, PrepareError> {
         let guest = Guest::parse(&artifact).ok_or_else(|| PrepareError::NotWasm {
             reason: "it is no script of a mock guest".to_owned(),
         })?;
@@ -141,7 +146,7 @@ impl Backend for MockBackend {
                 let digest = spec.artifact;
                 let read = artifacts.artifact(&digest).await;
                 let artifact = read.map_err(|source| LoadError::Artifact { digest, source })?;
-                self.prepare(spec, artifact.clone()).await?;
+                self.prepare(spec, artifact.clone(), Vec::new()).await?;
                 Guest::parse(&artifact).unwrap_or(Guest::Trap)
             }
         };

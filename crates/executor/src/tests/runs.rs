@@ -162,13 +162,13 @@ async fn artifacts_are_prepared_and_refused() {
     let artifact = Guest::Echo.artifact();
     let prepared = house
         .executor
-        .prepare(&spec, artifact.clone())
+        .prepare(&spec, artifact.clone(), Vec::new())
         .await
         .expect("prepares");
     assert!(!prepared.cached);
     let again = house
         .executor
-        .prepare(&spec, artifact)
+        .prepare(&spec, artifact, Vec::new())
         .await
         .expect("prepares");
     assert_eq!(
@@ -180,7 +180,7 @@ async fn artifacts_are_prepared_and_refused() {
     );
     let refused = house
         .executor
-        .prepare(&spec, Bytes::from_static(b"no"))
+        .prepare(&spec, Bytes::from_static(b"no"), Vec::new())
         .await;
     assert!(refused.is_err());
 }

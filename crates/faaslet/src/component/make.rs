@@ -70,8 +70,10 @@ impl Inner {
             return Ok((prepared, program));
         }
         if !layers.is_empty() {
-            let reason = "it cannot be taken apart, and so takes no layers".into();
-            return Err(PrepareError::Invalid { reason });
+            let reason = "it is no runtime, which has one memory of 1 MiB or more and a \
+                          loader, and so takes no `layers`"
+                .into();
+            return Err(PrepareError::Unsupported { reason });
         }
         self.prepare_pooled(self.pooled(flavour), spec, artifact, entry)
     }

@@ -129,15 +129,6 @@ impl Components {
         &self,
         spec: &VersionSpec,
         artifact: Bytes,
-    ) -> Result<Prepared, PrepareError> {
-        self.prepare_layered(spec, artifact, Vec::new()).await
-    }
-
-    /// The same, of a runtime that loads `layers`; see [`sandbox::Backend::prepare_layered`].
-    pub async fn prepare_layered(
-        &self,
-        spec: &VersionSpec,
-        artifact: Bytes,
         layers: Vec<Bytes>,
     ) -> Result<Prepared, PrepareError> {
         self.blocking(spec, move |inner, spec| {

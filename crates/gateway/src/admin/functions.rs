@@ -173,7 +173,7 @@ pub(super) async fn deploy(
         layers.push(uploaded(&shared, layer).await?);
     }
     let begun = Instant::now();
-    let prepared = shared.executor.prepare_layered(&spec, bytes, layers).await;
+    let prepared = shared.executor.prepare(&spec, bytes, layers).await;
     let prepared = prepared.map_err(|error| Failure::of_prepare(&error))?;
     let prepare_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let deployed = shared

@@ -45,38 +45,38 @@ fn fill(path: &str) -> io::Result<()> {
 }
 
 fn check() -> io::Result<()> {
-    fs::create_dir_all("/work/deep")?;
-    fs::write("/work/a", "hello")?;
-    let mut file = OpenOptions::new().read(true).append(true).open("/work/a")?;
+    fs::create_dir_all("/area/deep")?;
+    fs::write("/area/a", "hello")?;
+    let mut file = OpenOptions::new().read(true).append(true).open("/area/a")?;
     file.write_all(b" world")?;
     file.seek(SeekFrom::Start(6))?;
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     assert_eq!(text, "world");
     file.set_len(5)?;
-    assert_eq!(fs::read_to_string("/work/a")?, "hello");
-    assert_eq!(fs::copy("/work/a", "/work/deep/b")?, 5);
-    fs::rename("/work/deep/b", "/work/c")?;
-    assert_eq!(fs::metadata("/work/c")?.len(), 5);
-    assert!(fs::metadata("/work")?.is_dir());
-    fs::rename("/work/c", "/work/d")?;
-    assert!(!fs::exists("/work/c")?);
-    assert_eq!(fs::read("/work/d")?, b"hello");
+    assert_eq!(fs::read_to_string("/area/a")?, "hello");
+    assert_eq!(fs::copy("/area/a", "/area/deep/b")?, 5);
+    fs::rename("/area/deep/b", "/area/c")?;
+    assert_eq!(fs::metadata("/area/c")?.len(), 5);
+    assert!(fs::metadata("/area")?.is_dir());
+    fs::rename("/area/c", "/area/d")?;
+    assert!(!fs::exists("/area/c")?);
+    assert_eq!(fs::read("/area/d")?, b"hello");
     let big: Vec<u8> = (0..300_000_u32).map(|n| n as u8).collect();
-    fs::write("/work/big", &big)?;
-    assert_eq!(fs::read("/work/big")?, big);
+    fs::write("/area/big", &big)?;
+    assert_eq!(fs::read("/area/big")?, big);
     for (found, wanted) in [
-        (fs::read("/work/none").map(|_| ()), ErrorKind::NotFound),
-        (fs::create_dir("/work"), ErrorKind::AlreadyExists),
+        (fs::read("/area/none").map(|_| ()), ErrorKind::NotFound),
+        (fs::create_dir("/area"), ErrorKind::AlreadyExists),
     ] {
         assert_eq!(found.map_err(|error| error.kind()), Err(wanted));
     }
     // Kinds that std does not tell apart on every target.
-    assert!(fs::remove_dir("/work").is_err());
-    assert!(fs::read("/work/d/e").is_err());
-    assert!(fs::read("/work").is_err());
+    assert!(fs::remove_dir("/area").is_err());
+    assert!(fs::read("/area/d/e").is_err());
+    assert!(fs::read("/area").is_err());
     assert!(fs::read("/../etc/passwd").is_err());
-    fs::remove_dir_all("/work")?;
+    fs::remove_dir_all("/area")?;
     println!("ok");
     Ok(())
 }
