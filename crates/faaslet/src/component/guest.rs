@@ -20,10 +20,43 @@ const TABLE_ELEMENTS_MAX: usize = 1 << 20;
 /// descriptor of the node's.
 const OPEN_RESOURCES_MAX: usize = 4096;
 
+/// What a guest finds around it, made when it first looks: many never do.
+pub(crate) struct Surroundings {
+    made: Option<Box<WasiCtx>>,
+    make: Option<Box<dyn FnOnce() -> WasiCtx + Send>>,
+}
+
+impl Surroundings {
+    /// To be made by `make`.
+    pub(super) fn later(make: impl FnOnce() -> WasiCtx + Send + 'static) -> Self {
+        Self {
+            made: None,
+            make: Some(Box::new(make)),
+        }
+    }
+
+    fn look(&mut self) -> &mut WasiCtx {
+        let make = &mut self.make;
+        self.made.get_or_insert_with(|| {
+            let made = make.take().map(|make| make());
+            Box::new(made.unwrap_or_default())
+        })
+    }
+}
+
+impl From<WasiCtx> for Surroundings {
+    fn from(wasi: WasiCtx) -> Self {
+        Self {
+            made: Some(Box::new(wasi)),
+            make: None,
+        }
+    }
+}
+
 /// The data of a guest's store.
 pub(crate) struct Guest {
     pub(super) memory: MemoryCap,
-    wasi: WasiCtx,
+    wasi: Surroundings,
     http: WasiHttpCtx,
     egress: Egress,
     files: GuestFiles,
@@ -37,10 +70,14 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(wasi: WasiCtx, memory_bytes_max: u64, asks: Option<Box<Asks>>) -> Self {
+    pub(crate) fn new(
+        wasi: impl Into<Surroundings>,
+        memory_bytes_max: u64,
+        asks: Option<Box<Asks>>,
+    ) -> Self {
         Self {
             memory: MemoryCap::new(memory_bytes_max),
-            wasi,
+            wasi: wasi.into(),
             http: WasiHttpCtx::new(),
             egress: Egress::default(),
             files: GuestFiles::default(),
@@ -95,6 +132,11 @@ impl Guest {
         begun.or_else(|| self.asks.take().map(|asks| asks.host.session(asks.guest)))
     }
 
+    /// What it holds of the host's.
+    pub(super) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+
     pub(super) fn give_session(&mut self, session: Box<dyn Session>) {
         self.session = Some(session);
     }
@@ -108,7 +150,7 @@ impl Guest {
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView {
-            ctx: &mut self.wasi,
+            ctx: self.wasi.look(),
             table: &mut self.table,
         }
     }

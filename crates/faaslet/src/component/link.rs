@@ -1,7 +1,8 @@
 //! What components may import.
 
 use wasmtime::Engine;
-use wasmtime::component::Linker;
+use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::engine::Flavour;
 use super::guest::Guest;
@@ -15,12 +16,30 @@ pub(super) const OFFERED: [(&str, &str); 2] = [("0.2.", "0.2.12"), ("0.3.", "0.3
 pub(crate) fn linker(engine: &Engine, flavour: Flavour) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    add_io(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     if flavour == Flavour::Concurrent {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     }
     Ok(linker)
+}
+
+/// Offers `wasi:io` by the guest's table alone, in place of what goes through its surroundings: so
+/// a guest that only streams never has any made.
+fn add_io(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    io::error::add_to_linker::<_, Table>(linker, Guest::table)?;
+    io::poll::add_to_linker::<_, Table>(linker, Guest::table)?;
+    io::streams::add_to_linker::<_, Table>(linker, Guest::table)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+struct Table;
+
+impl HasData for Table {
+    type Data<'a> = &'a mut ResourceTable;
 }
 
 /// Whether `linker` offers `function` of the interface `import`.

@@ -23,7 +23,7 @@ use super::command::{self, Command, Input};
 use super::egress::{Egress, Rules};
 use super::engine::{Gate, Machine, Place};
 use super::filesystem::GuestFiles;
-use super::guest::Guest;
+use super::guest::{Guest, Surroundings};
 use super::http::{Bounds, Handler};
 use super::memories;
 use super::ticker::Ticker;
@@ -179,7 +179,7 @@ impl Sandbox for ComponentSandbox {
 
 impl Loaded {
     async fn call(
-        &self,
+        self: &Arc<Self>,
         call: Call,
         range: Option<Arc<Range>>,
     ) -> (Option<Store<Guest>>, Completion) {
@@ -193,7 +193,8 @@ impl Loaded {
         match (&self.entry, call.payload) {
             (Callable::Http(handler), Payload::Http(http)) => {
                 let egress = self.egress(&bounds, || http.request.headers().get(TRACE).cloned());
-                let wasi = self.http_context(&egress, call.log);
+                let (program, way_out) = (self.clone(), egress.clone());
+                let wasi = Surroundings::later(move || program.http_context(&way_out, call.log));
                 let guest = Guest::new(wasi, memory_bytes_max, call.asks).with_files(files);
                 let mut store = self.store(guest.with_egress(egress), range.as_ref());
                 let run = handler.call(&mut store, *http, &bounds, &self.ticker);
