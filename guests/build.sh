@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the example functions into guests/out; guests/setup.sh installs what this needs.
 # usage: guests/build.sh [NAME…]      NAME: a folder of examples, "kernels", "probes",
-#                                     "vm", "workloads", "workers", "hostcalls", "egress",
+#                                     "vm", "linux", "workloads", "workers", "hostcalls", "egress",
 #                                     "files", "runtimes" or "packages"; all unless told
 #
 # A function is built again only when its sources, the SDK or these scripts are newer than it.
@@ -13,7 +13,7 @@ root=$(dirname "$here")
 . "$here/env.sh"
 out=$here/out
 logs=$here/.build
-mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/vm" "$out/workloads" "$out/workers" "$out/egress" "$out/files" "$out/runtimes" "$out/packages" "$logs"
+mkdir -p "$out/kernels" "$out/hostcalls" "$out/probes" "$out/vm" "$out/linux" "$out/workloads" "$out/workers" "$out/egress" "$out/files" "$out/runtimes" "$out/packages" "$logs"
 
 # Two builds at once would write the same files; the second waits and finds them made.
 exec 9>"$logs/.lock"
@@ -22,15 +22,16 @@ flock 9
 clang=(clang-19 --target=wasm32-wasi "--sysroot=$SYSROOT" -O3 -msimd128 -s -w)
 clangxx=(clang++-19 --target=wasm32-wasi "--sysroot=$SYSROOT" -O3 -msimd128 -s -w -fno-exceptions)
 
+# SQLite itself: how it is built, and its source.
+sqlite=(-DSQLITE_THREADSAFE=0 -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_DEFAULT_MEMSTATUS=0
+  -DSQLITE_TEMP_STORE=3 -DSQLITE_DQS=0 -DSQLITE_OMIT_WAL=1 -DSQLITE_ENABLE_MATH_FUNCTIONS
+  -DSQLITE_ENABLE_FTS5 -I "$SOURCES/libsqlite3-sys/sqlite3"
+  "$SOURCES/libsqlite3-sys/sqlite3/sqlite3.c")
+
 say() { echo "guests/build: $*" >&2; }
 
 # What each example is made with; $1 is its folder, $2 the file to write.
-build_sqlite() {
-  local sqlite=$SOURCES/libsqlite3-sys/sqlite3
-  "${clang[@]}" -DSQLITE_THREADSAFE=0 -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_DEFAULT_MEMSTATUS=0 \
-    -DSQLITE_TEMP_STORE=3 -DSQLITE_DQS=0 -DSQLITE_OMIT_WAL=1 -DSQLITE_ENABLE_MATH_FUNCTIONS \
-    -DSQLITE_ENABLE_FTS5 -I "$sqlite" "$sqlite/sqlite3.c" "$1/main.c" -o "$2"
-}
+build_sqlite() { "${clang[@]}" "${sqlite[@]}" "$1/main.c" -o "$2"; }
 build_wordcount() { "${clangxx[@]}" -std=c++20 "$1/main.cpp" -o "$2"; }
 build_webp() {
   local webp=$SOURCES/libwebp-sys/vendor
@@ -98,6 +99,17 @@ vm() {
     gcc -O3 -march=x86-64-v2 -DNATIVE "$source" -o "${2%.elf}-native" || return 1
   fi
   mv "$2.new" "$2"
+}
+
+# linux NAME FOLDER OUT: an example as a static Linux program, for a micro-VM, of the same source.
+linux() {
+  case $1 in
+    sqlite) gcc -O3 -static -s -w "${sqlite[@]}" "$2/main.c" -o "$3" -lm ;;
+    rollup)
+      flags="-Ctarget-feature=+crt-static" rust x86_64-unknown-linux-gnu "$2" rollup "$3"
+      ;;
+    *) echo "nobody knows how to build $1"; return 1 ;;
+  esac
 }
 
 # rust TARGET FOLDER PRODUCT OUT: Debian's cargo, a target folder outside the repository.
@@ -218,11 +230,11 @@ fresh() {
     [ -z "$(find "$@" "$here/build.sh" "$here/env.sh" -type f -newer "$product" -print -quit)" ]
 }
 
-# build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE, vm/GUEST, workloads/NAME,
-# workers/NAME, hostcalls/LANGUAGE, egress/GUEST or files/GUEST.
+# build_one NAME, where NAME is an example, kernels/KERNEL, probes/PROBE, vm/GUEST, linux/NAME,
+# workloads/NAME, workers/NAME, hostcalls/LANGUAGE, egress/GUEST or files/GUEST.
 build_one() {
   local name=$1 product=$out/$1.wasm
-  case $name in vm/* | *-vm) product=$out/$1.elf ;; esac
+  case $name in vm/* | linux/* | *-vm) product=$out/$1.elf ;; esac
   local folder=$root/examples/$1 log=$logs/${1//\//-}.log start=$SECONDS
   case $name in
     kernels/*)
@@ -236,6 +248,11 @@ build_one() {
     vm/*)
       fresh "$product" "$root/benches/$name.c" "$root/examples/sha256-vm" "$root/sdk/c" && return 0
       vm "${name#vm/}" "$product" >"$log" 2>&1
+      ;;
+    linux/*)
+      folder=$root/examples/${name#*/}
+      fresh "$product" "$folder" && return 0
+      linux "${name#*/}" "$folder" "$product.new" >"$log" 2>&1 && mv "$product.new" "$product"
       ;;
     workloads/*)
       fresh "$product" "$root/benches/workloads" "$root/sdk/c" && return 0
@@ -290,7 +307,7 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type sha256-vm kernels probes vm workloads workers hostcalls egress files runtimes packages)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type sha256-vm kernels probes vm linux workloads workers hostcalls egress files runtimes packages)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
   if [ "$name" = kernels ] || [ "$name" = probes ] || [ "$name" = vm ]; then
@@ -309,6 +326,8 @@ for name in "$@"; do
     done
   elif [ "$name" = hostcalls ] || [ "$name" = egress ] || [ "$name" = runtimes ]; then
     for source in "$here/$name"/*/; do names+=("$name/$(basename "$source")"); done
+  elif [ "$name" = linux ]; then
+    names+=(linux/sqlite linux/rollup)
   elif [ "$name" = files ]; then
     names+=(files/c files/rust-p1 files/rust-p2)
   elif [ -d "$root/examples/$name" ] && declare -F "build_${name//-/_}" >/dev/null; then
