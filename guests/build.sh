@@ -104,7 +104,7 @@ vm() {
 # linux NAME FOLDER OUT: an example as a static Linux program, for a micro-VM, of the same source.
 linux() {
   case $1 in
-    sqlite) gcc -O3 -static -s -w "${sqlite[@]}" "$2/main.c" -o "$3" -lm ;;
+    sqlite) gcc -O2 -static -s -w "${sqlite[@]}" "$2/main.c" -o "$3" -lm ;;
     rollup)
       flags="-Ctarget-feature=+crt-static" rust x86_64-unknown-linux-gnu "$2" rollup "$3"
       ;;
