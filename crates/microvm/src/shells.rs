@@ -27,6 +27,7 @@ use crate::space::Space;
 const SHELL_BYTES: u64 = 32 << 20;
 /// How long a shell that was taken is not replaced, where there are others.
 const FILL_AFTER: Duration = Duration::from_millis(5);
+
 /// What the thread behind is told.
 enum Job {
     /// Make what is missing.
