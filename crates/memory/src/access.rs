@@ -13,10 +13,19 @@ impl Range {
     /// Grows to `bytes` and keeps that much over resets, which make what was added zero again.
     /// Small pages back it, since a reset has to make whole ones zero.
     pub fn keep(&self, bytes: usize) -> Result<(), MemoryError> {
+        if bytes <= self.kept_bytes() {
+            return Ok(());
+        }
         self.grow_to(bytes)?;
         self.kept.fetch_max(self.bytes(), Ordering::Relaxed);
         let image = self.image().bytes();
-        self.advise(image, self.bytes() - image, Advice::LinuxNoHugepage)
+        let length = self.bytes() - image;
+        self.advise(
+            image,
+            length,
+            Advice::LinuxNoHugepage,
+            "advise on the size of pages",
+        )
     }
 
     /// Bytes that stay accessible over resets.
@@ -84,17 +93,27 @@ impl Range {
     /// Lets whole pages past the image be backed by huge ones, which are much cheaper to touch
     /// first, and dearer to reset if few of their bytes are used.
     pub fn prefer_huge_pages(&self, at: usize, length: usize) -> Result<(), MemoryError> {
-        self.advise(at, length, Advice::LinuxHugepage)
+        self.advise(
+            at,
+            length,
+            Advice::LinuxHugepage,
+            "advise on the size of pages",
+        )
     }
 
-    /// Advises the kernel on the size of pages.
-    fn advise(&self, at: usize, length: usize, advice: Advice) -> Result<(), MemoryError> {
+    /// Gives the kernel advice that changes no bytes. One that does not know it does without.
+    fn advise(
+        &self,
+        at: usize,
+        length: usize,
+        advice: Advice,
+        doing: &'static str,
+    ) -> Result<(), MemoryError> {
         let start = self.pages(at, length)?;
         // SAFETY: advice on accessible memory of this range changes none of its bytes.
         match unsafe { rustix::mm::madvise(start.cast(), length, advice) } {
-            // A kernel without huge pages has small ones.
             Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
-            Err(error) => Err(MemoryError::kernel("advise on the size of pages")(error)),
+            Err(error) => Err(MemoryError::kernel(doing)(error)),
         }
     }
 
@@ -112,12 +131,56 @@ impl Range {
         self.spoiled.store(true, Ordering::Relaxed);
         self.blank()?;
         map_image(self.slot, reserved, image)?;
+        self.is_now(image, image.bytes());
+        Ok(())
+    }
+
+    /// The same for one that keeps its length, which is the cheaper one for a virtual machine:
+    /// [`Range::keep`] has made it as long as it has to be, and no longer. What is past the image is
+    /// zero.
+    pub fn reimage_within(&self, image: &Arc<Image>) -> Result<(), MemoryError> {
+        let (old, kept) = (self.image(), self.kept_bytes());
+        let annex = old.annex().or(image.annex()).is_some();
+        if annex || image.bytes() > kept || self.bytes() != kept {
+            self.reimage(image)?;
+            return self.keep(kept);
+        }
+        self.spoiled.store(true, Ordering::Relaxed);
+        // SAFETY: no guest runs in it and nobody refers to it, as the caller vouches; what is
+        // mapped is this range's own.
+        unsafe {
+            self.mappings.lock().clear(self.base() as usize + kept)?;
+            map_image(self.slot, self.reserved_bytes(), image)?;
+            let file = image.bytes()..old.bytes();
+            self.slab.map_zeros(self.slot, file)?;
+        }
+        let rest = image.bytes().max(old.bytes());
+        if rest < kept {
+            self.forget(self.base() as usize + rest, kept - rest)?;
+        }
+        self.is_now(image, kept);
+        Ok(())
+    }
+
+    /// It equals `image`, and zeros from there to `kept` bytes.
+    fn is_now(&self, image: &Arc<Image>, kept: usize) {
         *self.image.lock() = image.clone();
+        *self.overlay.lock() = None;
         for bytes in [&self.bytes, &self.peak, &self.kept] {
-            bytes.store(image.bytes(), Ordering::Relaxed);
+            bytes.store(kept, Ordering::Relaxed);
         }
         self.spoiled.store(false, Ordering::Relaxed);
-        Ok(())
+    }
+
+    /// Has the kernel make whole pages resident now, as private ones that can be written, rather
+    /// than at the first touch of each. A kernel that cannot makes them then.
+    pub fn populate(&self, at: usize, length: usize) -> Result<(), MemoryError> {
+        self.advise(
+            at,
+            length,
+            Advice::LinuxPopulateWrite,
+            "make guest memory resident",
+        )
     }
 
     fn inside(&self, at: usize, length: usize) -> Result<*mut u8, MemoryError> {

@@ -352,6 +352,13 @@ impl Image {
         self.annex.as_ref().map(AsFd::as_fd)
     }
 
+    /// Page `number`, if it holds anything but zeros.
+    pub(crate) fn page(&self, number: usize) -> Option<&[u8]> {
+        let start = number * PAGE_BYTES;
+        self.is_stored(number)
+            .then(|| &self.contents()[start..start + PAGE_BYTES])
+    }
+
     /// Whether page `number` holds anything but zeros; pages past the end do not.
     pub(crate) fn is_stored(&self, number: usize) -> bool {
         self.stored

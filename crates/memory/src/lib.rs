@@ -6,6 +6,7 @@
 //!     ▼
 //!   Slab ──take──▶ Range  [image … grown | unmapped reservation + guard | poll page]
 //!     ▲              │ reset: dirty pages (PAGEMAP_SCAN) copied back, growth undone
+//!     │              │ lay_over: another image, whose few pages that differ are copied (Overlay)
 //!     └────drop──────┘ kept under its image, for the next sandbox of the same program
 //!                    ▲
 //!                    │ map, in the grown part: shared, or private for reading
@@ -25,6 +26,7 @@ mod error;
 mod image;
 mod mapped_file;
 mod mapping;
+mod overlay;
 mod pagemap;
 mod pieces;
 mod range;
@@ -37,6 +39,7 @@ pub use error::MemoryError;
 pub use image::{Image, ImageBuilder};
 pub use mapped_file::MappedFile;
 pub use mapping::{Access, RANGE_MAPPINGS_MAX};
+pub use overlay::Overlay;
 pub use pagemap::dirty_tracking;
 pub use pieces::{Difference, PageRun, Piece, RUNS_MAX, open_pages};
 pub use range::{AnnexAccess, Range};

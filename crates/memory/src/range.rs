@@ -9,7 +9,7 @@ use rustix::mm::{Advice, MprotectFlags};
 use crate::mapping::Mappings;
 use crate::pagemap::{self, Run};
 use crate::slab::{SlabInner, Slot, protect_poll};
-use crate::{ANNEX_BYTES, Access, Image, MemoryError, PAGE_BYTES, Region};
+use crate::{ANNEX_BYTES, Access, Image, MemoryError, Overlay, PAGE_BYTES, Region};
 
 /// Written pages that a reset copies back and keeps resident; those past it are dropped. Copying
 /// costs a tenth of faulting a page in again, but holds its memory.
@@ -33,7 +33,9 @@ pub enum AnnexAccess {
 pub struct Range {
     pub(crate) slot: Slot,
     pub(crate) image: Mutex<Arc<Image>>,
-    slab: Arc<SlabInner>,
+    /// What its image was put over another with, which is the one that is mapped.
+    pub(crate) overlay: Mutex<Option<Arc<Overlay>>>,
+    pub(crate) slab: Arc<SlabInner>,
     /// Accessible bytes.
     pub(crate) bytes: AtomicUsize,
     /// Most accessible bytes since the last reset.
@@ -41,7 +43,7 @@ pub struct Range {
     /// Bytes that stay accessible over a reset: the image and what [`Range::keep`] added.
     pub(crate) kept: AtomicUsize,
     /// Regions in the grown part.
-    mappings: Mutex<Mappings>,
+    pub(crate) mappings: Mutex<Mappings>,
     /// Whether a reset failed half-way.
     pub(crate) spoiled: AtomicBool,
 }
@@ -52,6 +54,7 @@ impl Range {
         Self {
             slot,
             image: Mutex::new(image),
+            overlay: Mutex::default(),
             slab,
             bytes: bytes.into(),
             peak: bytes.into(),
@@ -235,14 +238,14 @@ impl Range {
         let mut copied = 0;
         while at < end {
             let Some((found, walked)) = pagemap::written(at, end - at, &mut runs) else {
-                return self.forget(at, end - at);
+                return self.drop_written(at, end - at);
             };
             for run in &runs[..found] {
                 copied += run.pages();
                 self.restore_run(&image, run, copied <= COPIED_PAGES_MAX)?;
             }
             if walked <= at {
-                return self.forget(at, end - at);
+                return self.drop_written(at, end - at);
             }
             at = walked;
         }
@@ -252,27 +255,27 @@ impl Range {
     fn restore_run(&self, image: &Image, run: &Run, keep: bool) -> Result<(), MemoryError> {
         let (start, length) = (run.start as usize, run.pages() * PAGE_BYTES);
         if !keep {
-            return self.forget(start, length);
+            return self.drop_written(start, length);
         }
-        let contents = image.contents();
-        for at in (start..start + length).step_by(PAGE_BYTES) {
-            let offset = at - self.slot.base;
+        let first = (start - self.slot.base) / PAGE_BYTES;
+        for number in first..first + run.pages() {
             // SAFETY: the page lies in the accessible part of this range, which the caller vouches
-            // nobody else refers to; the image never overlaps it, and stores no page past its end.
-            unsafe {
-                if image.is_stored(offset / PAGE_BYTES) {
-                    let from = contents.as_ptr().add(offset);
-                    std::ptr::copy_nonoverlapping(from, at as *mut u8, PAGE_BYTES);
-                } else {
-                    std::ptr::write_bytes(at as *mut u8, 0, PAGE_BYTES);
-                }
-            }
+            // nobody else refers to.
+            unsafe { self.set_page(image, number) };
         }
         Ok(())
     }
 
-    /// Drops private pages: the image, or zeros, show through again.
-    fn forget(&self, start: usize, length: usize) -> Result<(), MemoryError> {
+    /// Drops private pages of the kept part, so that they are as in the image.
+    fn drop_written(&self, start: usize, length: usize) -> Result<(), MemoryError> {
+        self.forget(start, length)?;
+        let first = (start - self.slot.base) / PAGE_BYTES;
+        self.lay(first..first + length / PAGE_BYTES);
+        Ok(())
+    }
+
+    /// Drops private pages: the image that is mapped, or zeros, show through again.
+    pub(crate) fn forget(&self, start: usize, length: usize) -> Result<(), MemoryError> {
         // SAFETY: the span is private memory of this range, which the caller vouches nobody
         // refers to.
         unsafe { rustix::mm::madvise(start as *mut _, length, Advice::LinuxDontNeed) }
@@ -305,7 +308,9 @@ impl Range {
 
 impl Drop for Range {
     fn drop(&mut self) {
-        if !self.spoiled.load(Ordering::Relaxed) && self.empty().is_ok() {
+        // Under an overlay lies another image, and zeros in the place of the rest.
+        let whole = self.overlay.get_mut().is_none() && !self.spoiled.load(Ordering::Relaxed);
+        if whole && self.empty().is_ok() {
             self.slab.give_back_idle(self.slot, self.image().digest());
         } else {
             self.slab.give_back_dirty(self.slot);

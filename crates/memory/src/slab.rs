@@ -156,6 +156,24 @@ impl SlabInner {
         Ok(slot)
     }
 
+    /// Maps zeros in the place of `span` of a slot's reservation.
+    ///
+    /// # Safety
+    /// Nobody refers to what is there.
+    pub unsafe fn map_zeros(
+        &self,
+        slot: Slot,
+        span: std::ops::Range<usize>,
+    ) -> Result<(), MemoryError> {
+        let span = span.start..span.end.min(self.config.reservation_bytes);
+        if span.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the addresses are the slot's own, and the caller vouches that nobody refers to
+        // what is there.
+        unsafe { map_zeros(slot.base + span.start, span.len()) }
+    }
+
     /// Unmaps the first `bytes` of a slot's reservation.
     pub fn unmap(&self, slot: Slot, bytes: usize) -> Result<(), MemoryError> {
         unmap(slot, bytes.min(self.config.reservation_bytes))
@@ -211,15 +229,7 @@ pub(crate) fn map_image(slot: Slot, reserved: usize, image: &Image) -> Result<()
     if !image.is_one_piece() {
         // SAFETY: the slot belongs to the caller alone and its reservation is at least as long as
         // the image; the pages replaced hold nothing that anybody refers to.
-        unsafe {
-            rustix::mm::mmap_anonymous(
-                slot.base as *mut _,
-                image.bytes(),
-                access,
-                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
-            )
-        }
-        .map_err(MemoryError::kernel("map an image into guest memory"))?;
+        unsafe { map_zeros(slot.base, image.bytes()) }?;
     }
     for piece in image.pieces() {
         // SAFETY: as above; a piece was compared with the image's length when that was made.
@@ -241,6 +251,24 @@ pub(crate) fn map_image(slot: Slot, reserved: usize, image: &Image) -> Result<()
     }
     .map(|_| ())
     .map_err(MemoryError::kernel("map an annex into guest memory"))
+}
+
+/// Maps zeros that can be written.
+///
+/// # Safety
+/// The addresses are the caller's, and nobody refers to what is there.
+unsafe fn map_zeros(start: usize, bytes: usize) -> Result<(), MemoryError> {
+    // SAFETY: the caller vouches for the addresses.
+    unsafe {
+        rustix::mm::mmap_anonymous(
+            start as *mut _,
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+        )
+    }
+    .map(|_| ())
+    .map_err(MemoryError::kernel("map zeros into guest memory"))
 }
 
 fn unmap(slot: Slot, bytes: usize) -> Result<(), MemoryError> {

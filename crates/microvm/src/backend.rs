@@ -205,9 +205,11 @@ impl Inner {
             let features = self.shells.hypervisor().features();
             let cap = spec.settings.limits.memory_bytes_max;
             let frozen = Frozen::decode(&std::fs::read(&meta)?, cap, features)?;
+            let image = Arc::new(Image::read(&image)?);
             Ok(MicroVmProgram(Arc::new(Parts {
                 shells: self.shells.clone(),
-                image: Arc::new(Image::read(&image)?),
+                overlay: self.shells.overlay(&image),
+                image,
                 frozen,
                 symbols: Symbols::decode(&std::fs::read(&names)?),
                 settings: spec.settings.clone(),
@@ -336,7 +338,7 @@ impl Inner {
 
 /// A machine's memory up to the last page that holds anything: what is behind it is zero, and
 /// cheaper as memory that no file is under.
-fn capture(machine: &Machine) -> Result<ImageBuilder, memory::MemoryError> {
+pub(crate) fn capture(machine: &Machine) -> Result<ImageBuilder, memory::MemoryError> {
     let end = machine.space.frames_end() as usize;
     let mut page = [0; PAGE_BYTES];
     let mut pages = Vec::new();
@@ -356,7 +358,7 @@ fn capture(machine: &Machine) -> Result<ImageBuilder, memory::MemoryError> {
 
 /// An image depends on all settings of its version.
 fn key(spec: &VersionSpec) -> Digest {
-    Digest::of_parts([b"microvm 1".as_slice(), spec.digest().as_bytes()])
+    Digest::of_parts([b"microvm 2".as_slice(), spec.digest().as_bytes()])
 }
 
 fn refused(error: &ElfError) -> PrepareError {

@@ -485,4 +485,4 @@ fn symbol(entry: &[u8; SYMENT], names: &[u8]) -> Option<(u64, u64, String)> {
 
 #[cfg(test)]
 #[path = "elf_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -10,8 +10,8 @@ use sandbox::host::{Errno, Session};
 use crate::abi::{self, CallPage};
 use crate::asks;
 use crate::elf::Elf;
-use crate::layout::PAGE;
-use crate::load::{LoadElfError, load_around};
+use crate::layout::{self, FRAMES, PAGE};
+use crate::load::{LoadElfError, MOVED_TO, load, moved_by};
 use crate::machine::{HostCall, Machine, Stop};
 use crate::microvm::{Ended, Given};
 use crate::space::{Protection, Space};
@@ -25,6 +25,14 @@ const STACK: u64 = abi::STACK_END - abi::STACK_BYTES;
 
 /// Bytes of the stack that most guests use.
 const STACK_TOP_BYTES: u64 = 32 << 10;
+const STACK_TOP: u64 = abi::STACK_END - STACK_TOP_BYTES;
+/// What every guest begins with, over the first frames, in this order.
+const FIRST: [(u64, u64); 2] = [
+    (STACK_TOP, STACK_TOP_BYTES),
+    (abi::CALL_PAGE, abi::CALL_PAGE_BYTES),
+];
+/// Frames of a program, after those, that are touched by its first call at the latest.
+const PROGRAM_PAGES: u64 = 4;
 
 /// Bytes of frames that a guest has beside its program.
 pub(crate) const EXTRA_BYTES: u64 = abi::STACK_BYTES + abi::CALL_AREA_BYTES;
@@ -42,15 +50,46 @@ pub(crate) fn prepare(
             "its relocations are packed; link it with -z nopack-relative-relocs or -no-pie";
         return Err(crate::elf::ElfError::Refused(reason.into()).into());
     }
-    let top = abi::STACK_END - STACK_TOP_BYTES;
-    let loaded = load_around(memory, space, elf, file, |memory, space| {
-        space.map(memory, top, STACK_TOP_BYTES, Protection::READ_WRITE)
-    })?;
-    for (start, bytes) in [(STACK, top - STACK), (abi::CALL_PAGE, abi::CALL_AREA_BYTES)] {
+    if elf.span().end.saturating_add(moved_by(elf)) > STACK_GUARD.start {
+        let reason = format!("it ends past {:#x}, where its stack is", STACK_GUARD.start);
+        return Err(crate::elf::ElfError::Refused(reason).into());
+    }
+    // An image need not hold what is zero behind its last page, so zeros come last.
+    for (start, bytes) in FIRST {
         space.map(memory, start, bytes, Protection::READ_WRITE)?;
     }
-    let heap = loaded.end.next_multiple_of(crate::layout::TABLE_SPAN);
+    let loaded = load(memory, space, elf, file)?;
+    let buffers = abi::CALL_AREA_BYTES - abi::CALL_PAGE_BYTES;
+    for (start, bytes) in [(STACK, STACK_TOP - STACK), (abi::INPUT, buffers)] {
+        space.map(memory, start, bytes, Protection::READ_WRITE)?;
+    }
+    let heap = loaded.end.next_multiple_of(layout::TABLE_SPAN);
     Ok((loaded.moved_by, loaded.entry, heap))
+}
+
+/// The entries of page tables for what every guest begins with, with where they go.
+pub(crate) fn first_entries() -> impl Iterator<Item = (u64, u64)> {
+    let pages = FIRST.into_iter().flat_map(|(start, bytes)| {
+        let addresses = start..start + bytes;
+        addresses.step_by(PAGE as usize)
+    });
+    let frames = (FRAMES..).step_by(PAGE as usize);
+    pages
+        .zip(frames)
+        .map(|(page, frame)| (layout::entry(page), Protection::READ_WRITE.entry(frame)))
+}
+
+/// Guest-physical memory, in bytes from where on, that nearly every guest touches or its image
+/// fills: the end of its stack, its call page, the start of its program, and tables for those.
+pub(crate) fn touched() -> [(u64, u64); 4] {
+    let stack_end = FRAMES + STACK_TOP_BYTES - PAGE;
+    let table = |address| (layout::entry(address) & !(PAGE - 1), PAGE);
+    [
+        table(MOVED_TO),
+        table(STACK_TOP),
+        table(abi::CALL_PAGE),
+        (stack_end, 2 * PAGE + PROGRAM_PAGES * PAGE),
+    ]
 }
 
 /// What is remembered of the guest over its image.

@@ -33,6 +33,7 @@
 pub mod abi;
 mod asks;
 mod backend;
+mod blank;
 mod config;
 pub mod elf;
 mod entropy;

@@ -37,6 +37,14 @@ pub struct Loaded {
     pub end: u64,
 }
 
+/// What is added to each of a program's addresses.
+pub fn moved_by(elf: &Elf) -> u64 {
+    match elf.movable {
+        true => MOVED_TO.saturating_sub(elf.span().start),
+        false => 0,
+    }
+}
+
 /// Maps `elf`, which was read from `file`, into `space`. `memory` must reach as far as all of its
 /// segments do; [`frames_needed`] says how far.
 pub fn load(
@@ -45,23 +53,7 @@ pub fn load(
     elf: &Elf,
     file: &[u8],
 ) -> Result<Loaded, LoadElfError> {
-    load_around(memory, space, elf, file, |_, _| Ok(()))
-}
-
-/// The same, with `zeros_first` mapping what is used before most zeros of the program are.
-pub fn load_around(
-    memory: &Range,
-    space: &mut Space,
-    elf: &Elf,
-    file: &[u8],
-    zeros_first: impl FnOnce(&Range, &mut Space) -> Result<(), SpaceError>,
-) -> Result<Loaded, LoadElfError> {
-    let span = elf.span();
-    let moved_by = if elf.movable {
-        MOVED_TO.saturating_sub(span.start)
-    } else {
-        0
-    };
+    let moved_by = moved_by(elf);
     // What the file fills comes first, so that an image need not hold what is zero behind it.
     for segment in &elf.segments {
         let (filled, _) = parts(segment);
@@ -71,7 +63,6 @@ pub fn load_around(
         let written = View::new(memory, space).write(segment.address + moved_by, bytes);
         written.map_err(|bad| SpaceError::Hole(bad.address))?;
     }
-    zeros_first(memory, space)?;
     for segment in &elf.segments {
         let (_, zero) = parts(segment);
         let (start, bytes) = (zero.start + moved_by, zero.end - zero.start);
@@ -94,7 +85,7 @@ pub fn load_around(
         moved_by,
         entry: elf.entry + moved_by,
         headers_address: elf.headers_address.map(|at| at + moved_by),
-        end: span.end + moved_by,
+        end: elf.span().end + moved_by,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memory::{Image, MemoryError};
+use memory::{Image, MemoryError, Overlay};
 use model::{Kind, Settings};
 use sandbox::host::HostCall;
 use sandbox::{Program, Sandbox, SandboxError};
@@ -18,6 +18,8 @@ use crate::shells::Shells;
 pub(crate) struct Parts {
     pub shells: Shells,
     pub image: Arc<Image>,
+    /// What to copy of it for a shell, where that is few pages.
+    pub overlay: Option<Arc<Overlay>>,
     pub frozen: Frozen,
     pub symbols: Symbols,
     pub settings: Settings,
@@ -30,9 +32,8 @@ impl Parts {
     /// A machine that equals the image.
     pub fn machine(&self) -> Result<Machine, SandboxError> {
         let made = || -> Result<Machine, MachineError> {
-            let mut machine = self
-                .shells
-                .take(&self.image, self.frozen.space.frames_end())?;
+            let end = self.frozen.space.frames_end();
+            let mut machine = self.shells.take(&self.image, self.overlay.as_ref(), end)?;
             machine.become_image(&self.frozen.space, &self.frozen.cpu)?;
             Ok(machine)
         };

@@ -3,31 +3,30 @@
 //! ```text
 //!            made ahead              take, over an image
 //!   nothing ────────────▶ a shell ───────────────────────▶ a sandbox's machine
-//!                            ▲  emptied                          │ given back
+//!                            ▲  emptied, and run again           │ given back
 //!                            └───────────────────────────────────┤ broken, or too many
 //!                                                   destroyed ◀──┘
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use memory::{Image, ImageBuilder, MemoryError, Slab};
+use memory::{Image, ImageBuilder, MemoryError, Overlay, Range, Slab};
 use parking_lot::Mutex;
 
+use crate::blank;
 use crate::kvm::Hypervisor;
-use crate::layout;
-use crate::machine::{Machine, MachineError, OVERHEAD, Stop};
+use crate::machine::{Machine, MachineError, OVERHEAD};
 use crate::space::Space;
 
 /// Bytes of frames that a shell has room for; what needs more grows.
 const SHELL_BYTES: u64 = 32 << 20;
 /// How long a shell that was taken is not replaced, where there are others.
 const FILL_AFTER: Duration = Duration::from_millis(5);
-/// Time for the few instructions of a first run.
-const WARM_TIME: Duration = Duration::from_secs(1);
 
 /// What the thread behind is told.
 enum Job {
@@ -45,8 +44,12 @@ struct Inner {
     hypervisor: Arc<dyn Hypervisor>,
     slab: Slab,
     empty: Arc<Image>,
+    /// What shells hold.
+    blank: Arc<Image>,
     target: usize,
     ready: Mutex<VecDeque<Machine>>,
+    /// Whether the thread behind has been told to fill, and has not begun.
+    told: AtomicBool,
     jobs: Sender<Job>,
 }
 
@@ -62,8 +65,10 @@ impl Shells {
             hypervisor,
             slab,
             empty: Arc::new(ImageBuilder::new(0).freeze()?),
+            blank: blank::image()?,
             target,
             ready: Mutex::default(),
+            told: false.into(),
             jobs,
         });
         let behind = Arc::downgrade(&inner);
@@ -74,7 +79,7 @@ impl Shells {
             source,
         })?;
         let shells = Self(inner);
-        shells.ask(Job::Fill);
+        shells.tell_to_fill();
         Ok(shells)
     }
 
@@ -83,23 +88,36 @@ impl Shells {
         self.0.hypervisor.as_ref()
     }
 
-    /// A machine over `image` with memory up to `end`, from a shell if there is one.
-    pub fn take(&self, image: &Arc<Image>, end: u64) -> Result<Machine, MachineError> {
+    /// What to copy to put `image` over a shell, if that is how it is done.
+    pub fn overlay(&self, image: &Arc<Image>) -> Option<Arc<Overlay>> {
+        blank::overlay(&self.0.blank, image)
+    }
+
+    /// A machine over `image`, whose overlay is `overlay`, with memory up to `end`; from a shell if
+    /// there is one.
+    pub fn take(
+        &self,
+        image: &Arc<Image>,
+        overlay: Option<&Arc<Overlay>>,
+        end: u64,
+    ) -> Result<Machine, MachineError> {
         let shell = self.0.ready.lock().pop_front();
-        self.ask(Job::Fill);
-        let machine = match shell {
-            Some(machine) => machine,
-            None => self.0.make()?,
+        self.tell_to_fill();
+        let Some(machine) = shell else {
+            return self.0.make(image, end);
         };
-        machine.memory().reimage(image)?;
-        let kept = machine.covered().max(end);
-        machine.memory().keep(kept as usize)?;
+        let memory = machine.memory();
+        match overlay {
+            Some(overlay) => memory.lay_over(overlay)?,
+            None => memory.reimage_within(image)?,
+        }
+        memory.keep(machine.covered().max(end) as usize)?;
         Ok(machine)
     }
 
     /// A machine without any guest, made here and now.
     pub fn make(&self) -> Result<Machine, MachineError> {
-        self.0.make()
+        self.0.make_over(self.0.slab.take(&self.0.empty)?)
     }
 
     /// Takes a machine back whose guest is gone.
@@ -110,6 +128,13 @@ impl Shells {
     /// Shells that are ready.
     pub fn ready(&self) -> usize {
         self.0.ready()
+    }
+
+    fn tell_to_fill(&self) {
+        // A thread that is still to wake up need not be woken again.
+        if self.0.target > 0 && !self.0.told.swap(true, Ordering::AcqRel) {
+            self.ask(Job::Fill);
+        }
     }
 
     fn ask(&self, job: Job) {
@@ -123,31 +148,39 @@ impl Inner {
         self.ready.lock().len()
     }
 
-    fn make(&self) -> Result<Machine, MachineError> {
-        let memory = self.slab.take(&self.empty)?;
+    fn make_over(&self, memory: Range) -> Result<Machine, MachineError> {
         let bytes = OVERHEAD + SHELL_BYTES;
         Machine::new(self.hypervisor.as_ref(), memory, bytes, Space::new(0))
     }
 
-    /// A machine whose processor has run once, and so has what the hypervisor makes at first.
-    fn make_warm(&self) -> Result<Machine, MachineError> {
-        let mut machine = self.make()?;
-        let memory = machine.memory().clone();
-        memory.grow_to(OVERHEAD as usize)?;
-        Space::new(0).write_system(&memory)?;
-        machine.cpu.begin(layout::SYSCALL_STUB, 0)?;
-        let stop = machine.cpu.run(Instant::now() + WARM_TIME)?;
-        memory.reimage(&self.empty)?;
-        if stop != Stop::Syscall {
-            tracing::warn!(?stop, "a machine did not run as it should");
-        }
-        Ok(machine)
+    /// A machine over `image` with memory up to `end`. Memory that is complete before its machine
+    /// costs the hypervisor nothing.
+    fn make(&self, image: &Arc<Image>, end: u64) -> Result<Machine, MachineError> {
+        let memory = self.slab.take(image)?;
+        memory.keep(end.max(OVERHEAD + SHELL_BYTES) as usize)?;
+        self.make_over(memory)
+    }
+
+    /// A shell, or none where it does not run as it should.
+    fn make_shell(&self) -> Result<Option<Machine>, MachineError> {
+        let mut machine = self.make(&self.blank, 0)?;
+        Ok(blank::warm(&mut machine)?.then_some(machine))
+    }
+
+    /// A shell out of a machine that had a guest.
+    fn empty(&self, mut machine: Machine) -> Result<Option<Machine>, MachineError> {
+        machine.space = Space::new(0);
+        let memory = machine.memory();
+        memory.reimage(&self.blank)?;
+        memory.keep(machine.covered() as usize)?;
+        Ok(blank::warm(&mut machine)?.then_some(machine))
     }
 
     fn fill(&self) {
         while self.ready.lock().len() < self.target {
-            match self.make_warm() {
-                Ok(machine) => self.ready.lock().push_back(machine),
+            match self.make_shell() {
+                Ok(Some(machine)) => self.ready.lock().push_back(machine),
+                Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "a machine could not be made ahead");
                     return;
@@ -162,8 +195,9 @@ impl Inner {
         if !wanted {
             return;
         }
-        match machine.memory().reimage(&self.empty) {
-            Ok(()) => self.ready.lock().push_back(machine),
+        match self.empty(machine) {
+            Ok(Some(machine)) => self.ready.lock().push_back(machine),
+            Ok(None) => {}
             Err(error) => tracing::warn!(%error, "a machine could not be emptied"),
         }
     }
@@ -180,9 +214,14 @@ fn work(inner: &Weak<Inner>, jobs: &Receiver<Job>) {
                     // Whoever has just taken one has the processor and the maps of memory first.
                     thread::sleep(FILL_AFTER);
                 }
+                inner.told.store(false, Ordering::Release);
                 inner.fill();
             }
             Job::TakeBack(machine) => inner.take_back(*machine),
         }
     }
 }
+
+#[cfg(test)]
+#[path = "shells_tests.rs"]
+mod tests;

@@ -59,7 +59,7 @@ impl Protection {
 
     /// The entry for a page of this protection over the frame at `frame`. Accessed and dirty are
     /// set from the start, so that no processor writes to the tables.
-    fn entry(self, frame: u64) -> u64 {
+    pub(crate) fn entry(self, frame: u64) -> u64 {
         const PRESENT: u64 = 1;
         const WRITE: u64 = 1 << 1;
         const USER: u64 = 1 << 2;
@@ -73,9 +73,6 @@ impl Protection {
         frame | PRESENT | USER | ACCESSED_DIRTY | write | execute
     }
 }
-
-/// Entries of the levels above the last, which allow everything.
-const ABOVE: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6;
 
 /// Addresses that lie over consecutive frames and have one protection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,29 +156,8 @@ impl Space {
         for (at, bytes) in system::pages() {
             memory.write(at as usize, &bytes)?;
         }
-        write_entry(memory, layout::ROOT, layout::POINTERS | ABOVE)?;
-        for index in 0..layout::DIRECTORY_COUNT {
-            let directory = layout::DIRECTORIES + index * PAGE;
-            write_entry(memory, layout::POINTERS + index * 8, directory | ABOVE)?;
-        }
-        for index in 0..layout::WINDOW_END / layout::TABLE_SPAN {
-            let table = layout::TABLES + index * PAGE;
-            write_entry(memory, layout::DIRECTORIES + index * 8, table | ABOVE)?;
-        }
-        const READ: u64 = 1 | 1 << 5 | 1 << 6 | 1 << 63;
-        const WRITE: u64 = READ | 1 << 1;
-        const EXECUTE: u64 = 1 | 1 << 5 | 1 << 6;
-        const EXECUTE_USER: u64 = EXECUTE | 1 << 2;
-        for (page, flags) in [
-            (layout::GDT, WRITE),
-            (layout::TSS, WRITE),
-            (layout::IDT, READ),
-            (layout::FAULT_STUBS, EXECUTE),
-            (layout::FAULT_STACK, WRITE),
-            (layout::SYSCALL_STUB_FRAME, EXECUTE_USER),
-        ] {
-            let at = layout::entry(layout::to_virtual(page));
-            write_entry(memory, at, page | flags)?;
+        for (at, entry) in system::entries() {
+            memory.write(at as usize, &entry.to_le_bytes())?;
         }
         Ok(())
     }
@@ -460,10 +436,6 @@ fn check(start: u64, bytes: u64) -> Result<u64, SpaceError> {
         return Ok(end);
     }
     Err(SpaceError::Addresses { start, end })
-}
-
-fn write_entry(memory: &Range, at: u64, entry: u64) -> Result<(), MemoryError> {
-    memory.write(at as usize, &entry.to_le_bytes())
 }
 
 fn write_entries(

@@ -67,6 +67,40 @@ pub fn pages() -> Vec<(u64, Vec<u8>)> {
     ]
 }
 
+/// Entries of the levels above the last, which allow everything.
+const ABOVE: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6;
+
+/// The entries of page tables that every guest has, with where they go: the levels above the last,
+/// and the system pages'.
+pub fn entries() -> Vec<(u64, u64)> {
+    const READ: u64 = 1 | 1 << 5 | 1 << 6 | 1 << 63;
+    const WRITE: u64 = READ | 1 << 1;
+    const EXECUTE: u64 = 1 | 1 << 5 | 1 << 6;
+    const EXECUTE_USER: u64 = EXECUTE | 1 << 2;
+    let mut entries = vec![(layout::ROOT, layout::POINTERS | ABOVE)];
+    entries.extend((0..layout::DIRECTORY_COUNT).map(|index| {
+        let directory = layout::DIRECTORIES + index * PAGE;
+        (layout::POINTERS + index * 8, directory | ABOVE)
+    }));
+    entries.extend((0..layout::WINDOW_END / layout::TABLE_SPAN).map(|index| {
+        let table = layout::TABLES + index * PAGE;
+        (layout::DIRECTORIES + index * 8, table | ABOVE)
+    }));
+    let pages = [
+        (layout::GDT, WRITE),
+        (layout::TSS, WRITE),
+        (layout::IDT, READ),
+        (layout::FAULT_STUBS, EXECUTE),
+        (layout::FAULT_STACK, WRITE),
+        (layout::SYSCALL_STUB_FRAME, EXECUTE_USER),
+    ];
+    entries.extend(pages.map(|(page, flags)| {
+        let at = layout::entry(to_virtual(page));
+        (at, page | flags)
+    }));
+    entries
+}
+
 fn gdt() -> Vec<u8> {
     let base = to_virtual(layout::TSS);
     let limit = TASK_LIMIT as u64;
@@ -110,9 +144,17 @@ fn fault_stubs() -> Vec<u8> {
     page
 }
 
+/// Where a shell begins that touches what most guests do, from the stub's start on.
+pub const WARM_STUB: u64 = 0x10;
+
 fn syscall_stub() -> Vec<u8> {
     // out GUEST_PORT, eax; sysretq.
-    vec![0xe7, GUEST_PORT as u8, 0x48, 0x0f, 0x07]
+    let mut page = vec![0xe7, GUEST_PORT as u8, 0x48, 0x0f, 0x07];
+    page.resize(WARM_STUB as usize, 0xcc);
+    // mov rax, [rsp - 8]; mov rax, [rdi]; out GUEST_PORT, eax; ud2.
+    page.extend([0x48, 0x8b, 0x44, 0x24, 0xf8, 0x48, 0x8b, 0x07]);
+    page.extend([0xe7, GUEST_PORT as u8, 0x0f, 0x0b]);
+    page
 }
 
 /// Makes `sregs` those of a guest that is about to run: long mode, CPL 3, our tables.
