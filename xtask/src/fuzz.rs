@@ -33,7 +33,7 @@ const fn target(name: &'static str, cargo: &'static [&'static str], tests: &'sta
 const HOST_CALLS: Target = target("host calls", &["--workspace", "--test", "hostile"], "");
 
 /// Run until they have used up their time.
-const PROPERTIES: [Target; 4] = [
+const PROPERTIES: [Target; 6] = [
     target("manifests", &["-p", "api", "--lib"], "manifest::tests::no_"),
     target(
         "memory, images and regions",
@@ -42,6 +42,16 @@ const PROPERTIES: [Target; 4] = [
     ),
     target("the store", &["-p", "storage", "--test", "model"], ""),
     target("state and its locks", &["-p", "state", "--lib"], ""),
+    target(
+        "frames between nodes",
+        &["-p", "transport", "--lib"],
+        "frame_tests::no_",
+    ),
+    target(
+        "calls between nodes",
+        &["-p", "transport", "--lib"],
+        "machine::model_tests::",
+    ),
 ];
 
 /// Runs every target; whether none found anything.

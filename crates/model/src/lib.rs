@@ -27,7 +27,7 @@ pub use grants::{
 };
 pub use ids::{IdError, InvocationId};
 pub use limits::{Limits, LimitsError};
-pub use names::{AppName, FunctionName, FunctionPath, NameError};
+pub use names::{AppName, FunctionName, FunctionPath, NameError, NodeId};
 pub use outcome::{Outcome, StartKind, Status, TrapKind};
 pub use trace::TraceParent;
 pub use usage::Usage;

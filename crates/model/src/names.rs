@@ -1,4 +1,5 @@
-//! Names of apps and functions: DNS labels, so that each fits a host name, a path and a metric.
+//! Names of apps, functions and nodes: DNS labels, so that each fits a host name, a path and a
+//! metric.
 
 use std::fmt;
 use std::str::FromStr;
@@ -101,6 +102,10 @@ name!(
 name!(
     /// The name of a function within its app.
     FunctionName
+);
+name!(
+    /// The id of a node: a label too, so that a certificate can carry it in a host name.
+    NodeId
 );
 
 /// A function named within its node: `app/function`.

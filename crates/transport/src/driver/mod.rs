@@ -1,0 +1,365 @@
+//! The task of one connection: it owns the socket and the machine, and carries between them.
+//!
+//! ```text
+//!  handles ─commands─▶ ┌──────────────┐ ◀─bytes─ Decoder ◀─ socket
+//!  calls ◀──actions─── │   Machine    │
+//!                      └──────────────┘ ─frames (when the socket can take them)─▶ socket
+//! ```
+//!
+//! It is one future that does what it can without waiting and then waits for all of it at once:
+//! no second task, no lock around the socket, no copy between halves.
+
+mod calls;
+mod staged;
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::time::{Sleep, timeout};
+use tokio_util::io::poll_read_buf;
+
+use crate::call::Command;
+use crate::config::Config;
+use crate::error::Close;
+use crate::frame::Decoder;
+use crate::identity::Identity;
+use crate::machine::{Action, Event, Machine};
+use crate::metrics;
+use crate::wire::Wire;
+
+use calls::Entry;
+pub(crate) use calls::{Dialled, Serving};
+use staged::Staged;
+
+/// Bytes of input that are read at a time.
+const INPUT_BYTES: usize = 64 << 10;
+
+/// Reads, writes and commands in a row before the others have their turn.
+const READS_MAX: usize = 32;
+const WRITES_MAX: usize = 8;
+const COMMANDS_MAX: usize = 256;
+
+/// Which role this end has, and what belongs to it.
+pub(crate) enum Role {
+    Dialler(Dialled),
+    Acceptor(Serving),
+}
+
+/// A certificate that must stay valid.
+pub(crate) struct Vouched {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+}
+
+/// What a connection is made of after its handshake.
+pub(crate) struct Parts {
+    pub(crate) wire: Wire,
+    pub(crate) machine: Machine,
+    pub(crate) decoder: Decoder,
+    /// What came after the peer's greeting.
+    pub(crate) input: BytesMut,
+    pub(crate) commands: UnboundedReceiver<Command>,
+    pub(crate) role: Role,
+    pub(crate) vouched: Option<Vouched>,
+    pub(crate) closed: watch::Sender<Option<Arc<Close>>>,
+}
+
+pub(crate) struct Driver {
+    wire: Wire,
+    machine: Machine,
+    decoder: Decoder,
+    input: BytesMut,
+    /// Bytes that a read put into a reader's buffer: of which call, how many, and if the last.
+    landed: Option<(u64, usize, bool)>,
+    commands: UnboundedReceiver<Command>,
+    role: Role,
+    vouched: Option<Vouched>,
+    closed: watch::Sender<Option<Arc<Close>>>,
+    calls: HashMap<u64, Entry>,
+    /// The last id that was given to a call of this side.
+    last: u64,
+    staged: Staged,
+    unflushed: bool,
+    sleep: Pin<Box<Sleep>>,
+    armed: Instant,
+    check_every: Duration,
+    next_check: Instant,
+    close_max: Duration,
+    close: Option<Close>,
+    counts: Counts,
+}
+
+struct Counts {
+    sent_bytes: ::metrics::Counter,
+    received_bytes: ::metrics::Counter,
+    calls: ::metrics::Counter,
+    calls_cut: ::metrics::Counter,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts, config: &Config) -> Self {
+        let now = Instant::now();
+        let side = match &parts.role {
+            Role::Dialler(_) => "dialler",
+            Role::Acceptor(_) => "acceptor",
+        };
+        let due = parts.machine.wake_at();
+        Self {
+            wire: parts.wire,
+            machine: parts.machine,
+            decoder: parts.decoder,
+            input: parts.input,
+            landed: None,
+            commands: parts.commands,
+            role: parts.role,
+            vouched: parts.vouched,
+            closed: parts.closed,
+            calls: HashMap::new(),
+            last: 0,
+            staged: Staged::default(),
+            unflushed: false,
+            sleep: Box::pin(tokio::time::sleep_until(due.into())),
+            armed: due,
+            check_every: config.ping_after,
+            next_check: now + config.ping_after,
+            close_max: config.close_max,
+            close: None,
+            counts: Counts {
+                sent_bytes: ::metrics::counter!(metrics::SENT_BYTES_TOTAL),
+                received_bytes: ::metrics::counter!(metrics::RECEIVED_BYTES_TOTAL),
+                calls: ::metrics::counter!(metrics::CALLS_TOTAL, "side" => side),
+                calls_cut: ::metrics::counter!(metrics::CALLS_CUT_TOTAL, "side" => side),
+            },
+        }
+    }
+
+    /// Runs the connection to its end; every call has one by then.
+    pub(crate) async fn run(mut self) -> Arc<Close> {
+        let connections = ::metrics::gauge!(metrics::CONNECTIONS);
+        connections.increment(1.0);
+        let mut close = poll_fn(|cx| self.poll(cx)).await;
+        if let Close::Io(error) = &close
+            && error.kind() == io::ErrorKind::UnexpectedEof
+        {
+            // What TLS says of an end that was not announced.
+            close = Close::Eof;
+        }
+        if !matches!(close, Close::Io(_) | Close::Dead(_) | Close::Eof) {
+            // A peer that does not take the last frames in time has them cut off.
+            let _ = timeout(self.close_max, self.last_words()).await;
+        }
+        if !matches!(close, Close::Drained) {
+            ::metrics::counter!(metrics::CONNECTIONS_LOST_TOTAL).increment(1);
+        }
+        connections.decrement(1.0);
+        let close = Arc::new(close);
+        self.end_all(&close);
+        self.closed.send_replace(Some(Arc::clone(&close)));
+        close
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Close> {
+        loop {
+            let now = Instant::now();
+            let mut busy = self.take_commands(cx, now);
+            busy |= self.read(cx, now);
+            self.pass_time(cx);
+            busy |= self.write(cx, now);
+            if let Some(close) = self.close.take() {
+                return Poll::Ready(close);
+            }
+            if !busy {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Hands an event to the machine and does what it says.
+    fn handle(&mut self, now: Instant, event: Event) {
+        self.machine.handle(now, event);
+        self.act(now);
+    }
+
+    fn act(&mut self, now: Instant) {
+        while let Some(action) = self.machine.next_action() {
+            match action {
+                Action::Closed(close) => self.close = Some(close),
+                action => self.act_on(now, action),
+            }
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut busy = false;
+        for _ in 0..READS_MAX {
+            if self.close.is_some() {
+                return true;
+            }
+            let event = match self.read_once(cx) {
+                Poll::Pending => return busy,
+                Poll::Ready(Ok(0)) => Some(Event::Eof),
+                Poll::Ready(Ok(bytes)) => {
+                    self.counts.received_bytes.increment(bytes as u64);
+                    None
+                }
+                Poll::Ready(Err(error)) => {
+                    self.close = Some(Close::Io(error));
+                    return true;
+                }
+            };
+            busy = true;
+            match event {
+                Some(event) => self.handle(now, event),
+                None => self.decode(now),
+            }
+        }
+        // There may be more, of which nothing else would remind us.
+        busy
+    }
+
+    /// Reads into a reader's own buffer when what comes next belongs there, else into ours.
+    fn read_once(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.is_empty()
+            && let Some((id, left)) = self.decoder.expects()
+            && let Some(entry) = self.calls.get(&id)
+        {
+            let wire = Pin::new(&mut self.wire);
+            let landed = entry.call().land(left, |room| {
+                let mut room = ReadBuf::new(room);
+                wire.poll_read(cx, &mut room)
+                    .map_ok(|()| room.filled().len())
+            });
+            if let Some(landed) = landed {
+                if let Poll::Ready(Ok(bytes)) = landed
+                    && bytes > 0
+                {
+                    let end = self.decoder.landed(bytes);
+                    self.landed = Some((id, bytes, end));
+                }
+                return landed;
+            }
+        }
+        if self.input.capacity() - self.input.len() < INPUT_BYTES / 4 {
+            self.input.reserve(INPUT_BYTES);
+        }
+        poll_read_buf(Pin::new(&mut self.wire), cx, &mut self.input)
+    }
+
+    fn decode(&mut self, now: Instant) {
+        if let Some((id, bytes, end)) = self.landed.take() {
+            self.handle(now, Event::Landed { id, bytes, end });
+        }
+        while self.close.is_none() {
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(frame)) => self.handle(now, Event::Received(frame)),
+                Ok(None) => return,
+                Err(error) => self.close = Some(Close::Frame(error)),
+            }
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut busy = false;
+        for _ in 0..WRITES_MAX {
+            while self.staged.has_room() {
+                let Some(frame) = self.machine.transmit(now) else {
+                    break;
+                };
+                self.staged.push(frame);
+            }
+            self.act(now);
+            if self.staged.is_empty() {
+                break;
+            }
+            match self.staged.poll_write(Pin::new(&mut self.wire), cx) {
+                Poll::Pending => return busy,
+                Poll::Ready(Ok(bytes)) => {
+                    self.counts.sent_bytes.increment(bytes as u64);
+                    self.unflushed = true;
+                    busy = true;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.close = Some(Close::Io(error));
+                    return true;
+                }
+            }
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.wire).poll_flush(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => self.close = Some(Close::Io(error)),
+            }
+        }
+        busy
+    }
+
+    /// Sends what the machine still has to say, and closes this direction.
+    async fn last_words(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        while let Some(frame) = self.machine.transmit(now) {
+            self.staged.push(frame);
+        }
+        poll_fn(|cx| {
+            while !self.staged.is_empty() {
+                let wire = Pin::new(&mut self.wire);
+                std::task::ready!(self.staged.poll_write(wire, cx))?;
+            }
+            Poll::Ready(Ok::<(), io::Error>(()))
+        })
+        .await?;
+        self.wire.flush().await?;
+        self.wire.shutdown().await
+    }
+
+    /// Tells the machine that time has passed when it wants to know, and has the peer's
+    /// certificate checked.
+    fn pass_time(&mut self, cx: &mut Context<'_>) {
+        let due = self.due();
+        if due < self.armed {
+            self.arm(due);
+        }
+        while self.close.is_none() && self.sleep.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            self.check(now);
+            self.handle(now, Event::Tick);
+            // What is due has been done, so that a time in the past can only be a rounding.
+            let due = self.due().max(now + Duration::from_millis(1));
+            self.arm(due);
+        }
+    }
+
+    fn due(&self) -> Instant {
+        self.machine.wake_at().min(self.next_check)
+    }
+
+    fn arm(&mut self, due: Instant) {
+        self.armed = due;
+        self.sleep.as_mut().reset(due.into());
+    }
+
+    /// A peer whose certificate has ended, or is no longer trusted, may finish what it began.
+    fn check(&mut self, now: Instant) {
+        if now < self.next_check {
+            return;
+        }
+        self.next_check = now + self.check_every;
+        let Some(vouched) = &self.vouched else {
+            return;
+        };
+        if let Err(error) = vouched.identity.verify(&vouched.chain) {
+            tracing::info!(%error, "draining a connection: the peer's certificate is not valid");
+            self.handle(now, Event::Drain);
+        }
+    }
+}

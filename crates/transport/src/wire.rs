@@ -1,0 +1,162 @@
+//! The socket under a connection, with TLS or, where somebody insists, without.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use model::NodeId;
+use rustls::pki_types::CertificateDer;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use crate::authority::server_name;
+use crate::config::Config;
+use crate::identity::Identity;
+
+/// Bytes read from the socket at a time: TLS by itself asks for 4 KiB.
+const READ_BYTES: usize = 64 << 10;
+
+/// Bytes that wait in the kernel to be sent. What is in there can no longer be overtaken.
+const UNSENT_BYTES: u32 = 128 << 10;
+
+/// How peers know each other, and whether others can listen.
+#[derive(Clone)]
+pub enum Security {
+    /// TLS 1.3, both sides with a certificate of the cluster.
+    Mutual(Arc<Identity>),
+    /// Nothing: whoever reaches the port is whoever he says. For measurements and tests.
+    DangerousPlaintext(NodeId),
+}
+
+impl Security {
+    /// The id of this node.
+    pub(crate) fn node(&self) -> &NodeId {
+        match self {
+            Self::Mutual(identity) => identity.node(),
+            Self::DangerousPlaintext(node) => node,
+        }
+    }
+
+    pub(crate) async fn connect(&self, tcp: TcpStream, node: &NodeId) -> io::Result<Wire> {
+        let tcp = BufReader::with_capacity(READ_BYTES, tcp);
+        match self {
+            Self::DangerousPlaintext(_) => Ok(Wire::Plain(tcp)),
+            Self::Mutual(identity) => {
+                let name = server_name(node).map_err(io::Error::other)?;
+                let connector = TlsConnector::from(Arc::clone(&identity.handshakes().client));
+                let stream = connector.connect(name, tcp).await?;
+                agreed_on(stream.get_ref().1.alpn_protocol())?;
+                Ok(Wire::Tls(Box::new(stream.into())))
+            }
+        }
+    }
+
+    pub(crate) async fn accept(&self, tcp: TcpStream) -> io::Result<Wire> {
+        let tcp = BufReader::with_capacity(READ_BYTES, tcp);
+        match self {
+            Self::DangerousPlaintext(_) => Ok(Wire::Plain(tcp)),
+            Self::Mutual(identity) => {
+                let acceptor = TlsAcceptor::from(Arc::clone(&identity.handshakes().server));
+                let stream = acceptor.accept(tcp).await?;
+                agreed_on(stream.get_ref().1.alpn_protocol())?;
+                Ok(Wire::Tls(Box::new(stream.into())))
+            }
+        }
+    }
+}
+
+/// TLS lets a peer pass that names no protocol at all; we do not.
+fn agreed_on(protocol: Option<&[u8]>) -> io::Result<()> {
+    match protocol {
+        Some(_) => Ok(()),
+        None => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the peer did not ask for the protocol of nodes",
+        )),
+    }
+}
+
+/// Sets a socket up for small calls beside large streams.
+pub(crate) fn prepare(tcp: &TcpStream, config: &Config) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    socket.set_tcp_user_timeout(Some(config.dead_after))
+}
+
+/// A socket with or without TLS.
+pub(crate) enum Wire {
+    Plain(BufReader<TcpStream>),
+    Tls(Box<TlsStream<BufReader<TcpStream>>>),
+}
+
+impl Wire {
+    /// The certificates that the peer showed.
+    pub(crate) fn peer_chain(&self) -> Option<Vec<CertificateDer<'static>>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => {
+                let chain = stream.get_ref().1.peer_certificates()?;
+                Some(chain.iter().map(|one| one.clone().into_owned()).collect())
+            }
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
