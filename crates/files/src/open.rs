@@ -190,6 +190,7 @@ impl Files {
         offset: u64,
         into: &mut [u8],
     ) -> Result<usize, Errno> {
+        within(offset)?;
         if file.kind == Kind::Directory {
             return Err(Errno::IsDirectory);
         }
@@ -224,6 +225,7 @@ impl Files {
 
     /// Writes at an offset, as [`Files::write`] does.
     pub fn write_at(&mut self, file: &OpenFile, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        within(offset)?;
         if !file.write {
             return Err(Errno::BadFile);
         }
@@ -356,5 +358,13 @@ impl Files {
             kind: self.kind(child).ok_or(Errno::Io)?,
             next_cookie: at + 1,
         }))
+    }
+}
+
+/// Refuses an offset that no file has, which Linux takes for a negative one.
+fn within(offset: u64) -> Result<(), Errno> {
+    match offset > FILE_BYTES_MAX {
+        true => Err(Errno::Invalid),
+        false => Ok(()),
     }
 }
