@@ -233,64 +233,10 @@ impl World {
                 end,
                 bulk,
                 timeout_ms,
-            } => {
-                // Callers hold permits.
-                let live = self
-                    .calls
-                    .values()
-                    .filter(|call| call.ends[DIALLER].is_none());
-                if live.count() >= 4 {
-                    return;
-                }
-                self.last += 1;
-                let (id, body) = (self.last, self.made_up(bytes));
-                let mut call = Call::default();
-                (call.request.sent, call.request.ended) = (body.clone(), end);
-                self.calls.insert(id, call);
-                let open = Open {
-                    method: 0,
-                    priority: if bulk {
-                        Priority::Bulk
-                    } else {
-                        Priority::Prompt
-                    },
-                    timeout_us: timeout_ms.map_or(0, |ms| ms * 1000),
-                };
-                let body = Bytes::from(body);
-                self.handle(
-                    DIALLER,
-                    Event::Open {
-                        id,
-                        open,
-                        body,
-                        end,
-                    },
-                );
-            }
+            } => self.open(bytes, end, bulk, timeout_ms),
             Step::Ask { call, bytes, end } => self.send(DIALLER, call, bytes, end),
             Step::Answer { call, bytes, end } => self.send(ACCEPTOR, call, bytes, end),
-            Step::Reply { call, bytes, end } => {
-                let Some(id) = self
-                    .pick(call, ACCEPTOR)
-                    .filter(|id| !self.calls[id].replied)
-                else {
-                    return;
-                };
-                let body = self.made_up(bytes);
-                let call = self.calls.get_mut(&id).unwrap();
-                call.replied = true;
-                (call.reply.sent, call.reply.ended) = (body.clone(), end);
-                let (status, body) = (Status::OK, Bytes::from(body));
-                self.handle(
-                    ACCEPTOR,
-                    Event::Reply {
-                        id,
-                        status,
-                        body,
-                        end,
-                    },
-                );
-            }
+            Step::Reply { call, bytes, end } => self.reply(call, bytes, end),
             Step::Read {
                 call,
                 bytes,
@@ -314,6 +260,50 @@ impl World {
                 self.handle(ACCEPTOR, Event::Tick);
             }
         }
+    }
+
+    fn open(&mut self, bytes: usize, end: bool, bulk: bool, timeout_ms: Option<u64>) {
+        // Callers hold permits.
+        let live = self.calls.values();
+        if live.filter(|call| call.ends[DIALLER].is_none()).count() >= 4 {
+            return;
+        }
+        self.last += 1;
+        let (id, body) = (self.last, self.made_up(bytes));
+        let mut call = Call::default();
+        (call.request.sent, call.request.ended) = (body.clone(), end);
+        self.calls.insert(id, call);
+        let priorities = [Priority::Prompt, Priority::Bulk];
+        let open = Open {
+            method: 0,
+            priority: priorities[usize::from(bulk)],
+            timeout_us: timeout_ms.map_or(0, |ms| ms * 1000),
+        };
+        let event = Event::Open {
+            id,
+            open,
+            body: body.into(),
+            end,
+        };
+        self.handle(DIALLER, event);
+    }
+
+    fn reply(&mut self, call: usize, bytes: usize, end: bool) {
+        let id = self.pick(call, ACCEPTOR);
+        let Some(id) = id.filter(|id| !self.calls[id].replied) else {
+            return;
+        };
+        let body = self.made_up(bytes);
+        let call = self.calls.get_mut(&id).unwrap();
+        call.replied = true;
+        (call.reply.sent, call.reply.ended) = (body.clone(), end);
+        let event = Event::Reply {
+            id,
+            status: Status::OK,
+            body: body.into(),
+            end,
+        };
+        self.handle(ACCEPTOR, event);
     }
 
     fn send(&mut self, side: usize, call: usize, bytes: usize, end: bool) {
