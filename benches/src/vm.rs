@@ -23,6 +23,7 @@ use crate::Setting;
 use crate::faaslets::{OneArtifact, call_of, expect_ok};
 use crate::load::load;
 use crate::measure::{median, micros, status_kib};
+use crate::programs;
 use crate::report::Report;
 use crate::start::replier;
 
@@ -55,6 +56,7 @@ pub fn run(setting: &Setting) -> Result<Report> {
         .context("a runtime")?;
     resets(&mut report, &runtime, &folder)?;
     starts(&mut report, &runtime, &folder)?;
+    programs::starts(&mut report, &runtime, &setting.root)?;
     computing(&mut report, &runtime, &folder)?;
     idle(&mut report, &runtime, &folder)?;
     http(&mut report, setting, &folder)?;

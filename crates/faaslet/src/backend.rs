@@ -71,6 +71,11 @@ impl Backend for Faaslets {
         layers: Vec<Bytes>,
     ) -> Result<Prepared, PrepareError> {
         check_magic(&artifact)?;
+        if !spec.settings.snapshot.is_auto() {
+            return Err(PrepareError::Unsupported {
+                reason: "only Linux programs in micro-VMs take `snapshot`".into(),
+            });
+        }
         if is_component(&artifact) {
             return self.0.components.prepare(spec, artifact, layers).await;
         }

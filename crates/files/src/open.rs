@@ -1,5 +1,7 @@
 //! Open files and directories: reading, writing, listing.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Errno;
 use crate::Files;
 use crate::data::{Data, FILE_BYTES_MAX};
@@ -41,8 +43,9 @@ pub enum Whence {
     End,
 }
 
-/// An open file or directory: who opened it gives it back to [`Files::close`].
-#[derive(Debug)]
+/// An open file or directory: who opened it gives it back to [`Files::close`]. A copy belongs to a
+/// copy of the files that it was opened in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OpenFile {
     ino: Ino,
     kind: Kind,

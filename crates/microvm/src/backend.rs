@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use memory::{Image, ImageBuilder, PAGE_BYTES, Slab, SlabConfig};
-use model::{Digest, InvocationId, Kind, Settings, VersionSpec};
+use memory::{ImageBuilder, PAGE_BYTES, Slab, SlabConfig};
+use model::{InvocationId, Kind, Snapshot, VersionSpec};
 use sandbox::{
-    Artifacts, Backend, BodyError, Cache, CacheError, CallLog, EntryKind, HeldLog, LoadError,
-    LogSink, LogStream, PrepareError, Prepared, Program, Reply,
+    Artifacts, Backend, BodyError, Cache, CacheError, CallLog, HeldLog, LoadError, LogSink,
+    LogStream, PrepareError, Prepared, Program, Reply,
 };
 
 use crate::asks::Numbers;
@@ -19,13 +19,14 @@ use crate::freestanding::{self, Heap};
 use crate::frozen::{Frozen, FrozenError};
 use crate::kvm::{Hypervisor, Kvm, Unavailable};
 use crate::layout::{FRAMES, PAGE};
-use crate::linux::command;
+use crate::linux::{NotFrozen, Saved, SavedError, command};
 use crate::load::{LoadElfError, frames_needed};
 use crate::machine::{Machine, MachineError};
 use crate::microvm::{Ended, Given, Until};
 use crate::program::{MicroVmProgram, Parts};
 use crate::shells::Shells;
 use crate::space::{Space, SpaceError};
+use crate::stored::{self, Made, StoreError, Taken};
 
 /// What initialisation may reply or log: nothing is kept of it.
 const INIT_REPLY_BYTES_MAX: u64 = 1 << 20;
@@ -103,7 +104,7 @@ impl Backend for MicroVms {
         artifact: Bytes,
         _: Vec<Bytes>,
     ) -> Result<Prepared, PrepareError> {
-        check_settings(&spec.settings)?;
+        check_settings(spec)?;
         let (inner, spec) = (self.0.clone(), spec.clone());
         off_the_request_path(move || inner.prepare(&spec, &artifact)).await
     }
@@ -132,22 +133,24 @@ impl Backend for MicroVms {
     }
 }
 
+/// What a deploy tells of a program that is not frozen at its request loop.
+pub(crate) fn note(reason: &str) -> String {
+    format!("each call begins at its first instruction: {reason}")
+}
+
 /// Refuses what micro-VMs do not have, rather than leaving it out.
-fn check_settings(settings: &Settings) -> Result<(), PrepareError> {
-    let unsupported = match settings {
+fn check_settings(spec: &VersionSpec) -> Result<(), PrepareError> {
+    let unsupported = match &spec.settings {
         settings if !settings.layers.is_empty() => "`layers`",
         settings if settings.files.is_some() => "`files`",
+        settings if !settings.snapshot.is_auto() && spec.kind != Kind::Command => {
+            "`snapshot`, unless they are commands"
+        }
         _ => return Ok(()),
     };
     Err(PrepareError::Unsupported {
         reason: format!("functions in micro-VMs have no {unsupported}: leave them out"),
     })
-}
-
-/// A guest that has just been initialised.
-struct Made {
-    image: ImageBuilder,
-    frozen: Frozen,
 }
 
 impl Inner {
@@ -162,66 +165,50 @@ impl Inner {
                     .into(),
             });
         }
+        let code_bytes = artifact.len() as u64;
         if let Some(program) = self.find(spec)? {
             return Ok(Prepared {
                 cached: true,
-                code_bytes: artifact.len() as u64,
-                image_bytes: program.0.image.stored_bytes() as u64,
+                code_bytes,
+                image_bytes: program.0.image_bytes(),
+                note: program.0.not_frozen.as_deref().map(note),
             });
         }
         let made = self.initialise(spec, &elf, artifact)?;
-        let key = key(spec);
         let features = self.shells.hypervisor().features();
-        let meta = made.frozen.encode(features);
-        let meta = meta.map_err(|error| platform("describe it", error))?;
-        let image = made.image.encode();
-        let names = Symbols::read(artifact).encode();
-        for (kind, bytes) in [
-            (EntryKind::Image, &image),
-            (EntryKind::Names, &names),
-            (EntryKind::Meta, &meta),
-        ] {
-            self.cache.store(&key, kind, bytes).map_err(full)?;
-        }
+        let stored = stored::store(&self.cache, spec, &made, artifact, features);
+        let image_bytes = stored.map_err(|error| match error {
+            StoreError::Cache(error) => full(error),
+            StoreError::Describe(error) => platform("describe it", error),
+        })?;
         Ok(Prepared {
             cached: false,
-            code_bytes: artifact.len() as u64,
-            image_bytes: image.len() as u64,
+            code_bytes,
+            image_bytes,
+            note: made.note(),
         })
     }
 
     /// The program, if the cache holds all of it, made on a processor like this one.
     fn find(&self, spec: &VersionSpec) -> Result<Option<MicroVmProgram>, PrepareError> {
-        let key = key(spec);
-        let entry = |kind| self.cache.load(&key, kind).map_err(full);
-        let (Some(image), Some(names), Some(meta)) = (
-            entry(EntryKind::Image)?,
-            entry(EntryKind::Names)?,
-            entry(EntryKind::Meta)?,
-        ) else {
+        let Some(paths) = stored::find(&self.cache, spec).map_err(full)? else {
             return Ok(None);
         };
-        let loaded = || -> Result<MicroVmProgram, BodyError> {
-            let features = self.shells.hypervisor().features();
-            let cap = spec.settings.limits.memory_bytes_max;
-            let frozen = Frozen::decode(&std::fs::read(&meta)?, cap, features)?;
-            let image = Arc::new(Image::read(&image)?);
-            Ok(MicroVmProgram(Arc::new(Parts {
+        let features = self.shells.hypervisor().features();
+        match stored::load(&paths, spec, features, &self.shells) {
+            Ok(found) => Ok(Some(MicroVmProgram(Arc::new(Parts {
                 shells: self.shells.clone(),
-                overlay: self.shells.overlay(&image),
-                image,
-                frozen,
-                symbols: Symbols::decode(&std::fs::read(&names)?),
+                entry: found.entry,
+                request_loop: found.request_loop,
+                not_frozen: found.not_frozen,
+                symbols: found.symbols,
                 settings: spec.settings.clone(),
                 kind: spec.kind,
                 table: self.table,
                 numbers: self.numbers.clone(),
-            })))
-        };
-        match loaded() {
-            Ok(program) => Ok(Some(program)),
+            })))),
             Err(error) => {
-                if error.downcast_ref::<FrozenError>().is_some() {
+                if error.is::<FrozenError>() || error.is::<SavedError>() {
                     tracing::warn!(%error, artifact = %spec.artifact, "it is initialised anew");
                 } else {
                     tracing::warn!(%error, artifact = %spec.artifact, "a cache entry is unusable");
@@ -232,18 +219,45 @@ impl Inner {
     }
 
     /// Loads a program and takes it as it stands: a freestanding one at its first `vm_next`, one of
-    /// Linux at its first instruction.
+    /// Linux at its first instruction, and then at its request loop.
     fn initialise(
         &self,
         spec: &VersionSpec,
         elf: &Elf,
         file: &Bytes,
     ) -> Result<Made, PrepareError> {
-        let failed = |error: MachineError| platform("make a machine to initialise it in", error);
-        let cap = spec.settings.limits.memory_bytes_max;
         let linux = spec.kind == Kind::Command;
         let extra = if linux { 0 } else { freestanding::EXTRA_BYTES };
-        let needed = frames_needed(elf) + extra;
+        let mut machine = self.machine_for(spec, frames_needed(elf) + extra)?;
+        let memory = machine.memory().clone();
+        let begun = |error| platform("begin its initialisation", error);
+        if !linux {
+            let prepared = freestanding::prepare(&memory, &mut machine.space, elf, file);
+            let (moved_by, entry, heap) = prepared.map_err(unloadable)?;
+            let started = machine.cpu.begin(entry, crate::abi::STACK_END);
+            started.map_err(begun)?;
+            let heap = Heap { start: heap };
+            self.run_init(&mut machine, spec, heap, file, moved_by)?;
+            return Ok(Made {
+                entry: take(&mut machine, moved_by, heap.encode())?,
+                request_loop: None,
+            });
+        }
+        let prepared = command::prepare(&memory, &mut machine.space, elf, file);
+        let (moved_by, entry, guest) = prepared.map_err(unloadable)?;
+        machine.cpu.begin(entry, 0).map_err(begun)?;
+        let entry = take(&mut machine, moved_by, guest)?;
+        let request_loop = self.to_request_loop(&mut machine, spec, &entry.frozen)?;
+        Ok(Made {
+            entry,
+            request_loop: Some(request_loop),
+        })
+    }
+
+    /// A machine with `needed` bytes of frames and nothing in them.
+    fn machine_for(&self, spec: &VersionSpec, needed: u64) -> Result<Machine, PrepareError> {
+        let failed = |error: MachineError| platform("make a machine to initialise it in", error);
+        let cap = spec.settings.limits.memory_bytes_max;
         if needed > cap {
             return Err(PrepareError::TooLarge {
                 reason: format!(
@@ -255,37 +269,39 @@ impl Inner {
         let end = FRAMES + needed.next_multiple_of(PAGE);
         machine.grow_to(end).map_err(failed)?;
         machine.space = Space::new(cap);
-        let memory = machine.memory().clone();
-        let written = machine.space.write_system(&memory);
+        let written = machine.space.write_system(machine.memory());
         written.map_err(|error| platform("write its system pages", error))?;
-        let begun = |error| platform("begin its initialisation", error);
-        let (moved_by, guest) = if linux {
-            let prepared = command::prepare(&memory, &mut machine.space, elf, file);
-            let (moved_by, entry, guest) = prepared.map_err(unloadable)?;
-            machine.cpu.begin(entry, 0).map_err(begun)?;
-            (moved_by, guest)
-        } else {
-            let prepared = freestanding::prepare(&memory, &mut machine.space, elf, file);
-            let (moved_by, entry, heap) = prepared.map_err(unloadable)?;
-            let started = machine.cpu.begin(entry, crate::abi::STACK_END);
-            started.map_err(begun)?;
-            let heap = Heap { start: heap };
-            self.run_init(&mut machine, spec, heap, file, moved_by)?;
-            (moved_by, heap.encode())
-        };
-        machine.space.settle();
-        let cpu = machine.cpu.save();
-        let cpu = cpu.map_err(|error| platform("read its registers", error))?;
-        let image = capture(&machine).map_err(|error| platform("take its image", error))?;
-        Ok(Made {
-            image,
-            frozen: Frozen {
-                cpu,
-                space: machine.space.clone(),
-                moved_by,
-                guest,
-            },
-        })
+        Ok(machine)
+    }
+
+    /// Runs a Linux program up to where it waits for a call, and takes it there if that can be.
+    fn to_request_loop(
+        &self,
+        machine: &mut Machine,
+        spec: &VersionSpec,
+        entry: &Frozen,
+    ) -> Result<Result<(Taken, Saved), NotFrozen>, PrepareError> {
+        let settings = &spec.settings;
+        if settings.snapshot == Snapshot::Never {
+            return Ok(Err(NotFrozen::Never));
+        }
+        let running = command::freeze(machine, settings, &entry.guest);
+        match futures::executor::block_on(running) {
+            Ok(saved) => {
+                let taken = take(machine, entry.moved_by, entry.guest.clone())?;
+                Ok(Ok((taken, saved)))
+            }
+            Err(NotFrozen::Platform(reason)) => Err(PrepareError::Platform {
+                reason,
+                source: None,
+            }),
+            Err(reason) if settings.snapshot == Snapshot::Always => Err(PrepareError::Init {
+                reason: format!(
+                    "`snapshot = \"always\"` asks that it is frozen at its request loop: {reason}"
+                ),
+            }),
+            Err(reason) => Ok(Err(reason)),
+        }
     }
 
     fn run_init(
@@ -336,6 +352,23 @@ impl Inner {
     }
 }
 
+/// Takes what a machine holds as it stands.
+fn take(machine: &mut Machine, moved_by: u64, guest: Vec<u8>) -> Result<Taken, PrepareError> {
+    machine.space.settle();
+    let cpu = machine.cpu.save();
+    let cpu = cpu.map_err(|error| platform("read its registers", error))?;
+    let image = capture(machine).map_err(|error| platform("take its image", error))?;
+    Ok(Taken {
+        image,
+        frozen: Frozen {
+            cpu,
+            space: machine.space.clone(),
+            moved_by,
+            guest,
+        },
+    })
+}
+
 /// A machine's memory up to the last page that holds anything: what is behind it is zero, and
 /// cheaper as memory that no file is under.
 pub(crate) fn capture(machine: &Machine) -> Result<ImageBuilder, memory::MemoryError> {
@@ -354,11 +387,6 @@ pub(crate) fn capture(machine: &Machine) -> Result<ImageBuilder, memory::MemoryE
         image.write(at, page.as_slice());
     }
     Ok(image)
-}
-
-/// An image depends on all settings of its version.
-fn key(spec: &VersionSpec) -> Digest {
-    Digest::of_parts([b"microvm 2".as_slice(), spec.digest().as_bytes()])
 }
 
 fn refused(error: &ElfError) -> PrepareError {

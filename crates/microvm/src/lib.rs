@@ -50,6 +50,7 @@ mod microvm;
 mod program;
 mod shells;
 pub mod space;
+mod stored;
 mod system;
 pub mod view;
 mod watchdog;

@@ -135,6 +135,37 @@ impl FromStr for Isolation {
     }
 }
 
+/// Whether a program is frozen where it waits for its calls, so that they go on from there.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Snapshot {
+    /// If nothing that it has asked by then must differ between calls.
+    #[default]
+    Auto,
+    /// No: each call begins at its first instruction.
+    Never,
+    /// Yes, whatever it has asked; a program that cannot be is refused.
+    Always,
+}
+
+impl Snapshot {
+    /// Whether it is the default.
+    pub fn is_auto(&self) -> bool {
+        *self == Snapshot::Auto
+    }
+
+    /// As it is written in manifests and flags.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Snapshot::Auto => "auto",
+            Snapshot::Never => "never",
+            Snapshot::Always => "always",
+        }
+    }
+}
+
 /// What a deploy may set beside the artifact.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -161,6 +192,9 @@ pub struct Settings {
     /// What its sandboxes are made of.
     #[serde(skip_serializing_if = "Isolation::is_wasm")]
     pub isolation: Isolation,
+    /// Whether a Linux program is frozen where it waits for its calls.
+    #[serde(skip_serializing_if = "Snapshot::is_auto")]
+    pub snapshot: Snapshot,
 }
 
 /// Layers that a function may have.
@@ -239,6 +273,9 @@ impl VersionSpec {
         if !self.settings.isolation.is_wasm() {
             parts.push(format!("isolation {}", self.settings.isolation).into());
         }
+        if !self.settings.snapshot.is_auto() {
+            parts.push(format!("snapshot {}", self.settings.snapshot.as_str()).into());
+        }
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }
 }
@@ -290,6 +327,10 @@ mod tests {
         vm.settings.isolation = Isolation::Vm;
         let mut both = spec();
         both.settings.isolation = Isolation::WasmVm;
+        let mut never = spec();
+        never.settings.snapshot = Snapshot::Never;
+        let mut always = spec();
+        always.settings.snapshot = Snapshot::Always;
         let all = [
             spec(),
             env,
@@ -303,10 +344,12 @@ mod tests {
             quota,
             vm,
             both,
+            never,
+            always,
         ];
         let all = all.map(|s| s.digest());
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
-        assert_eq!(distinct.len(), 12);
+        assert_eq!(distinct.len(), 14);
     }
 
     #[test]

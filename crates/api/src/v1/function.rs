@@ -116,6 +116,9 @@ pub struct Deployed {
     pub image_bytes: u64,
     /// How long checking, compiling and initialising took, in milliseconds.
     pub prepare_ms: u64,
+    /// What else is to be known of it, such as why its calls do not go on from a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A function.

@@ -48,6 +48,7 @@ impl CoreEngine {
                 cached: true,
                 code_bytes,
                 image_bytes,
+                note: None,
             });
         }
         let code = rewrite(artifact, &survey)?;
@@ -77,6 +78,7 @@ impl CoreEngine {
             cached: false,
             code_bytes: code.len() as u64,
             image_bytes,
+            note: None,
         })
     }
 

@@ -192,6 +192,7 @@ pub(super) async fn deploy(
             code_bytes: prepared.code_bytes,
             image_bytes: prepared.image_bytes,
             prepare_ms,
+            note: prepared.note,
         }),
     ))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use files::OpenFile;
+use serde::{Deserialize, Serialize};
 
 use super::epoll::Epoll;
 use super::errno::Errno;
@@ -29,7 +30,7 @@ pub const O_PATH: u32 = 0o10_000_000;
 pub const O_TMPFILE: u32 = 0o20_000_000;
 
 /// What a descriptor stands for.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Object {
     /// The input of the call.
     Input,
@@ -64,7 +65,7 @@ pub enum Object {
 }
 
 /// An eventfd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Its count.
     pub count: u64,
@@ -75,7 +76,7 @@ pub struct Event {
 }
 
 /// A timerfd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timer {
     /// Whether its times are those of the real-time clock.
     pub realtime: bool,
@@ -105,11 +106,11 @@ impl Timer {
 }
 
 /// The number of an open thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OpenId(u32);
 
 /// An open thing; several descriptors may stand for it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Open {
     /// What it is.
     pub object: Object,
@@ -135,14 +136,14 @@ impl Open {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Descriptor {
     open: OpenId,
     close_on_exec: bool,
 }
 
 /// The descriptors of a process.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Descriptors {
     table: BTreeMap<u32, Descriptor>,
     opens: BTreeMap<OpenId, Open>,

@@ -15,12 +15,14 @@
 //! - A call that is not offered is answered with `ENOSYS`, counted, and told in the log.
 //! - Nothing that a guest does makes the host wait past the call's deadline.
 
+mod call;
 mod calls;
 pub(crate) mod command;
 mod descriptor;
 mod egress;
 mod epoll;
 mod errno;
+mod form;
 mod frame;
 mod futex;
 mod maps;
@@ -34,10 +36,12 @@ mod program;
 mod pseudo;
 mod request_loop;
 mod run;
+mod saved;
 mod signal;
 mod sockets;
 mod spans;
 mod stack;
+mod start;
 mod table;
 mod thread;
 mod world;
@@ -46,7 +50,9 @@ pub use egress::Egress;
 pub use errno::Errno;
 pub use process::{Clocks, Exit};
 pub use program::Program;
-pub use run::{End, Ended, Start, run};
+pub use request_loop::{Awaits, NotFrozen};
+pub use saved::{Saved, SavedError};
+pub use start::{End, Ended, Resume, Start, freeze, resume, run};
 pub use table::{Row, TABLE};
 pub use world::{Link, Network, NoNetwork, World};
 

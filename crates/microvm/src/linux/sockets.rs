@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use super::errno::Errno;
 use super::pipe::PipeId;
 use super::poll::{ERR, HUP, IN, OUT, RDHUP, Ready};
@@ -23,11 +25,11 @@ const SOCKETS_MAX: usize = 1024;
 const PORTS: std::ops::Range<u16> = 32_768..60_999;
 
 /// The number of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SocketId(u32);
 
 /// A family of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family {
     /// Names within the process.
     Unix,
@@ -38,7 +40,7 @@ pub enum Family {
 }
 
 /// A kind of socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Bytes in order.
     Stream,
@@ -49,7 +51,7 @@ pub enum Kind {
 }
 
 /// Where a socket is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Address {
     /// A name within the process; empty for none.
     Unix(Vec<u8>),
@@ -57,7 +59,7 @@ pub enum Address {
     Inet(SocketAddr),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum State {
     Fresh,
     Listening {
@@ -72,7 +74,7 @@ enum State {
 }
 
 /// A socket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Socket {
     /// Its family.
     pub family: Family,
@@ -90,7 +92,7 @@ pub struct Socket {
 }
 
 /// The sockets of a process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sockets {
     all: BTreeMap<SocketId, Socket>,
     next: u32,
@@ -308,6 +310,9 @@ impl Process {
             (Some(listener), _) => self.connect_within(id, listener, to),
             (None, Address::Unix(_)) => Err(Errno::ECONNREFUSED),
             (None, Address::Inet(address)) => {
+                if !self.may_go_out() {
+                    return Err(Errno::EACCES);
+                }
                 let link = self.world.network().connect(stream, *address)?;
                 let socket = self.sockets.find_mut(id)?;
                 socket.state = State::Linked(link);
@@ -494,7 +499,11 @@ impl Process {
         if events & ERR != 0 {
             events |= IN | OUT;
         }
-        Ready { events, changes }
+        Ready {
+            events,
+            changes,
+            awaits: false,
+        }
     }
 
     /// Bytes that can be received now.

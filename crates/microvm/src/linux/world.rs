@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 use super::errno::Errno;
 
@@ -19,17 +20,26 @@ pub trait World: Send {
     /// where more can be taken.
     fn log(&mut self, data: &[u8]) -> bool;
 
+    /// Whether a server of the world's within the sandbox has been asked for the next call, and
+    /// answers nothing before there is one.
+    fn awaits_call(&mut self) -> bool {
+        false
+    }
+
     /// What lies past the process's own loopback.
     fn network(&mut self) -> &mut dyn Network;
 }
 
 /// The number of a link: a socket's way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Link(pub u32);
 
 /// Ways out of a process. Nothing here blocks: what cannot be done now fails with
 /// [`Errno::EAGAIN`].
 pub trait Network: Send {
+    /// Whether anything at all lies past the loopback.
+    fn leads_out(&self) -> bool;
+
     /// Begins to connect a stream, or sets where datagrams go.
     fn connect(&mut self, stream: bool, to: SocketAddr) -> Result<Link, Errno>;
 
@@ -42,6 +52,11 @@ pub trait Network: Send {
 
     /// Receives into `out`; how many, and 0 at a stream's end.
     fn receive(&mut self, link: Link, out: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Whether a link leads to a server within the sandbox, which is frozen with the process.
+    fn stays_within(&self, _: Link) -> bool {
+        false
+    }
 
     /// What can be done now, as [`super::poll`]'s bits.
     fn ready(&mut self, link: Link) -> u32;
@@ -61,6 +76,10 @@ pub trait Network: Send {
 pub struct NoNetwork;
 
 impl Network for NoNetwork {
+    fn leads_out(&self) -> bool {
+        false
+    }
+
     fn connect(&mut self, _: bool, to: SocketAddr) -> Result<Link, Errno> {
         Err(match to.ip().is_loopback() {
             true => Errno::ECONNREFUSED,
