@@ -135,9 +135,7 @@ impl Range {
         Ok(())
     }
 
-    /// The same for one that keeps its length, which is the cheaper one for a virtual machine:
-    /// [`Range::keep`] has made it as long as it has to be, and no longer. What is past the image is
-    /// zero.
+    /// The same for one that keeps its length, zeros past the image: cheaper for a virtual machine.
     pub fn reimage_within(&self, image: &Arc<Image>) -> Result<(), MemoryError> {
         let (old, kept) = (self.image(), self.kept_bytes());
         let annex = old.annex().or(image.annex()).is_some();
