@@ -70,6 +70,14 @@ impl Backend for Faaslets {
         artifact: Bytes,
         layers: Vec<Bytes>,
     ) -> Result<Prepared, PrepareError> {
+        if spec.kind == Kind::Lambda {
+            return Err(PrepareError::WrongKind {
+                kind: spec.kind,
+                reason: "the Lambda Runtime API is served in micro-VMs only: deploy a static \
+                         Linux executable with `isolation = \"vm\"`"
+                    .into(),
+            });
+        }
         check_magic(&artifact)?;
         if !spec.settings.snapshot.is_auto() {
             return Err(PrepareError::Unsupported {

@@ -19,7 +19,7 @@ use crate::freestanding::{self, Heap};
 use crate::frozen::{Frozen, FrozenError};
 use crate::kvm::{Hypervisor, Kvm, Unavailable};
 use crate::layout::{FRAMES, PAGE};
-use crate::linux::{NotFrozen, Saved, SavedError, command};
+use crate::linux::{NotFrozen, Saved, SavedError, command, lambda};
 use crate::load::{LoadElfError, frames_needed};
 use crate::machine::{Machine, MachineError};
 use crate::microvm::{Ended, Given, Until};
@@ -133,6 +133,11 @@ impl Backend for MicroVms {
     }
 }
 
+/// Whether functions of a kind are Linux programs.
+fn runs_linux(kind: Kind) -> bool {
+    matches!(kind, Kind::Command | Kind::Lambda)
+}
+
 /// What a deploy tells of a program that is not frozen at its request loop.
 pub(crate) fn note(reason: &str) -> String {
     format!("each call begins at its first instruction: {reason}")
@@ -143,8 +148,8 @@ fn check_settings(spec: &VersionSpec) -> Result<(), PrepareError> {
     let unsupported = match &spec.settings {
         settings if !settings.layers.is_empty() => "`layers`",
         settings if settings.files.is_some() => "`files`",
-        settings if !settings.snapshot.is_auto() && spec.kind != Kind::Command => {
-            "`snapshot`, unless they are commands"
+        settings if !settings.snapshot.is_auto() && !runs_linux(spec.kind) => {
+            "`snapshot`, unless they are Linux programs"
         }
         _ => return Ok(()),
     };
@@ -226,7 +231,7 @@ impl Inner {
         elf: &Elf,
         file: &Bytes,
     ) -> Result<Made, PrepareError> {
-        let linux = spec.kind == Kind::Command;
+        let linux = runs_linux(spec.kind);
         let extra = if linux { 0 } else { freestanding::EXTRA_BYTES };
         let mut machine = self.machine_for(spec, frames_needed(elf) + extra)?;
         let memory = machine.memory().clone();
@@ -285,8 +290,14 @@ impl Inner {
         if settings.snapshot == Snapshot::Never {
             return Ok(Err(NotFrozen::Never));
         }
-        let running = command::freeze(machine, settings, &entry.guest);
-        match futures::executor::block_on(running) {
+        let is_lambda = spec.kind == Kind::Lambda;
+        let frozen = futures::executor::block_on(async {
+            match is_lambda {
+                true => lambda::freeze(machine, settings, &entry.guest).await,
+                false => command::freeze(machine, settings, &entry.guest).await,
+            }
+        });
+        match frozen {
             Ok(saved) => {
                 let taken = take(machine, entry.moved_by, entry.guest.clone())?;
                 Ok(Ok((taken, saved)))
@@ -294,6 +305,11 @@ impl Inner {
             Err(NotFrozen::Platform(reason)) => Err(PrepareError::Platform {
                 reason,
                 source: None,
+            }),
+            Err(
+                reason @ (NotFrozen::Reported(_) | NotFrozen::Ended(_) | NotFrozen::Deadline(_)),
+            ) if is_lambda => Err(PrepareError::Init {
+                reason: reason.to_string(),
             }),
             Err(reason) if settings.snapshot == Snapshot::Always => Err(PrepareError::Init {
                 reason: format!(
@@ -343,6 +359,7 @@ impl Inner {
                 init(format!("{fault}{place}"))
             }
             (Ended::Killed(reason), _) => init(reason),
+            (Ended::Told(status), _) => init(status.to_string()),
             (Ended::Timeout | Ended::OverBudget, _) => init("it ran past its deadline".into()),
             (Ended::Platform(reason), _) => Err(PrepareError::Platform {
                 reason,

@@ -12,7 +12,7 @@ use sandbox::{Call, Completion, End, HeldLog, Payload, Reply, Sandbox, SandboxEr
 use crate::asks::Numbers;
 use crate::fault::Fault;
 use crate::freestanding;
-use crate::linux::{self, command};
+use crate::linux::{self, command, lambda};
 use crate::machine::Machine;
 use crate::program::{From, Parts, failed};
 
@@ -64,6 +64,8 @@ pub(crate) enum Ended {
     Timeout,
     /// At its budget.
     OverBudget,
+    /// As what serves the guest says.
+    Told(Status),
     /// By a failure of the platform's.
     Platform(String),
 }
@@ -126,18 +128,20 @@ impl MicroVm {
         let guest = &self.parts.entry.frozen.guest;
         let saved = self.parts.request_loop.as_ref().map(|(_, saved)| saved);
         let saved = saved.filter(|_| self.from == From::Loop);
+        let passed = command::Passed {
+            settings: &self.parts.settings,
+            args: &args,
+            env: &env,
+        };
         let (ended, refused) = match self.parts.kind {
-            Kind::Command => {
-                let passed = command::Passed {
-                    settings: &self.parts.settings,
-                    args: &args,
-                    env: &env,
-                };
-                match saved {
-                    Some(saved) => command::resume(machine, given, &passed, saved).await,
-                    None => command::call(machine, given, &passed, guest).await,
-                }
-            }
+            Kind::Command => match saved {
+                Some(saved) => command::resume(machine, given, &passed, saved).await,
+                None => command::call(machine, given, &passed, guest).await,
+            },
+            Kind::Lambda => match saved {
+                Some(saved) => lambda::resume(machine, given, &passed, saved).await,
+                None => lambda::call(machine, given, &passed, guest).await,
+            },
             Kind::Reactor | Kind::Http => freestanding::call(machine, given, guest).await,
         };
         self.broken_off = !matches!(ended, Ended::Code(_));
@@ -241,7 +245,7 @@ fn end_of(ended: Ended, refused_memory: bool, parts: &Parts) -> End {
         Ended::Fault(fault) => {
             let message = format!("{fault} {}", parts.place(fault.rip));
             let guard = match parts.kind {
-                Kind::Command => linux::Program::stack_guard(),
+                Kind::Command | Kind::Lambda => linux::Program::stack_guard(),
                 Kind::Reactor | Kind::Http => freestanding::STACK_GUARD,
             };
             trap(fault.kind(&guard), message)
@@ -249,6 +253,7 @@ fn end_of(ended: Ended, refused_memory: bool, parts: &Parts) -> End {
         Ended::Killed(message) => trap(TrapKind::Other, message),
         Ended::Timeout => Status::Timeout,
         Ended::OverBudget => return End::OverBudget,
+        Ended::Told(status) => status,
         Ended::Platform(message) => Status::Platform { message },
     })
 }

@@ -70,6 +70,8 @@ impl Parts {
     /// where its owner has asked that it is frozen in any case.
     pub fn begins(&self, args: &[String], env: &[(String, String)]) -> From {
         match &self.request_loop {
+            // It is told of its call by its invocation, not by its environment.
+            Some(_) if self.kind == Kind::Lambda => From::Loop,
             Some((_, saved)) if args.is_empty() && command::takes(saved, env) => From::Loop,
             _ => From::Entry,
         }

@@ -17,7 +17,7 @@ use sandbox::{BodyError, Cache, CacheError, EntryKind};
 use crate::backend::note;
 use crate::elf::Symbols;
 use crate::frozen::Frozen;
-use crate::linux::{NotFrozen, Saved, command};
+use crate::linux::{NotFrozen, Saved, command, lambda};
 use crate::program::Beginning;
 use crate::shells::Shells;
 
@@ -134,7 +134,7 @@ pub(crate) fn find(cache: &Cache, spec: &VersionSpec) -> Result<Option<Paths>, C
         entry: [image, meta, names],
         request_loop: None,
     };
-    if spec.kind != Kind::Command {
+    if !matches!(spec.kind, Kind::Command | Kind::Lambda) {
         return Ok(Some(paths));
     }
     let Some(process) = cache.load(&request_loop, EntryKind::Process)? else {
@@ -188,7 +188,10 @@ pub(crate) fn load(
         let rest = process.get(1..).unwrap_or_default();
         match files {
             Some([image, meta]) => {
-                let saved = command::read(rest, &spec.settings)?;
+                let saved = match spec.kind {
+                    Kind::Lambda => lambda::read(rest, &spec.settings)?,
+                    _ => command::read(rest, &spec.settings)?,
+                };
                 found.request_loop = Some((beginning(image, meta)?, saved));
             }
             None => found.not_frozen = Some(String::from_utf8_lossy(rest).into_owned()),

@@ -18,16 +18,18 @@ pub enum Kind {
     Command,
     /// A core module that exports `handle` and uses the `dunlin` input and output imports.
     Reactor,
+    /// A program that asks the Lambda Runtime API for its invocations.
+    Lambda,
 }
 
 /// A text that names no kind.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a kind of function: use http, command or reactor")]
+#[error("`{0}` is not a kind of function: use http, command, reactor or lambda")]
 pub struct KindError(String);
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 3] = [Kind::Http, Kind::Command, Kind::Reactor];
+    pub const ALL: [Kind; 4] = [Kind::Http, Kind::Command, Kind::Reactor, Kind::Lambda];
 
     /// The kind as it is written in manifests, flags and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Kind {
             Kind::Http => "http",
             Kind::Command => "command",
             Kind::Reactor => "reactor",
+            Kind::Lambda => "lambda",
         }
     }
 }

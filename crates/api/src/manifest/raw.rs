@@ -317,6 +317,8 @@ pub enum Kind {
     Command,
     /// A core module that exports `handle`.
     Reactor,
+    /// A program that asks the Lambda Runtime API for its invocations: needs `isolation = "vm"`.
+    Lambda,
 }
 
 impl From<Kind> for model::Kind {
@@ -325,6 +327,7 @@ impl From<Kind> for model::Kind {
             Kind::Http => Self::Http,
             Kind::Command => Self::Command,
             Kind::Reactor => Self::Reactor,
+            Kind::Lambda => Self::Lambda,
         }
     }
 }

@@ -40,7 +40,7 @@ pub struct Deploy {
     #[arg(long, conflicts_with_all = ["functions", "build"])]
     name: Option<FunctionName>,
     /// How the function is called; found from the file unless set
-    #[arg(long, value_name = "http|command|reactor")]
+    #[arg(long, value_name = "http|command|reactor|lambda")]
     kind: Option<Kind>,
     /// An argument of the function; may be repeated
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]

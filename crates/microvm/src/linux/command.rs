@@ -32,7 +32,7 @@ const FILES_MAX: Quota = Quota {
     inodes_max: 65_536,
 };
 /// Longest time in which a program comes to its request loop.
-const INIT_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const INIT_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a signal that ends a process adds to its number, as shells have it.
 const SIGNAL_CODE: i32 = 128;
 
@@ -74,6 +74,7 @@ pub(crate) async fn freeze(
         files: Files::new(layer, quota(settings)),
         world: Box::new(InitWorld(Egress::new(settings.allow.clone(), deadline))),
         deadline,
+        lambda: None,
     };
     let despite = settings.snapshot == Snapshot::Always;
     let (saved, _) = start::freeze(machine, start, despite).await?;
@@ -85,7 +86,8 @@ pub(crate) fn read(bytes: &[u8], settings: &Settings) -> Result<Saved, BodyError
     Ok(Saved::decode(bytes, base()?, quota(settings))?)
 }
 
-fn quota(settings: &Settings) -> Quota {
+/// Most that the private layer of a call holds.
+pub(super) fn quota(settings: &Settings) -> Quota {
     Quota {
         bytes_max: FILES_MAX.bytes_max.min(settings.limits.memory_bytes_max),
         ..FILES_MAX
@@ -150,6 +152,7 @@ pub(crate) async fn call(
         world: world(&given, passed.settings),
         deadline: given.until.of_run(),
         input: given.input,
+        lambda: None,
     };
     let ended = start::run(machine, start).await;
     told(ended, given.log, given.until)
@@ -168,6 +171,7 @@ pub(crate) async fn resume(
         world: world(&given, passed.settings),
         deadline: given.until.of_run(),
         input: given.input,
+        invocation: None,
     };
     let ended = start::resume(machine, resume).await;
     told(ended, given.log, given.until)
@@ -182,7 +186,7 @@ fn world(given: &Given<'_>, settings: &Settings) -> Box<CallWorld> {
 }
 
 /// What the end of a program is for its call.
-fn told(ended: start::Ended, log: &HeldLog, until: Until) -> (Ended, bool) {
+pub(super) fn told(ended: start::Ended, log: &HeldLog, until: Until) -> (Ended, bool) {
     tell_unknown(log, &ended.unknown);
     let refused = ended.refused_memory;
     match ended.end {
@@ -202,7 +206,7 @@ fn told(ended: start::Ended, log: &HeldLog, until: Until) -> (Ended, bool) {
 }
 
 /// A line on the calls that are not offered, if there were any.
-fn tell_unknown(log: &HeldLog, unknown: &[(String, u64)]) {
+pub(super) fn tell_unknown(log: &HeldLog, unknown: &[(String, u64)]) {
     const WARN: u8 = 1;
     /// Calls that are told by name.
     const TOLD_MAX: usize = 16;
@@ -228,6 +232,12 @@ fn base() -> Result<Arc<Layer>, LayerError> {
     if let Some(base) = BASE.get() {
         return Ok(base.clone());
     }
+    let layer = standard_files()?;
+    Ok(BASE.get_or_init(|| Arc::new(layer.build())).clone())
+}
+
+/// The same, to be added to.
+pub(super) fn standard_files() -> Result<LayerBuilder, LayerError> {
     let mut layer = LayerBuilder::default();
     for directory in ["tmp", "etc", "bin", "home"] {
         layer.directory(directory)?;
@@ -241,7 +251,12 @@ fn base() -> Result<Arc<Layer>, LayerError> {
     ] {
         layer.file(path, Contents::of(text.as_bytes()), false)?;
     }
-    Ok(BASE.get_or_init(|| Arc::new(layer.build())).clone())
+    Ok(layer)
+}
+
+/// Whether the log may take more: not if too much is held back already.
+pub(super) fn may_hold(log: &HeldLog) -> bool {
+    log.held_bytes().is_none_or(|held| held <= HELD_BYTES_MAX)
 }
 
 /// The world of one call.
@@ -252,7 +267,7 @@ struct CallWorld {
 }
 
 /// The world of a program that is on its way to its request loop: nothing that it says comes here.
-struct InitWorld(Egress);
+pub(super) struct InitWorld(pub Egress);
 
 impl World for InitWorld {
     fn random(&mut self, out: &mut [u8]) {
@@ -272,7 +287,8 @@ impl World for InitWorld {
     }
 }
 
-fn fill(out: &mut [u8]) {
+/// Fills `out` with random bytes.
+pub(super) fn fill(out: &mut [u8]) {
     for piece in out.chunks_mut(32) {
         piece.copy_from_slice(&crate::entropy::fresh()[..piece.len()]);
     }
@@ -289,9 +305,7 @@ impl World for CallWorld {
 
     fn log(&mut self, data: &[u8]) -> bool {
         self.log.write(LogStream::Stderr, data);
-        self.log
-            .held_bytes()
-            .is_none_or(|held| held <= HELD_BYTES_MAX)
+        may_hold(&self.log)
     }
 
     fn network(&mut self) -> &mut dyn Network {

@@ -151,10 +151,12 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// The three that every process begins with.
-    pub fn standard() -> Self {
+    /// The three that every process begins with; of one that does not reply by what it writes, the
+    /// second is its log, too.
+    pub fn standard(replies: bool) -> Self {
+        let output = if replies { Object::Reply } else { Object::Log };
         let mut descriptors = Self::default();
-        for (object, flags) in [(Object::Input, 0), (Object::Reply, 1), (Object::Log, 1)] {
+        for (object, flags) in [(Object::Input, 0), (output, 1), (Object::Log, 1)] {
             // Three fit.
             let _ = descriptors.add(object, flags, false, 0);
         }
@@ -373,7 +375,7 @@ mod tests {
 
     #[test]
     fn the_lowest_free_descriptor_is_used_and_there_are_so_many() {
-        let mut descriptors = Descriptors::standard();
+        let mut descriptors = Descriptors::standard(true);
         assert_eq!(descriptors.add(Object::Null, 0, false, 0).unwrap(), 3);
         descriptors.remove(1).unwrap();
         assert_eq!(descriptors.duplicate(3, 0, false), Ok(1));

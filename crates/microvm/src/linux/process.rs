@@ -14,6 +14,7 @@ pub use super::call::Call;
 use super::descriptor::Descriptors;
 use super::errno::Errno;
 use super::futex;
+use super::lambda::RuntimeApi;
 use super::maps::{Maps, Touch};
 use super::memory::GuestMemory;
 use super::pipe::Pipes;
@@ -176,6 +177,8 @@ pub struct Process {
     pub random_at: Option<u64>,
     /// Places in its environment for the variables of a call.
     pub places: Option<Places>,
+    /// What serves on its loopback, if it asks for invocations.
+    pub lambda: Option<RuntimeApi>,
 }
 
 /// What a process begins with.
@@ -194,6 +197,8 @@ pub struct Beginning {
     pub world: Box<dyn World>,
     /// Most memory that it may have, in bytes.
     pub memory_bytes_max: u64,
+    /// What serves on its loopback, if it asks for invocations.
+    pub lambda: Option<RuntimeApi>,
 }
 
 impl Process {
@@ -203,7 +208,7 @@ impl Process {
             maps: Maps::new(&beginning.segments),
             threads: Threads::new(Thread::new(kvm_regs::default(), 0)),
             signals: Signals::default(),
-            descriptors: Descriptors::standard(),
+            descriptors: Descriptors::standard(beginning.lambda.is_none()),
             pipes: Pipes::default(),
             sockets: Sockets::default(),
             files: beginning.files,
@@ -226,6 +231,7 @@ impl Process {
             said: Vec::new(),
             random_at: None,
             places: None,
+            lambda: beginning.lambda,
         }
     }
 

@@ -12,6 +12,7 @@
 
 use bytes::Bytes;
 
+use super::lambda::RuntimeApi;
 use super::process::{Exit, Process};
 use super::thread::Wait;
 
@@ -55,8 +56,8 @@ impl Stage {
 pub enum Awaits {
     /// What it reads from descriptor 0.
     Input,
-    /// The answer of a server of its world's.
-    Server,
+    /// Its next invocation, of the Runtime API.
+    Invocation,
 }
 
 /// What a process reads from descriptor 0.
@@ -123,6 +124,9 @@ pub enum NotFrozen {
     /// There would be too much to repeat.
     #[error("it writes more than {SAID_BYTES_MAX} bytes to its log before it waits for its input")]
     Said,
+    /// It says why it cannot begin.
+    #[error("its initialisation failed: {0}")]
+    Reported(String),
     /// There is no request loop.
     #[error("it ends before it waits for its input: {0}")]
     Ended(String),
@@ -153,15 +157,17 @@ impl Process {
         let mut waiting = self.threads.waiting();
         match waiting.any(|(_, wait, _)| wait == Wait::Input) {
             true => Some(Awaits::Input),
-            false => self.world.awaits_call().then_some(Awaits::Server),
+            false => {
+                let api = self.lambda.as_ref();
+                let asks = api.is_some_and(RuntimeApi::is_waiting);
+                asks.then_some(Awaits::Invocation)
+            }
         }
     }
 
     /// Whether it has connections that end with its world.
-    pub fn is_connected(&mut self) -> bool {
-        let links = self.sockets.links();
-        let network = self.world.network();
-        links.iter().any(|link| !network.stays_within(*link))
+    pub fn is_connected(&self) -> bool {
+        !self.sockets.links().is_empty()
     }
 
     /// Why it is not going to be frozen, as far as that is known by now.

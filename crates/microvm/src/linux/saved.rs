@@ -9,6 +9,7 @@ use files::{Files, Ino, Layer, OtherLayer, Quota};
 use serde::{Deserialize, Serialize};
 
 use super::descriptor::Descriptors;
+use super::lambda::RuntimeApi;
 use super::maps::Maps;
 use super::pipe::Pipes;
 use super::process::{Clocks, Process};
@@ -20,7 +21,7 @@ use super::thread::{Threads, Tid};
 use super::world::World;
 
 /// The form of what is written; another is not read. It changes with the golden test below.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Why a saved process cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,7 @@ struct Parts {
     said: Vec<u8>,
     random_at: Option<u64>,
     places: Option<Places>,
+    lambda: Option<RuntimeApi>,
     /// Whose registers its processor holds.
     loaded: Tid,
 }
@@ -98,6 +100,7 @@ impl Saved {
             said,
             random_at,
             places,
+            lambda,
             // What belongs to a call, or is known at its beginning.
             input: _,
             world,
@@ -123,6 +126,7 @@ impl Saved {
             said,
             random_at,
             places,
+            lambda,
             loaded,
         };
         (Self { parts, files }, world)
@@ -146,6 +150,7 @@ impl Saved {
             said,
             random_at,
             places,
+            lambda,
             loaded: _,
         } = self.parts.clone();
         let mut process = Process {
@@ -165,6 +170,7 @@ impl Saved {
             said,
             random_at,
             places,
+            lambda,
             input: Input::Awaited,
             world,
             memory_bytes_max,

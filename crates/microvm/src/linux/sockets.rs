@@ -4,6 +4,7 @@
 //!  Fresh ── bind ──▶ Fresh (with an address) ── listen ──▶ Listening ── accept ─▶ Connected
 //!    └── connect ──▶ Connected (two pipes, where the process itself listens)
 //!    └── connect ──▶ Linked (out into the world)
+//!    └── connect ──▶ Served (by the host, on the process's loopback)
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::errno::Errno;
+use super::lambda::Connection;
 use super::pipe::PipeId;
 use super::poll::{ERR, HUP, IN, OUT, RDHUP, Ready};
 use super::process::Process;
@@ -71,6 +73,7 @@ enum State {
         sends: PipeId,
     },
     Linked(Link),
+    Served(Connection),
 }
 
 /// A socket.
@@ -157,12 +160,29 @@ impl Sockets {
             })
     }
 
-    fn vacant_port(&self) -> Result<u16, Errno> {
+    /// A port that nobody has.
+    pub fn vacant_port(&self) -> Result<u16, Errno> {
         let any = |port| Address::Inet(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
         let mut ports = PORTS;
         ports
             .find(|port| !self.is_taken(&any(*port)))
             .ok_or(Errno::EADDRINUSE)
+    }
+
+    /// Connects a socket to what the host serves at `to`.
+    pub fn serve(
+        &mut self,
+        id: SocketId,
+        connection: Connection,
+        own: Address,
+        to: Address,
+    ) -> Result<(), Errno> {
+        let socket = self.find_mut(id)?;
+        socket.state = State::Served(connection);
+        socket.local.get_or_insert(own);
+        socket.peer = Some(to);
+        socket.changes += 1;
+        Ok(())
     }
 
     /// Gives a socket its address.
@@ -301,7 +321,7 @@ impl Process {
                 self.world.network().end(link, false);
                 self.sockets.find_mut(id)?.state = State::Fresh;
             }
-            State::Connected { .. } => return Err(Errno::EISCONN),
+            State::Connected { .. } | State::Served(_) => return Err(Errno::EISCONN),
             State::Listening { .. } => return Err(Errno::EINVAL),
         }
         let stream = self.sockets.find(id)?.kind != Kind::Datagram;
@@ -309,6 +329,9 @@ impl Process {
         match (listener, &to) {
             (Some(listener), _) => self.connect_within(id, listener, to),
             (None, Address::Unix(_)) => Err(Errno::ECONNREFUSED),
+            (None, Address::Inet(address)) if stream && self.is_served(*address) => {
+                self.connect_served(id, to)
+            }
             (None, Address::Inet(address)) => {
                 if !self.may_go_out() {
                     return Err(Errno::EACCES);
@@ -394,7 +417,7 @@ impl Process {
     pub fn socket_connected(&mut self, id: SocketId) -> Result<(), Errno> {
         match self.sockets.find(id)?.state {
             State::Linked(link) => self.world.network().connected(link).map(|_| ()),
-            State::Connected { .. } => Ok(()),
+            State::Connected { .. } | State::Served(_) => Ok(()),
             _ => Err(Errno::ENOTCONN),
         }
     }
@@ -412,6 +435,7 @@ impl Process {
                 self.stir();
                 taken
             }
+            State::Served(connection) => self.receive_served(connection, most, peek),
             State::Linked(_) if peek => Err(Errno::EOPNOTSUPP),
             State::Linked(link) => {
                 let mut taken = vec![0; most];
@@ -437,6 +461,7 @@ impl Process {
                 taken
             }
             State::Linked(link) => self.world.network().send(link, data),
+            State::Served(connection) => self.send_served(connection, data),
             State::Fresh if socket.kind == Kind::Datagram => Err(Errno::EDESTADDRREQ),
             State::Fresh | State::Listening { .. } => Err(Errno::ENOTCONN),
         }
@@ -451,7 +476,8 @@ impl Process {
         match socket.state {
             State::Connected { sends, .. } if send => self.pipes.close_writer(sends),
             State::Linked(link) if send => self.world.network().end(link, true),
-            State::Connected { .. } | State::Linked(_) => {}
+            State::Served(connection) if send => self.end_served(connection, true),
+            State::Connected { .. } | State::Linked(_) | State::Served(_) => {}
             State::Fresh | State::Listening { .. } => return Err(Errno::ENOTCONN),
         }
         self.stir();
@@ -478,6 +504,7 @@ impl Process {
                 let link = *link;
                 self.world.network().ready(link)
             }
+            State::Served(connection) => self.served_ready(*connection),
             State::Connected { receives, sends } => {
                 let (receives, sends) = (self.pipes.find(*receives), self.pipes.find(*sends));
                 let pipes = [receives, sends].into_iter().flatten();
@@ -511,6 +538,10 @@ impl Process {
         match self.sockets.find(id).map(|socket| &socket.state) {
             Ok(State::Connected { receives, .. }) => {
                 self.pipes.find(*receives).map_or(0, |pipe| pipe.len())
+            }
+            Ok(State::Served(connection)) => {
+                let api = self.lambda.as_ref();
+                api.map_or(0, |api| api.bytes(*connection))
             }
             _ => 0,
         }
@@ -551,6 +582,7 @@ impl Process {
                 }
             }
             State::Linked(link) => self.world.network().end(link, false),
+            State::Served(connection) => self.end_served(connection, false),
         }
         self.stir();
     }

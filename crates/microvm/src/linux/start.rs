@@ -6,6 +6,7 @@ use bytes::Bytes;
 use files::Files;
 
 use super::frame;
+use super::lambda::{self, Invocation, RuntimeApi};
 use super::numbers;
 use super::process::{Beginning, Exit, Process};
 use super::program::Program;
@@ -36,6 +37,8 @@ pub struct Start<'a> {
     pub world: Box<dyn World>,
     /// When it ends at the latest.
     pub deadline: Instant,
+    /// What gives it its invocations, if it asks for them.
+    pub lambda: Option<RuntimeApi>,
 }
 
 /// What a process that was frozen goes on with.
@@ -50,6 +53,8 @@ pub struct Resume<'a> {
     pub world: Box<dyn World>,
     /// When it ends at the latest.
     pub deadline: Instant,
+    /// What it is given if it asks for invocations.
+    pub invocation: Option<Invocation>,
 }
 
 /// How a program came to its end.
@@ -77,6 +82,8 @@ pub struct Ended {
     pub world: Box<dyn World>,
     /// Its files, as it left them.
     pub files: Files,
+    /// How it said that its invocation ended, if it did.
+    pub lambda: Option<lambda::Ended>,
 }
 
 /// Runs the program that `machine` holds from its first instruction to its end. It holds its thread
@@ -107,7 +114,13 @@ pub async fn freeze(
     match runner.run().await.map_err(failed)? {
         Left::Loop(awaits) => tracing::debug!(?awaits, "a process stands at its request loop"),
         Left::Unfit(reason) => return Err(reason),
-        Left::End(end) => return Err(not_frozen(&end, begin)),
+        Left::End(end) => {
+            let lambda = runner.process.lambda.as_mut();
+            return Err(match lambda.and_then(RuntimeApi::take_end) {
+                Some(lambda::Ended::InitError(report)) => NotFrozen::Reported(report.words()),
+                _ => not_frozen(&end, begin),
+            });
+        }
     }
     if runner.process.is_connected() {
         return Err(NotFrozen::Connected);
@@ -122,6 +135,9 @@ pub async fn resume(machine: &mut Machine, resume: Resume<'_>) -> Ended {
     let memory_bytes_max = machine.space.frames.bytes_max();
     let saved = resume.saved;
     let mut process = saved.process(resume.input, resume.world, memory_bytes_max);
+    if let (Some(api), Some(invocation)) = (process.lambda.as_mut(), resume.invocation) {
+        api.give(invocation);
+    }
     if let Some(at) = process.random_at {
         let mut random = [0; 16];
         process.world.random(&mut random);
@@ -180,6 +196,7 @@ fn ended(process: Process, end: End) -> Ended {
         refused_memory: process.refused_memory,
         world: process.world,
         files: process.files,
+        lambda: process.lambda.and_then(|mut api| api.take_end()),
     }
 }
 
@@ -193,6 +210,7 @@ fn set_up(machine: &mut Machine, start: Start<'_>, stage: Stage) -> Result<Proce
         files: start.files,
         world: start.world,
         memory_bytes_max: machine.space.frames.bytes_max(),
+        lambda: start.lambda,
     });
     if let Err(errno) = put_stack(&mut process, machine, start.program, &start.env) {
         let reason = format!("its arguments and environment do not fit: {errno:?}");

@@ -59,6 +59,7 @@ pub(super) fn process() -> (Process, FakeMemory) {
         files: Files::with_clock(std::sync::Arc::new(layer.build()), quota, || 7),
         world: Box::new(Quiet(NoNetwork)),
         memory_bytes_max: 8 * MIB,
+        lambda: None,
     });
     (process, memory)
 }

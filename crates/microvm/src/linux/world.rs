@@ -20,12 +20,6 @@ pub trait World: Send {
     /// where more can be taken.
     fn log(&mut self, data: &[u8]) -> bool;
 
-    /// Whether a server of the world's within the sandbox has been asked for the next call, and
-    /// answers nothing before there is one.
-    fn awaits_call(&mut self) -> bool {
-        false
-    }
-
     /// What lies past the process's own loopback.
     fn network(&mut self) -> &mut dyn Network;
 }
@@ -52,11 +46,6 @@ pub trait Network: Send {
 
     /// Receives into `out`; how many, and 0 at a stream's end.
     fn receive(&mut self, link: Link, out: &mut [u8]) -> Result<usize, Errno>;
-
-    /// Whether a link leads to a server within the sandbox, which is frozen with the process.
-    fn stays_within(&self, _: Link) -> bool {
-        false
-    }
 
     /// What can be done now, as [`super::poll`]'s bits.
     fn ready(&mut self, link: Link) -> u32;

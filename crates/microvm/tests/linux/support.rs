@@ -251,6 +251,7 @@ pub fn run(program: &[u8], run: &Run<'_>) -> Option<Ran> {
                 Egress::new(grants, begin + run.time),
             )),
             deadline: begin + run.time,
+            lambda: None,
         },
     );
     let runtime = tokio::runtime::Builder::new_current_thread()
