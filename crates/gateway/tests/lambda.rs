@@ -37,7 +37,11 @@ async fn a_function_of_any_kind_that_takes_bytes_is_invoked() {
     for name in ["shop_echo", "shop_echo:live", "shop_echo%3Alive", arn] {
         let name = format!("{name}/invocations");
         let answer = invoke(&world, &name, &[], "{\"a\":1}").await;
-        assert_eq!((answer.status.as_u16(), answer.text()), (200, "{\"a\":1}"), "{name}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (200, "{\"a\":1}"),
+            "{name}"
+        );
         let executed = answer.header("x-amz-executed-version");
         assert_eq!(format!("sha256:{executed}"), version);
         let id = answer.header("x-amzn-requestid");
@@ -53,7 +57,10 @@ async fn a_function_of_any_kind_that_takes_bytes_is_invoked() {
     let arn = "arn:aws:lambda:us-east-1:000000000000:function:shop_told";
     assert_eq!(variables["LAMBDA_INVOKED_FUNCTION_ARN"], arn);
     assert_eq!(variables["LAMBDA_CLIENT_CONTEXT"], "{\"client\":\"a\"}");
-    assert_eq!(variables["DUNLIN_INVOCATION_ID"], told.header("x-amzn-requestid"));
+    assert_eq!(
+        variables["DUNLIN_INVOCATION_ID"],
+        told.header("x-amzn-requestid")
+    );
     let by_path = world.post(world.data("/shop/told"), "{}").await;
     assert_eq!(by_path.header("content-type"), "application/json");
     assert_eq!(by_path.json()["LAMBDA_INVOKED_FUNCTION_ARN"], arn);
@@ -64,15 +71,27 @@ async fn a_function_s_error_is_a_reply_with_a_header() {
     let world = world(|_| ()).await;
     world.deploy("shop/report", &Guest::Report).await;
     world.deploy("shop/trap", &Guest::Trap).await;
-    let reported = invoke(&world, "shop_report/invocations", &[], "{\"errorMessage\":1}").await;
-    assert_eq!((reported.status.as_u16(), reported.text()), (200, "{\"errorMessage\":1}"));
+    let reported = invoke(
+        &world,
+        "shop_report/invocations",
+        &[],
+        "{\"errorMessage\":1}",
+    )
+    .await;
+    assert_eq!(
+        (reported.status.as_u16(), reported.text()),
+        (200, "{\"errorMessage\":1}")
+    );
     assert_eq!(reported.header("x-amz-function-error"), "Handled");
     let trapped = invoke(&world, "shop_trap/invocations", &[], "").await;
     assert_eq!(trapped.status, 200);
     assert_eq!(trapped.header("x-amz-function-error"), "Unhandled");
     assert_eq!(trapped.json()["errorType"], "Runtime.ExitError");
     let by_path = world.post(world.data("/shop/report"), "{}").await;
-    assert_eq!((by_path.status.as_u16(), by_path.code().as_str()), (500, "function-error"));
+    assert_eq!(
+        (by_path.status.as_u16(), by_path.code().as_str()),
+        (500, "function-error")
+    );
 }
 
 #[tokio::test]
@@ -88,11 +107,24 @@ async fn the_end_of_the_log_comes_if_it_is_asked_for() {
     let printed = invoke(&world, "shop_print/invocations", &tail, "").await;
     let text = log(&printed);
     let id = printed.header("x-amzn-requestid");
-    assert!(text.starts_with(&format!("START RequestId: {id} ")), "{text}");
-    assert!(text.contains(&format!("\n{}\nEND RequestId: {id}\n", "x".repeat(64))), "{text}");
-    assert!(text.contains(&format!("\nREPORT RequestId: {id}\t")), "{text}");
+    assert!(
+        text.starts_with(&format!("START RequestId: {id} ")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("\n{}\nEND RequestId: {id}\n", "x".repeat(64))),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("\nREPORT RequestId: {id}\t")),
+        "{text}"
+    );
     let flooded = log(&invoke(&world, "shop_flood/invocations", &tail, "").await);
-    assert!(flooded.len() <= 4096 && flooded.starts_with('x'), "{}", flooded.len());
+    assert!(
+        flooded.len() <= 4096 && flooded.starts_with('x'),
+        "{}",
+        flooded.len()
+    );
     let silent = invoke(&world, "shop_print/invocations", &[], "").await;
     assert!(!silent.headers.contains_key("x-amz-log-result"));
 }
@@ -107,10 +139,15 @@ async fn events_are_accepted_and_dry_runs_do_nothing() {
     let id = accepted.header("x-amzn-requestid");
     let path = format!("/v1/invocations/{id}");
     let found = world.send(
-        Request::get(world.admin(&path)).body(Full::default()).expect("a request"),
+        Request::get(world.admin(&path))
+            .body(Full::default())
+            .expect("a request"),
     );
     let found = found.await.json();
-    assert_eq!((&found["app"], &found["state"]), (&"shop".into(), &"waiting".into()));
+    assert_eq!(
+        (&found["app"], &found["state"]),
+        (&"shop".into(), &"waiting".into())
+    );
     let malformed = invoke(&world, "shop_told/invocations", &event, "{").await;
     refused(&malformed, 400, "InvalidRequestContentException");
     let dry = [("x-amz-invocation-type", "DryRun")];
@@ -133,13 +170,29 @@ async fn what_cannot_be_done_is_an_exception() {
     let invalid = "InvalidParameterValueException";
     let both = "shop_told:live/invocations?Qualifier=other";
     refused(&invoke(&world, both, &[], "{}").await, 400, invalid);
-    refused(&invoke(&world, "shop_web/invocations", &[], "{}").await, 400, invalid);
+    refused(
+        &invoke(&world, "shop_web/invocations", &[], "{}").await,
+        400,
+        invalid,
+    );
     let sometimes = [("x-amz-invocation-type", "Sometimes")];
-    refused(&invoke(&world, "shop_told/invocations", &sometimes, "{}").await, 400, invalid);
+    refused(
+        &invoke(&world, "shop_told/invocations", &sometimes, "{}").await,
+        400,
+        invalid,
+    );
     let content = "InvalidRequestContentException";
-    refused(&invoke(&world, "shop_told/invocations", &[], "{").await, 400, content);
+    refused(
+        &invoke(&world, "shop_told/invocations", &[], "{").await,
+        400,
+        content,
+    );
     let context = [("x-amz-client-context", "?")];
-    refused(&invoke(&world, "shop_told/invocations", &context, "{}").await, 400, content);
+    refused(
+        &invoke(&world, "shop_told/invocations", &context, "{}").await,
+        400,
+        content,
+    );
     let large = format!("\"{}\"", "x".repeat(7 << 20));
     let answer = invoke(&world, "shop_told/invocations", &[], &large).await;
     refused(&answer, 413, "RequestTooLargeException");
@@ -161,7 +214,21 @@ async fn a_token_comes_as_the_session_token() {
     };
     check(&[], false).await;
     check(&[("authorization", signature)], false).await;
-    check(&[("authorization", signature), ("x-amz-security-token", "other")], false).await;
-    check(&[("authorization", signature), ("x-amz-security-token", &token)], true).await;
+    check(
+        &[
+            ("authorization", signature),
+            ("x-amz-security-token", "other"),
+        ],
+        false,
+    )
+    .await;
+    check(
+        &[
+            ("authorization", signature),
+            ("x-amz-security-token", &token),
+        ],
+        true,
+    )
+    .await;
     check(&[("authorization", &bearer)], true).await;
 }

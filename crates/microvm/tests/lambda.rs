@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use microvm::MicroVms;
-use model::{Digest, InvocationId, Isolation, Kind, Limits, Settings, Status, VersionSpec};
+use model::{
+    Digest, InvocationId, Isolation, Kind, Limits, Settings, Snapshot, Status, VersionSpec,
+};
 use parking_lot::Mutex;
 use sandbox::{
     Artifacts, Backend, BodyError, Call, CallLog, Completion, End, LogSink, LogStream, Payload,
@@ -171,4 +173,49 @@ async fn what_a_runtime_reports_or_suffers_is_the_end_of_its_call() {
     ));
     assert_eq!(status("\"hang\"").await.status(), &Status::Timeout);
     assert_eq!(status("\"flood\"").await.status(), &Status::OutputLimit);
+}
+
+fn born(told: &str) -> String {
+    let (_, born) = told.split_once("\"born\":").unwrap();
+    born.trim_end_matches('}').to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_begins_each_call_where_it_waited_at_its_deploy() {
+    let Some((_dir, backend)) = build::backend(&[]) else {
+        return;
+    };
+    let mut settings = settings(&[]);
+    for (snapshot, same) in [(Snapshot::Auto, true), (Snapshot::Never, false)] {
+        settings.snapshot = snapshot;
+        let program = prepare(&backend, settings.clone()).await.unwrap();
+        let mut births = Vec::new();
+        for _ in 0..3 {
+            let told = call(&program, &settings, "\"told\"").await.text();
+            assert!(told.contains("\"calls\":1,"), "{told}");
+            births.push(born(&told));
+        }
+        births.dedup();
+        assert_eq!(births.len() == 1, same, "{births:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_cannot_begin_is_not_deployed() {
+    let Some((_dir, backend)) = build::backend(&[]) else {
+        return;
+    };
+    for (variable, words) in [
+        ("INIT_ERROR", "Test.Init: there is no key"),
+        ("INIT_EXIT", "its exit code is 9"),
+        ("INIT_HANG", "has not waited"),
+    ] {
+        let mut settings = settings(&[(variable, "1")]);
+        settings.limits.deadline_ms = 500;
+        match prepare(&backend, settings).await {
+            Err(PrepareError::Init { reason }) => assert!(reason.contains(words), "{reason}"),
+            Err(other) => panic!("{variable}: {other}"),
+            Ok(_) => panic!("{variable}: it was deployed"),
+        }
+    }
 }

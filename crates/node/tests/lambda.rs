@@ -84,7 +84,9 @@ async fn boto3_invokes_what_was_made_for_lambda_as_it_is() {
     let id = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
     let ended = world.ended(&id).await;
     assert_eq!(ended["state"], "succeeded", "{ended}");
-    let reply = world.get(world.admin(&format!("/v1/invocations/{id}/result"))).await;
+    let reply = world
+        .get(world.admin(&format!("/v1/invocations/{id}/result")))
+        .await;
     assert_eq!(reply.json()["total_cents"], 3138, "{}", reply.text());
 }
 
@@ -92,7 +94,16 @@ async fn boto3_invokes_what_was_made_for_lambda_as_it_is() {
 async fn a_lambda_function_is_refused_behind_another_wall() {
     let folder = tempfile::tempdir().expect("a folder");
     let world = world(folder.path()).await;
-    let refused = world.deploy("shop/f", "lambda", wasm(ECHO), json!({})).await;
-    assert_eq!((refused.status, refused.code().as_str()), (422, "wrong-kind"));
-    assert!(refused.text().contains("isolation = \\\"vm\\\""), "{}", refused.text());
+    let refused = world
+        .deploy("shop/f", "lambda", wasm(ECHO), json!({}))
+        .await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (422, "wrong-kind")
+    );
+    assert!(
+        refused.text().contains("isolation = \\\"vm\\\""),
+        "{}",
+        refused.text()
+    );
 }

@@ -90,7 +90,11 @@ impl MockSandbox {
         }
         let ok = end == End::Done(Status::Ok);
         let replies = ok || self.guest == Guest::Report;
-        let reply = if replies { self.reply(body) } else { Bytes::new() };
+        let reply = if replies {
+            self.reply(body)
+        } else {
+            Bytes::new()
+        };
         if self.guest == Guest::Grow {
             self.memory_bytes += 1 << 20;
         }

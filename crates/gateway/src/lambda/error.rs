@@ -172,7 +172,13 @@ mod tests {
         let not_found = "ResourceNotFoundException";
         check(why(Code::FunctionNotFound), 404, not_found, "Message").await;
         check(why(Code::AliasNotFound), 404, not_found, "Message").await;
-        check(why(Code::BodyTooLarge), 413, "RequestTooLargeException", "message").await;
+        check(
+            why(Code::BodyTooLarge),
+            413,
+            "RequestTooLargeException",
+            "message",
+        )
+        .await;
         check(why(Code::SandboxesFull), 503, "ServiceException", "Message").await;
         check(why(Code::Conflict), 500, "ServiceException", "Message").await;
         let full = why(Code::QueueFull).retry_after(Duration::from_secs(2));
@@ -195,7 +201,12 @@ mod tests {
             message: "words".to_owned(),
         };
         check(reported("T"), "{\"own\":1}", "Handled", "{\"own\":1}");
-        check(reported("unhandled"), "{\"own\":1}", "Unhandled", "{\"own\":1}");
+        check(
+            reported("unhandled"),
+            "{\"own\":1}",
+            "Unhandled",
+            "{\"own\":1}",
+        );
         check(reported("T"), "", "Handled", "\"errorType\":\"T\"");
         check(Status::Timeout, "", "Unhandled", "Sandbox.Timedout");
         check(Status::Exit { code: 3 }, "", "Unhandled", "exit status 3");

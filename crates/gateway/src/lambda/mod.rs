@@ -159,7 +159,10 @@ fn client_context(headers: &HeaderMap) -> Result<Option<(String, String)>, Excep
     let value = short.and_then(json_of_base64).ok_or_else(|| {
         Exception::content("the client context is not JSON in base64, of at most 3583 bytes")
     })?;
-    Ok(Some((CLIENT_VARIABLE.to_owned(), ascii(&value.to_string()))))
+    Ok(Some((
+        CLIENT_VARIABLE.to_owned(),
+        ascii(&value.to_string()),
+    )))
 }
 
 fn json_of_base64(text: &str) -> Option<serde_json::Value> {
@@ -225,21 +228,26 @@ async fn run(
         Ok(finished) => {
             begun.span.ended(&finished.outcome);
             let start = finished.outcome.start;
-            let log = log.then(|| log::tail(&caller.logs, &target.path, begun.id, &finished.outcome));
+            let log =
+                log.then(|| log::tail(&caller.logs, &target.path, begun.id, &finished.outcome));
             let mut response = response(target, finished, begun.id);
             if let Some(Ok(value)) = log.map(|log| HeaderValue::from_str(&BASE64.encode(log))) {
                 response.headers_mut().insert("x-amz-log-result", value);
             }
             let version = HeaderValue::from_str(&target.version.hex());
             if let Ok(version) = version {
-                response.headers_mut().insert("x-amz-executed-version", version);
+                response
+                    .headers_mut()
+                    .insert("x-amz-executed-version", version);
             }
             begun.label(response.headers_mut(), target, Some(start));
             response
         }
     };
     begun.span.answered(answered.status());
-    answered.headers_mut().insert(REQUEST_ID, begun.id_header.clone());
+    answered
+        .headers_mut()
+        .insert(REQUEST_ID, begun.id_header.clone());
     Ok(answered)
 }
 
@@ -273,7 +281,10 @@ async fn accept(
     env: Vec<(String, String)>,
 ) -> Result<Response<ReplyBody>, Exception> {
     if shared.is_draining() {
-        let failure = Failure::new(api::Code::Draining, "the node finishes what it has accepted");
+        let failure = Failure::new(
+            api::Code::Draining,
+            "the node finishes what it has accepted",
+        );
         return Err(failure.into());
     }
     let traceparent = headers.get("traceparent").map(HeaderValue::as_bytes);
@@ -314,7 +325,11 @@ mod tests {
         let check = |method: &str, uri: &str, host: &str, expected: Option<&str>| {
             let request = http::Request::builder().method(method).uri(uri);
             let parts = parts(request.header("host", host));
-            assert_eq!(invoked(&parts, "localhost"), expected, "{method} {uri} {host}");
+            assert_eq!(
+                invoked(&parts, "localhost"),
+                expected,
+                "{method} {uri} {host}"
+            );
         };
         let path = "/2015-03-31/functions/a_f/invocations";
         check("POST", path, "127.0.0.1:8080", Some("a_f"));
@@ -334,8 +349,16 @@ mod tests {
             let found = mode(&parts(request.header(LOG_TYPE, log)).headers).ok();
             assert_eq!(found, expected, "{kind} {log}");
         };
-        check("RequestResponse", "None", Some(Mode::RequestResponse { log: false }));
-        check("RequestResponse", "Tail", Some(Mode::RequestResponse { log: true }));
+        check(
+            "RequestResponse",
+            "None",
+            Some(Mode::RequestResponse { log: false }),
+        );
+        check(
+            "RequestResponse",
+            "Tail",
+            Some(Mode::RequestResponse { log: true }),
+        );
         check("Event", "Tail", Some(Mode::Event));
         check("DryRun", "None", Some(Mode::DryRun));
         check("Sometimes", "None", None);
@@ -349,9 +372,16 @@ mod tests {
         let check = |given: &str, expected: Option<&str>| {
             let request = http::Request::post("/").header(CLIENT_CONTEXT, given);
             let found = client_context(&parts(request).headers).ok().flatten();
-            assert_eq!(found.as_ref().map(|(_, text)| text.as_str()), expected, "{given}");
+            assert_eq!(
+                found.as_ref().map(|(_, text)| text.as_str()),
+                expected,
+                "{given}"
+            );
         };
-        check(&BASE64.encode("{\n \"a\": \"é🐦\\n\"}"), Some(r#"{"a":"\u00e9\ud83d\udc26\n"}"#));
+        check(
+            &BASE64.encode("{\n \"a\": \"é🐦\\n\"}"),
+            Some(r#"{"a":"\u00e9\ud83d\udc26\n"}"#),
+        );
         check("not base64", None);
         check(&BASE64.encode("not JSON"), None);
         check(&BASE64.encode(format!("\"{}\"", "x".repeat(4000))), None);
@@ -359,7 +389,13 @@ mod tests {
 
     #[test]
     fn an_event_is_json_or_nothing() {
-        for (body, fine) in [("", true), ("{}", true), ("1", true), ("{", false), ("{} x", false)] {
+        for (body, fine) in [
+            ("", true),
+            ("{}", true),
+            ("1", true),
+            ("{", false),
+            ("{} x", false),
+        ] {
             assert_eq!(check_event(body.as_bytes()).is_ok(), fine, "{body}");
         }
     }

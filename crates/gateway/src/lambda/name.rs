@@ -133,7 +133,11 @@ mod tests {
         let own = function_arn(&"shop/pay-out".parse().expect("a path"));
         check(&own, None, Some(Select::Live));
         let version = Digest::of(b"x");
-        check("shop_pay-out", Some(&version.hex()), Some(Select::Version(version)));
+        check(
+            "shop_pay-out",
+            Some(&version.hex()),
+            Some(Select::Version(version)),
+        );
     }
 
     #[test]

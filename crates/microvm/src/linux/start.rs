@@ -236,7 +236,8 @@ fn put_stack(
             program,
             random,
             signal_bytes: frame::BYTES_MAX,
-            places: process.stage == (Stage::Init { despite: true }),
+            // Who is given invocations is told of its call by them.
+            places: process.stage == (Stage::Init { despite: true }) && process.lambda.is_none(),
         },
         USER_END,
     )?;

@@ -144,7 +144,8 @@ impl From<Standing> for RuntimeApi {
         let bytes_max = usize::try_from(standing.body_bytes_max).unwrap_or(usize::MAX);
         let mut api = Self::new(bytes_max);
         for (connection, ends) in standing.connections {
-            api.connections.insert(connection, Open::new(bytes_max, ends));
+            api.connections
+                .insert(connection, Open::new(bytes_max, ends));
         }
         (api.next, api.waiting) = (standing.next, standing.waiting.into());
         api
@@ -298,12 +299,16 @@ impl RuntimeApi {
 
     /// Gives the program its invocation: now, if it waits for one, or when it asks.
     pub fn give(&mut self, invocation: Invocation) {
-        match self.waiting.pop_front() {
-            Some(connection) => {
+        self.kept = Some(invocation);
+        while self.kept.is_some()
+            && let Some(connection) = self.waiting.pop_front()
+        {
+            if self.restoring.remove(&connection) {
+                self.restored(connection);
+            } else if let Some(invocation) = self.kept.take() {
                 self.hand_over(connection, invocation);
-                self.read(connection);
             }
-            None => self.kept = Some(invocation),
+            self.read(connection);
         }
     }
 
