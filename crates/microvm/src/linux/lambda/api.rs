@@ -1,7 +1,7 @@
 //! The Runtime API as a value: bytes of connections in, bytes out, and how the call ended.
 //!
 //! ```text
-//!  Starting ── next ─▶ Waiting ── give ─▶ Running ── response, error ─▶ Ended
+//!  Starting ── next, restore/next ─▶ Waiting ── give ─▶ Running ── response, error ─▶ Ended
 //!     │ give: kept for the first `next`                                  ▲
 //!     └── init/error ────────────────────────────────────────────────────┘
 //! ```
@@ -12,28 +12,22 @@
 //!   requests that were read.
 //! - A request that makes no sense is answered, and its connection closed if no more can be read.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::answer::Head;
 use super::http::{Event, Reader, Request, Unreadable};
+use super::report::{ERROR_TYPE, Report};
 
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 32;
 /// Answers that a connection may leave unread before it is not read any more.
 const ANSWERS_MAX: usize = 64;
-/// Longest name of an error that is kept, in bytes.
-const KIND_BYTES_MAX: usize = 256;
-/// Longest words of an error that are kept; its report is kept whole beside them.
-const MESSAGE_BYTES_MAX: usize = 4096;
 
 const PREFIX: &str = "/2018-06-01/runtime/";
-const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
-const ERROR_BODY: &str = "lambda-runtime-function-error-body";
 
 /// What a program is given when it asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,17 +57,6 @@ pub enum Ended {
     InitError(Report),
     /// With a reply that is too long.
     TooLong,
-}
-
-/// What a program says of an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Its name for such errors.
-    pub kind: String,
-    /// Its words.
-    pub message: String,
-    /// All that it posted.
-    pub body: Vec<u8>,
 }
 
 /// The number of a connection.
@@ -106,8 +89,10 @@ pub struct RuntimeApi {
     body_bytes_max: usize,
     connections: BTreeMap<Connection, Open>,
     next: u32,
-    /// Who waits for an invocation, the first first.
+    /// Who waits, the first first: for an invocation,
     waiting: VecDeque<Connection>,
+    /// or, of these, to be told that there is one.
+    restoring: BTreeSet<Connection>,
     /// Nobody has asked for it yet.
     kept: Option<Invocation>,
     /// The id of the one that was given.
@@ -125,6 +110,7 @@ struct Standing {
     connections: Vec<(Connection, bool)>,
     next: u32,
     waiting: Vec<Connection>,
+    restoring: Vec<Connection>,
 }
 
 impl From<RuntimeApi> for Standing {
@@ -135,6 +121,7 @@ impl From<RuntimeApi> for Standing {
             connections: connections.map(|(at, open)| (*at, open.ends)).collect(),
             next: api.next,
             waiting: api.waiting.into(),
+            restoring: api.restoring.into_iter().collect(),
         }
     }
 }
@@ -148,6 +135,7 @@ impl From<Standing> for RuntimeApi {
                 .insert(connection, Open::new(bytes_max, ends));
         }
         (api.next, api.waiting) = (standing.next, standing.waiting.into());
+        api.restoring = standing.restoring.into_iter().collect();
         api
     }
 }
@@ -170,6 +158,7 @@ impl RuntimeApi {
             connections: BTreeMap::new(),
             next: 0,
             waiting: VecDeque::new(),
+            restoring: BTreeSet::new(),
             kept: None,
             given: None,
             is_over: false,
@@ -193,6 +182,7 @@ impl RuntimeApi {
     pub fn close(&mut self, connection: Connection) {
         self.connections.remove(&connection);
         self.waiting.retain(|waiting| *waiting != connection);
+        self.restoring.remove(&connection);
     }
 
     /// The program sends nothing more on a connection.
@@ -392,6 +382,17 @@ impl RuntimeApi {
         let path = path.strip_prefix(PREFIX).unwrap_or_default().to_owned();
         match path.split('/').collect::<Vec<_>>().as_slice() {
             ["invocation", "next"] if request.method == "GET" => self.asks(connection),
+            ["restore", "next"] if request.method == "GET" => match self.kept {
+                Some(_) => self.restored(connection),
+                None => {
+                    self.waiting.push_back(connection);
+                    self.restoring.insert(connection);
+                }
+            },
+            ["restore", "error"] if request.method == "POST" => {
+                let report = Report::of(&request);
+                self.end(connection, Ended::Error(report));
+            }
             ["init", "error"] if request.method == "POST" => {
                 if self.given.is_some() {
                     let words = "it has begun an invocation already";
@@ -415,8 +416,8 @@ impl RuntimeApi {
                 };
                 self.end(connection, ended);
             }
-            ["invocation", "next"]
-            | ["init", "error"]
+            ["invocation" | "restore", "next"]
+            | ["init" | "restore", "error"]
             | ["invocation", _, "response" | "error"] => {
                 let status = (405, "Method Not Allowed");
                 self.refuse(connection, status, "InvalidMethod", "use another method");
@@ -426,6 +427,11 @@ impl RuntimeApi {
                 self.refuse(connection, (404, "Not Found"), "NotFound", words);
             }
         }
+    }
+
+    /// Tells that what comes now is a call.
+    fn restored(&mut self, connection: Connection) {
+        self.answer_json(connection, Head::new(200, "OK"), &json!({}));
     }
 
     fn asks(&mut self, connection: Connection) {
@@ -450,74 +456,6 @@ impl RuntimeApi {
 
 const TOO_LARGE: (u16, &str) = (413, "Payload Too Large");
 const FORBIDDEN: (u16, &str) = (403, "Forbidden");
-
-impl Report {
-    /// In one line.
-    pub fn words(&self) -> String {
-        match self.kind.as_str() {
-            "" => self.message.clone(),
-            kind => format!("{kind}: {}", self.message),
-        }
-    }
-
-    fn new(kind: Option<&str>, body: Vec<u8>) -> Self {
-        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let text = |key: &str| value[key].as_str().map(str::to_owned);
-        let message = text("errorMessage");
-        let message = message.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
-        let kind = kind.map(str::to_owned).or_else(|| text("errorType"));
-        Self {
-            kind: cut(kind.unwrap_or_default(), KIND_BYTES_MAX),
-            message: cut(message, MESSAGE_BYTES_MAX),
-            body,
-        }
-    }
-
-    fn of(request: &Request) -> Self {
-        Self::new(request.headers.find(ERROR_TYPE), request.body.clone())
-    }
-
-    /// Of a reply that broke off: the report follows it, in base64.
-    fn of_trailers(request: &Request) -> Self {
-        let kind = request.trailers.find(ERROR_TYPE);
-        let body = request.trailers.find(ERROR_BODY).unwrap_or_default();
-        let body = BASE64.decode(body).unwrap_or_else(|_| body.into());
-        Self::new(kind, body)
-    }
-}
-
-fn cut(mut text: String, bytes_max: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes_max));
-    text
-}
-
-/// The head of an answer.
-struct Head(String);
-
-impl Head {
-    fn new(status: u16, reason: &str) -> Self {
-        let head = format!("HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\n");
-        Self(head)
-    }
-
-    /// Sets a header. What would end its line is left out.
-    fn set(&mut self, name: &str, value: &str) {
-        let plain = value.chars().filter(|char| !char.is_control());
-        self.0.push_str(name);
-        self.0.push_str(": ");
-        self.0.extend(plain);
-        self.0.push_str("\r\n");
-    }
-
-    fn end(mut self, body_bytes: usize, closes: bool) -> Bytes {
-        self.set("Content-Length", &body_bytes.to_string());
-        if closes {
-            self.set("Connection", "close");
-        }
-        self.0.push_str("\r\n");
-        Bytes::from(self.0)
-    }
-}
 
 #[cfg(test)]
 #[path = "api_tests.rs"]

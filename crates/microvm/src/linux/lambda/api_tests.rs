@@ -163,6 +163,29 @@ fn an_initialisation_may_fail_before_an_invocation_only() {
 }
 
 #[test]
+fn a_runtime_may_ask_to_be_told_that_it_was_restored() {
+    let restore = b"GET /2018-06-01/runtime/restore/next HTTP/1.1\r\n\r\n";
+    let mut api = api();
+    let connection = api.connect().expect("room");
+    api.send(connection, restore);
+    assert!(api.is_waiting());
+    let saved = postcard::to_allocvec(&api).expect("it is saved");
+    let mut api: RuntimeApi = postcard::from_bytes(&saved).expect("it is back");
+    api.give(invocation());
+    assert!(received(&mut api, connection).ends_with("\r\n\r\n{}"));
+    next(&mut api, connection);
+    assert_eq!(received(&mut api, connection), GIVEN);
+    let mut at_once = self::api();
+    let connection = at_once.connect().expect("room");
+    at_once.give(invocation());
+    at_once.send(connection, restore);
+    assert!(received(&mut at_once, connection).ends_with("\r\n\r\n{}"));
+    let failed = post("restore/error", "", "{\"errorMessage\":\"stale\"}");
+    at_once.send(connection, failed.as_bytes());
+    assert!(matches!(at_once.ended(), Some(Ended::Error(report)) if report.message == "stale"));
+}
+
+#[test]
 fn what_makes_no_sense_is_answered() {
     let check = |text: &str, status: &str| {
         let (mut api, connection) = running();

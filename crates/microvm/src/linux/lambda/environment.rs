@@ -1,6 +1,6 @@
 //! The environment that Lambda promises its runtimes.
 
-use model::Settings;
+use model::{Settings, Snapshot};
 
 use super::ADDRESS;
 
@@ -17,12 +17,16 @@ pub(super) fn of(settings: &Settings) -> Vec<Vec<u8>> {
     let set = |key: &str| settings.env.get(key).map(String::as_str);
     let name = set(FUNCTION_NAME).unwrap_or(NAME);
     let region = set(REGION_NAME).unwrap_or(REGION);
+    let initialisation = match settings.snapshot {
+        Snapshot::Never => "on-demand",
+        Snapshot::Auto | Snapshot::Always => "snap-start",
+    };
     let memory_mb = settings.limits.memory_bytes_max >> 20;
     let own = [
         (FUNCTION_NAME, name.to_owned()),
         ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", memory_mb.to_string()),
-        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", initialisation.to_owned()),
         ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{name}")),
         ("AWS_LAMBDA_LOG_STREAM_NAME", "dunlin".to_owned()),
         (REGION_NAME, region.to_owned()),
@@ -84,6 +88,7 @@ mod tests {
                 "AWS_LAMBDA_FUNCTION_NAME=function",
                 "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=256",
                 "AWS_DEFAULT_REGION=us-east-1",
+                "AWS_LAMBDA_INITIALIZATION_TYPE=snap-start",
             ],
         );
         check(

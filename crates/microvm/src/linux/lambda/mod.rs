@@ -11,10 +11,12 @@
 //! Nothing of it is a socket of the host's: it is part of the process, whose sockets that are connected
 //! to [`ADDRESS`] lead to [`api`], which answers them by bytes, without a clock or a wait.
 
+mod answer;
 mod api;
 mod call;
 mod environment;
 mod http;
+mod report;
 
 pub(super) use api::{Connection, Received};
 pub use api::{Ended, Invocation, RuntimeApi};
