@@ -34,14 +34,15 @@ impl Process {
         peek: bool,
     ) -> Result<Vec<u8>, Errno> {
         let api = self.lambda.as_mut().ok_or(Errno::ENOTCONN)?;
-        let received = match api.receive(connection, most, peek) {
-            Received::Bytes(bytes) => Ok(bytes),
+        match api.receive(connection, most, peek) {
+            Received::Bytes(bytes) => {
+                // What it does not take while answers are left unread, it may take now.
+                self.stir();
+                Ok(bytes)
+            }
             Received::End => Ok(Vec::new()),
             Received::Nothing => Err(Errno::EAGAIN),
-        };
-        // What it does not take while answers are left unread, it may take now.
-        self.stir();
-        received
+        }
     }
 
     /// Sends bytes; how many. The process ends when they end its invocation.

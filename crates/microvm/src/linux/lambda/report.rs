@@ -49,12 +49,12 @@ impl Report {
     }
 
     /// Of a request that is one.
-    pub fn of(request: &Request) -> Self {
+    pub(super) fn of(request: &Request) -> Self {
         Self::new(request.headers.find(ERROR_TYPE), request.body.clone())
     }
 
     /// Of a reply that broke off: the report follows it, in base64.
-    pub fn of_trailers(request: &Request) -> Self {
+    pub(super) fn of_trailers(request: &Request) -> Self {
         let kind = request.trailers.find(ERROR_TYPE);
         let body = request.trailers.find(ERROR_BODY).unwrap_or_default();
         let body = BASE64.decode(body).unwrap_or_else(|_| body.into());
