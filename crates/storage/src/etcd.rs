@@ -84,7 +84,7 @@ impl EtcdStore {
     }
 
     fn key(&self, key: &[u8]) -> Bytes {
-        [&self.prefix, key].concat().into()
+        [&*self.prefix, key].concat().into()
     }
 
     async fn page(&self, range: &Range) -> Result<Page, Fault> {

@@ -124,11 +124,9 @@ impl Member {
         };
         let path = PathAndQuery::from_static(wire::AUTHENTICATE);
         let codec = tonic_prost::ProstCodec::default();
-        let answer = self
-            .grpc()
-            .await?
-            .unary(Request::new(question), path, codec);
-        let answer = answer.await.map_err(Fault::of);
+        let mut grpc = self.grpc().await?;
+        let answer = grpc.unary(Request::new(question), path, codec).await;
+        let answer = answer.map_err(Fault::of);
         // Nothing but a token was asked for, so nothing can have been done.
         let answer: tonic::Response<wire::AuthenticateResponse> = answer.map_err(not_taken)?;
         let token: MetadataValue<Ascii> =

@@ -270,7 +270,7 @@ mod tests {
     /// Streams of revisions, each broken off where it ends, against what gets through.
     fn check(from: u64, streams: &[&[u64]], expected: &[u64]) {
         let mut progress = Progress::after(Revision(from));
-        let mut passed_on = Vec::new();
+        let mut passed_on: Vec<u64> = Vec::new();
         for stream in streams {
             assert!(progress.restart() <= (progress.whole.0 + 1).cast_signed());
             passed_on.extend(stream.iter().filter(|r| progress.is_new(Revision(**r))));
