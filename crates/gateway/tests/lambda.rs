@@ -144,10 +144,8 @@ async fn events_are_accepted_and_dry_runs_do_nothing() {
             .expect("a request"),
     );
     let found = found.await.json();
-    assert_eq!(
-        (&found["app"], &found["state"]),
-        (&"shop".into(), &"waiting".into())
-    );
+    assert_eq!(found["app"], "shop");
+    assert_eq!(found["state"], "waiting");
     let malformed = invoke(&world, "shop_told/invocations", &event, "{").await;
     refused(&malformed, 400, "InvalidRequestContentException");
     let dry = [("x-amz-invocation-type", "DryRun")];

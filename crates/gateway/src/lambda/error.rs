@@ -127,7 +127,7 @@ impl FunctionError {
         };
         let name = match status {
             Status::Error { .. } if !reply.is_empty() => return Ok(Self { kind, body: reply }),
-            Status::Error { kind, .. } => kind,
+            Status::Error { kind, .. } => kind.as_str(),
             Status::Timeout => "Sandbox.Timedout",
             Status::OutOfMemory => "Runtime.OutOfMemory",
             Status::OutputLimit => "Function.ResponseSizeTooLarge",
