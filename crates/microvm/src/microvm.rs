@@ -60,6 +60,8 @@ pub(crate) enum Ended {
     Fault(Fault),
     /// By the host, for what it did; in words.
     Killed(String),
+    /// By itself, as a trap; in words.
+    Trapped(TrapKind, String),
     /// At its deadline.
     Timeout,
     /// At its budget.
@@ -251,6 +253,7 @@ fn end_of(ended: Ended, refused_memory: bool, parts: &Parts) -> End {
             trap(fault.kind(&guard), message)
         }
         Ended::Killed(message) => trap(TrapKind::Other, message),
+        Ended::Trapped(kind, message) => trap(kind, message),
         Ended::Timeout => Status::Timeout,
         Ended::OverBudget => return End::OverBudget,
         Ended::Told(status) => status,

@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use memory::{Image, ImageBuilder};
-use model::{Digest, Kind, VersionSpec};
+use model::{Digest, Isolation, Kind, VersionSpec};
 use sandbox::{BodyError, Cache, CacheError, EntryKind};
 
 use crate::backend::note;
 use crate::elf::Symbols;
 use crate::frozen::Frozen;
+use crate::inside;
 use crate::linux::{NotFrozen, Saved, command, lambda};
 use crate::program::Beginning;
 use crate::shells::Shells;
@@ -57,10 +58,16 @@ pub(crate) struct Found {
     pub symbols: Symbols,
 }
 
-/// Images depend on all settings of their version.
+/// Images depend on all settings of their version, and on the runtime that it may have inside.
 fn keys(spec: &VersionSpec) -> [Digest; 2] {
-    let key = |what: &[u8]| Digest::of_parts([what, spec.digest().as_bytes()]);
-    [key(b"microvm 2"), key(b"microvm loop 1")]
+    let runtime = match spec.settings.isolation {
+        Isolation::WasmVm => inside::RUNTIME,
+        Isolation::Wasm | Isolation::Vm => &[],
+    };
+    let (version, runtime) = (spec.digest(), Digest::of(runtime));
+    let key =
+        |what: &[u8]| Digest::of_parts([what, version.as_bytes().as_slice(), runtime.as_bytes()]);
+    [key(b"microvm 3"), key(b"microvm loop 2")]
 }
 
 /// Why something could not be stored.
