@@ -95,12 +95,14 @@ build_invoice_lambda() {
 }
 build_sha256_vm() { "${freestanding[@]}" "$1/main.c" -o "$2"; }
 
-# vm NAME OUT: the bench's guest, and, where it computes, the same as a native program.
+# vm NAME OUT: the bench's guest, and, where it computes, the same as a native program and as wasm.
 vm() {
   local source=$root/benches/vm/$1.c
   "${freestanding[@]}" "$source" -o "$2.new" || return 1
   if grep -q 'ifdef NATIVE' "$source"; then
     gcc -O3 -march=x86-64-v2 -DNATIVE "$source" -o "${2%.elf}-native" || return 1
+    "${clang[@]}" -mbulk-memory -mexec-model=reactor -I "$root/sdk/c" "$source" \
+      -o "${2%.elf}.wasm" || return 1
   fi
   mv "$2.new" "$2"
 }

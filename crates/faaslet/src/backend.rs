@@ -128,13 +128,13 @@ impl Backend for Faaslets {
     }
 }
 
-fn is_component(artifact: &[u8]) -> bool {
+pub(crate) fn is_component(artifact: &[u8]) -> bool {
     artifact
         .get(WASM_MAGIC.len()..)
         .is_some_and(|rest| rest.starts_with(COMPONENT_VERSION))
 }
 
-fn check_magic(artifact: &[u8]) -> Result<(), PrepareError> {
+pub(crate) fn check_magic(artifact: &[u8]) -> Result<(), PrepareError> {
     if artifact.starts_with(WASM_MAGIC) {
         return Ok(());
     }
