@@ -73,7 +73,6 @@ impl Members {
     {
         let deadline = Instant::now() + self.request_timeout;
         let (mut repeated, mut pause) = (false, PAUSE_MIN);
-        let mut last = Fault::NotTaken(Arc::new(Told("no member was asked in time".into())));
         loop {
             for _ in 0..self.all.len() {
                 let at = self.first.load(Ordering::Relaxed);
@@ -82,11 +81,12 @@ impl Members {
                     Repeat::Never => deadline,
                 };
                 let called = timeout_at(until, call(&self.all[at % self.all.len()]));
-                match called.await.unwrap_or_else(|_| Err(self.no_answer())) {
+                let last = match called.await.unwrap_or_else(|_| Err(self.no_answer())) {
                     Ok(reply) => return Ok(Answer { reply, repeated }),
-                    Err(fault @ (Fault::NotTaken(_) | Fault::TokenStale(_))) => last = fault,
+                    Err(fault @ (Fault::NotTaken(_) | Fault::TokenStale(_))) => fault,
                     Err(fault @ Fault::Unanswered(_)) if repeat == Repeat::Free => {
-                        (last, repeated) = (fault, true);
+                        repeated = true;
+                        fault
                     }
                     Err(fault) => {
                         if matches!(fault, Fault::Unanswered(_)) {
@@ -94,7 +94,7 @@ impl Members {
                         }
                         return Err(fault);
                     }
-                }
+                };
                 self.leave(at);
                 if Instant::now() >= deadline {
                     return Err(told(last, repeated));
