@@ -130,11 +130,11 @@ impl Files {
         };
         let ino = old.ino.ok_or(Errno::NoEntry)?;
         let is_directory = self.kind(ino) == Some(Kind::Directory);
-        if !is_directory && (old.slash || (new.ino.is_none() && new.slash)) {
-            return Err(Errno::NotDirectory);
-        }
         if replace == Replace::No && new.ino.is_some() {
             return Err(Errno::Exists);
+        }
+        if !is_directory && (old.slash || new.slash) {
+            return Err(Errno::NotDirectory);
         }
         if is_directory && self.is_within(new.directory, ino) {
             return Err(Errno::Invalid);
@@ -146,13 +146,10 @@ impl Files {
             return Err(Errno::NotEmpty);
         }
         if new.ino == Some(ino) {
-            return match !is_directory && new.slash {
-                true => Err(Errno::NotDirectory),
-                false => Ok(()),
-            };
+            return Ok(());
         }
         if let Some(target) = new.ino {
-            self.may_replace(is_directory, target, new.slash)?;
+            self.may_replace(is_directory, target)?;
         }
         self.in_tree(new.directory)?;
         // Nothing fails from here on.
@@ -169,12 +166,11 @@ impl Files {
         Ok(())
     }
 
-    fn may_replace(&self, by_directory: bool, target: Ino, slash: bool) -> Result<(), Errno> {
+    fn may_replace(&self, by_directory: bool, target: Ino) -> Result<(), Errno> {
         let directory = self.kind(target) == Some(Kind::Directory);
         match (by_directory, directory) {
             (true, false) => Err(Errno::NotDirectory),
             (false, true) => Err(Errno::IsDirectory),
-            (false, false) if slash => Err(Errno::NotDirectory),
             (true, true) if !self.is_empty(target) => Err(Errno::NotEmpty),
             _ => Ok(()),
         }

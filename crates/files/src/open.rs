@@ -218,7 +218,10 @@ impl Files {
             false => file.offset,
         };
         let count = self.write_at(file, offset, data)?;
-        file.offset = offset + count as u64;
+        // A write of nothing leaves it where it stands, also one that would go to the end.
+        if count > 0 {
+            file.offset = offset + count as u64;
+        }
         Ok(count)
     }
 
@@ -288,11 +291,11 @@ impl Files {
     /// Makes sure that writes to `length` bytes at `offset` will find room, and that the file
     /// reaches to their end.
     pub fn allocate(&mut self, file: &OpenFile, offset: u64, length: u64) -> Result<(), Errno> {
-        if !file.write {
-            return Err(Errno::BadFile);
-        }
         if length == 0 {
             return Err(Errno::Invalid);
+        }
+        if !file.write {
+            return Err(Errno::BadFile);
         }
         let (inode, ledger) = self.change(file.ino)?;
         let Body::File(contents) = &mut inode.body else {

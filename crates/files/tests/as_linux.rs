@@ -473,6 +473,41 @@ proptest! {
     }
 }
 
+fn answer_alike(ops: &[Op]) {
+    let (mut ours, mut linux) = (Ours::new(), Linux::new());
+    for op in ops {
+        assert_eq!(ours.apply(op), linux.apply(op), "{op:?}");
+    }
+}
+
+#[test]
+fn a_trailing_slash_asks_for_a_directory_first_of_all() {
+    answer_alike(&[
+        Op::Symlink("c".into(), "a".into()),
+        Op::MakeDirectory("c".into()),
+        Op::MakeDirectory("c/c".into()),
+        Op::Rename("a".into(), "c/".into(), true),
+        Op::Rename("a".into(), "c/".into(), false),
+        Op::Rename("a/".into(), "c".into(), false),
+        Op::Rename("a/".into(), "b".into(), false),
+    ]);
+}
+
+#[test]
+fn no_room_is_asked_for_nothing_whatever_the_file_is_open_for() {
+    answer_alike(&[Op::Open(2, "a".into(), Flags(172)), Op::Allocate(2, 0, 0)]);
+}
+
+#[test]
+fn appending_nothing_moves_nothing() {
+    answer_alike(&[
+        Op::Open(2, "a".into(), Flags(47)),
+        Op::WriteAt(2, 0, vec![0]),
+        Op::Write(2, Vec::new()),
+        Op::Read(2, 1),
+    ]);
+}
+
 #[test]
 fn a_file_on_disk_is_the_contents_of_a_layer() -> io::Result<()> {
     let dir = tempfile::tempdir()?;
