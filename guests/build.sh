@@ -89,14 +89,20 @@ build_table_go() {
 # A program for a micro-VM, by the system's own compiler.
 freestanding=(gcc -O3 -march=x86-64-v2 -static -nostdlib -ffreestanding -fno-pie -no-pie
   -fno-stack-protector -I "$root/sdk/c")
+# A Linux program for a micro-VM: static, as Lambda's own `provided` runtimes take it.
+build_invoice_lambda() {
+  flags=-Ctarget-feature=+crt-static rust x86_64-unknown-linux-gnu "$1" invoice-lambda "$2"
+}
 build_sha256_vm() { "${freestanding[@]}" "$1/main.c" -o "$2"; }
 
-# vm NAME OUT: the bench's guest, and, where it computes, the same as a native program.
+# vm NAME OUT: the bench's guest, and, where it computes, the same as a native program and as wasm.
 vm() {
   local source=$root/benches/vm/$1.c
   "${freestanding[@]}" "$source" -o "$2.new" || return 1
   if grep -q 'ifdef NATIVE' "$source"; then
     gcc -O3 -march=x86-64-v2 -DNATIVE "$source" -o "${2%.elf}-native" || return 1
+    "${clang[@]}" -mbulk-memory -mexec-model=reactor -I "$root/sdk/c" "$source" \
+      -o "${2%.elf}.wasm" || return 1
   fi
   mv "$2.new" "$2"
 }
@@ -234,7 +240,7 @@ fresh() {
 # workloads/NAME, workers/NAME, hostcalls/LANGUAGE, egress/GUEST or files/GUEST.
 build_one() {
   local name=$1 product=$out/$1.wasm
-  case $name in vm/* | linux/* | *-vm) product=$out/$1.elf ;; esac
+  case $name in vm/* | linux/* | *-vm | *-lambda) product=$out/$1.elf ;; esac
   local folder=$root/examples/$1 log=$logs/${1//\//-}.log start=$SECONDS
   case $name in
     kernels/*)
@@ -307,7 +313,7 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type sha256-vm kernels probes vm linux workloads workers hostcalls egress files runtimes packages)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type sha256-vm invoice-lambda kernels probes vm linux workloads workers hostcalls egress files runtimes packages)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
   if [ "$name" = kernels ] || [ "$name" = probes ] || [ "$name" = vm ]; then

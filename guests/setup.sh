@@ -4,7 +4,8 @@
 #
 # C, C++: clang-19 with the backported wasi-libc. Rust: Debian's rustc-web with a std built here.
 # Go: golang-1.23. Python: componentize-py. JavaScript: componentize-js. AssemblyScript: asc.
-# For the example file-type, the model that the Python package magika ships.
+# For the example file-type, the model that the Python package magika ships. For tests of blobs,
+# an S3 server: s3s-fs.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=guests/env.sh
@@ -113,6 +114,18 @@ setup_component_linker() {
   stamp component-linker "$version"
 }
 
+# Not a guest's tool: the server whose buckets the tests of blobs use.
+setup_s3_server() {
+  local version=0.14.1
+  stamped s3-server "$version" && [ -x "$TOOLS/s3s-fs" ] && return 0
+  say "cargo: s3s-fs $version (a minute or two)"
+  CARGO_TARGET_DIR=$TOOLCHAINS/target-tools CARGO_PROFILE_RELEASE_LTO=off \
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    cargo install -q "s3s-fs@$version" --features binary --locked --root "$TOOLCHAINS"
+  rm -rf "$TOOLCHAINS/target-tools"
+  stamp s3-server "$version"
+}
+
 setup_rust_std() {
   local what targets=(wasm32-wasip1 wasm32-wasip2) target work source destination library
   what="$(/usr/bin/rustc --version) ${targets[*]}"
@@ -205,6 +218,7 @@ setup_apt
 setup_sysroot
 setup_sources
 setup_component_linker
+setup_s3_server
 setup_rust_std
 setup_python
 setup_model

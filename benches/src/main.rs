@@ -21,6 +21,7 @@ mod kernels;
 mod load;
 mod measure;
 mod plain;
+mod programs;
 mod python;
 mod redis;
 mod report;

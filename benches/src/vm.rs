@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use faaslet::{InsideCompiler, Reservations};
 use memory::{Image, ImageBuilder, Slab, SlabConfig};
+use microvm::inside::{self, Compile};
 use microvm::kvm::Kvm;
 use microvm::machine::{Machine, OVERHEAD, Stop};
 use microvm::space::{Protection, Space};
@@ -20,9 +22,10 @@ use xtask::node::Node;
 use xtask::visit;
 
 use crate::Setting;
-use crate::faaslets::{OneArtifact, call_of, expect_ok};
+use crate::faaslets::{Function as Faaslet, OneArtifact, call_of, expect_ok};
 use crate::load::load;
 use crate::measure::{median, micros, status_kib};
+use crate::programs;
 use crate::report::Report;
 use crate::start::replier;
 
@@ -55,10 +58,23 @@ pub fn run(setting: &Setting) -> Result<Report> {
         .context("a runtime")?;
     resets(&mut report, &runtime, &folder)?;
     starts(&mut report, &runtime, &folder)?;
+    programs::starts(&mut report, &runtime, &setting.root)?;
     computing(&mut report, &runtime, &folder)?;
+    computing_inside(&mut report, &runtime, &folder)?;
     idle(&mut report, &runtime, &folder)?;
     http(&mut report, setting, &folder)?;
     Ok(report)
+}
+
+/// What compiles WebAssembly for the runtime inside, as the node does.
+fn compiler() -> Result<Arc<Compile>> {
+    let reservations = Reservations {
+        memory_bytes: inside::MEMORY_BYTES,
+        guard_bytes: inside::GUARD_BYTES,
+        engine_bytes: inside::ENGINE_BYTES,
+    };
+    let compiler = InsideCompiler::new(reservations, &[])?;
+    Ok(Arc::new(move |spec, wasm| compiler.compile(spec, wasm)))
 }
 
 /// A function in micro-VMs of this process.
@@ -75,7 +91,12 @@ impl Function {
         let folder = tempfile::tempdir().context("a folder for the cache")?;
         let config = Config {
             shells,
+            compiler: Some(compiler()?),
             ..Config::new(folder.path())
+        };
+        let isolation = match file.extension() {
+            Some(extension) if extension == "wasm" => Isolation::WasmVm,
+            _ => Isolation::Vm,
         };
         let backend = MicroVms::new(config)?;
         let artifact = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
@@ -84,7 +105,7 @@ impl Function {
             kind: Kind::Reactor,
             artifact: Digest::of(&artifact),
             settings: Settings {
-                isolation: Isolation::Vm,
+                isolation,
                 ..Settings::default()
             },
         };
@@ -299,6 +320,37 @@ fn computing(report: &mut Report, runtime: &Runtime, folder: &Path) -> Result<()
         }
     }
     times.report(report, "SHA-256 of 32 MiB", "the native program", "compute");
+    Ok(())
+}
+
+/// The same module inside of a micro-VM and in a faaslet.
+fn computing_inside(report: &mut Report, runtime: &Runtime, folder: &Path) -> Result<()> {
+    let file = folder.join("sha256.wasm");
+    let function = Function::deploy(runtime, &file, 1)?;
+    let wasm = std::fs::read(&file).with_context(|| format!("{}", file.display()))?;
+    let outside = runtime.block_on(Faaslet::deploy(Kind::Reactor, wasm, 16))?;
+    let (mut inside, mut faaslet) = (function.program.sandbox()?, outside.program.sandbox()?);
+    let timed = |sandbox: &mut dyn Sandbox| -> Result<(f64, Bytes)> {
+        let begun = Instant::now();
+        let completion = function.call(runtime, sandbox)?;
+        let us = micros(begun.elapsed());
+        sandbox.reset()?;
+        Ok((us, completion.reply))
+    };
+    let mut times = Pair::default();
+    for round in 0..=LOAD_ROUNDS * 2 {
+        let (theirs, expected) = timed(&mut *faaslet)?;
+        let (ours, found) = timed(&mut *inside)?;
+        ensure!(
+            found == expected,
+            "the digests differ: {found:x}, {expected:x}"
+        );
+        if round > 0 {
+            times.add(ours, theirs);
+        }
+    }
+    let against = "the same module in a faaslet";
+    times.report(report, "SHA-256 in wasm inside", against, "inside_compute");
     Ok(())
 }
 

@@ -94,6 +94,36 @@ static inline void *dunlin_vm_grow(size_t bytes) {
   return end < 0 ? NULL : (void *)end;
 }
 
+/* What a page may be used for. None is writable and executable at once. */
+enum { DUNLIN_VM_NONE = 0, DUNLIN_VM_READ = 1, DUNLIN_VM_READ_WRITE = 3, DUNLIN_VM_READ_EXECUTE = 5 };
+
+/* Gives whole pages rights, at addresses of the program's own choice: zeros where there was nothing, nothing for
+ * DUNLIN_VM_NONE. Gives 0 or a negative error. */
+static inline int64_t dunlin_vm_map(void *at, size_t bytes, uint64_t rights) {
+  return dunlin_vm_ask(DUNLIN_VM_MAP, (uint64_t)at, bytes, rights, 0, 0, 0);
+}
+
+/* Has faults of the instructions from `start` to `end` go on at `handler`, on the same stack, with the instruction in
+ * rdi, whether a page was touched in rsi, and its address in rdx. The handler does not return. */
+static inline int64_t dunlin_vm_catch(const void *handler, const void *start, const void *end) {
+  return dunlin_vm_ask(DUNLIN_VM_CATCH, (uint64_t)handler, (uint64_t)start, (uint64_t)end, 0, 0, 0);
+}
+
+/* Kinds of traps. */
+enum {
+  DUNLIN_VM_UNREACHABLE,
+  DUNLIN_VM_OUT_OF_BOUNDS,
+  DUNLIN_VM_STACK_OVERFLOW,
+  DUNLIN_VM_ARITHMETIC,
+  DUNLIN_VM_BAD_CALL,
+  DUNLIN_VM_OTHER
+};
+
+/* Ends the call as a trap, with words for whoever called. */
+__attribute__((noreturn)) static inline void dunlin_vm_trap(uint64_t kind, const char *text, size_t length) {
+  for (;;) dunlin_vm_ask(DUNLIN_VM_TRAP, kind, (uint64_t)text, length, 0, 0, 0);
+}
+
 static inline int32_t dunlin_input_size(void) {
   return dunlin_vm_this_call == NULL ? 0 : (int32_t)dunlin_vm_this_call->input_size;
 }

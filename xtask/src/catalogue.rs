@@ -14,7 +14,7 @@ pub struct Entry {
     pub name: String,
     /// What it is written in.
     pub language: String,
-    /// `http`, `command` or `reactor`.
+    /// `http`, `command`, `reactor` or `lambda`.
     pub kind: String,
     /// The Wasm file, from the repository's root.
     pub artifact: String,

@@ -101,6 +101,7 @@ codes! {
     QueueFull, "queue-full", 429, "Too many invocations wait already";
     FunctionTrapped, "function-trapped", 500, "The function trapped";
     FunctionExited, "function-exited", 500, "The function exited with an error";
+    FunctionError, "function-error", 500, "The function reported an error";
     NoResponse, "no-response", 500, "The function gave no reply";
     OutOfMemory, "out-of-memory", 500, "The function ran out of memory";
     PlatformFailed, "platform-failed", 500, "The platform failed";

@@ -211,6 +211,7 @@ impl<'a> Reader<'a> {
                 layers: Vec::new(),
                 files: None,
                 isolation: raw.isolation.into(),
+                snapshot: raw.snapshot.into(),
             },
             routes: kept,
             layers,

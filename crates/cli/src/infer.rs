@@ -10,14 +10,18 @@ const REACTOR_EXPORT: &str = "handle";
 /// What an executable holds that was built with the header for micro-VMs.
 const VM_REACTOR_MARK: &[u8] = b"\0dunlin_vm_main\0";
 
+/// The variable that every Lambda runtime finds its invocations by.
+const LAMBDA_MARK: &[u8] = b"AWS_LAMBDA_RUNTIME_API";
+
 /// The kind of `artifact`; what is neither http nor reactor is a command. Bytes that do not decode
 /// are left for the node to refuse, which says more about them.
 pub fn kind(artifact: &[u8]) -> Kind {
     if artifact.starts_with(b"\x7fELF") {
-        let mut windows = artifact.windows(VM_REACTOR_MARK.len());
-        return match windows.any(|window| window == VM_REACTOR_MARK) {
-            true => Kind::Reactor,
-            false => Kind::Command,
+        let holds = |mark: &[u8]| artifact.windows(mark.len()).any(|window| window == mark);
+        return match () {
+            () if holds(VM_REACTOR_MARK) => Kind::Reactor,
+            () if holds(LAMBDA_MARK) => Kind::Lambda,
+            () => Kind::Command,
         };
     }
     inspect(artifact).ok().flatten().unwrap_or(Kind::Command)
@@ -102,7 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn an_executable_is_a_reactor_if_it_has_the_entry_of_one() {
+    fn an_executable_is_what_its_entry_or_its_interface_says() {
+        assert_eq!(kind(b"\x7fELF..AWS_LAMBDA_RUNTIME_API.."), Kind::Lambda);
         assert_eq!(kind(b"\x7fELF...\0dunlin_vm_main\0"), Kind::Reactor);
         assert_eq!(kind(b"\x7fELF...\0main\0"), Kind::Command);
     }

@@ -64,7 +64,7 @@ impl fmt::Debug for Job {
 pub struct Finished {
     /// How it ended.
     pub outcome: Outcome,
-    /// The reply; empty unless the outcome is `Ok`.
+    /// The reply, or the guest's report if the outcome is an `Error` of its own; else empty.
     pub reply: Bytes,
 }
 

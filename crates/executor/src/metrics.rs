@@ -45,7 +45,7 @@ pub fn describe() {
     describe_gauge!(IDLE, "Idle sandboxes.");
 }
 
-const STATUSES: usize = 9;
+const STATUSES: usize = 10;
 
 const fn index(status: &Status) -> usize {
     match status {
@@ -58,6 +58,7 @@ const fn index(status: &Status) -> usize {
         Status::NoResponse { .. } => 6,
         Status::Cancelled => 7,
         Status::Platform { .. } => 8,
+        Status::Error { .. } => 9,
     }
 }
 

@@ -254,7 +254,8 @@ impl Running {
         if status.is_ok() && completion.reply.len() as u64 > bytes_max {
             status = Status::OutputLimit;
         }
-        if !status.is_ok() {
+        let told = status.is_ok() || matches!(status, Status::Error { .. });
+        if !told || completion.reply.len() as u64 > bytes_max {
             completion.reply = Bytes::new();
         }
         if status.is_ok()

@@ -70,7 +70,20 @@ impl Backend for Faaslets {
         artifact: Bytes,
         layers: Vec<Bytes>,
     ) -> Result<Prepared, PrepareError> {
+        if spec.kind == Kind::Lambda {
+            return Err(PrepareError::WrongKind {
+                kind: spec.kind,
+                reason: "the Lambda Runtime API is served in micro-VMs only: deploy a static \
+                         Linux executable with `isolation = \"vm\"`"
+                    .into(),
+            });
+        }
         check_magic(&artifact)?;
+        if !spec.settings.snapshot.is_auto() {
+            return Err(PrepareError::Unsupported {
+                reason: "only Linux programs in micro-VMs take `snapshot`".into(),
+            });
+        }
         if is_component(&artifact) {
             return self.0.components.prepare(spec, artifact, layers).await;
         }
@@ -115,13 +128,13 @@ impl Backend for Faaslets {
     }
 }
 
-fn is_component(artifact: &[u8]) -> bool {
+pub(crate) fn is_component(artifact: &[u8]) -> bool {
     artifact
         .get(WASM_MAGIC.len()..)
         .is_some_and(|rest| rest.starts_with(COMPONENT_VERSION))
 }
 
-fn check_magic(artifact: &[u8]) -> Result<(), PrepareError> {
+pub(crate) fn check_magic(artifact: &[u8]) -> Result<(), PrepareError> {
     if artifact.starts_with(WASM_MAGIC) {
         return Ok(());
     }

@@ -19,4 +19,5 @@ mod stdio;
 pub use backend::{Faaslets, FaasletsError};
 pub use component::{ComponentConfig, Components, ComponentsError};
 pub use config::Config;
+pub use core_module::{InsideCompiler, Reservations};
 pub use metrics::EGRESS;

@@ -1,6 +1,6 @@
 //! Runs one program in this process, as `wasmtime run` does: standard streams are the process's
-//! own, directories are those given, and nothing limits its time. Preview-1 modules and `wasi:cli`
-//! components run on an engine without epoch checks, at full speed.
+//! own, directories are those given, and nothing limits its time. Modules of preview 1, or of the
+//! `wasi_unstable` before it, and `wasi:cli` components run on an engine without epoch checks, at full speed.
 //!
 //! No server is involved: a person runs a program that they trust with what they give it.
 
@@ -25,6 +25,9 @@ use sandbox::{Cache, EntryKind};
 const EXIT_TRAPPED: i32 = 134;
 /// The exit code of a component whose `run` says that it failed.
 const EXIT_FAILED: i32 = 1;
+/// Bytes that the program may hand over in one call: what it does with memory of its own machine's
+/// is its user's affair.
+const HOST_CALL_BYTES_MAX: usize = usize::MAX;
 /// The stack of the thread that the program runs on; the engine grants it a part of that.
 const THREAD_STACK_BYTES: usize = 8 << 20;
 
@@ -181,6 +184,7 @@ impl Run {
 
     fn module(&self, engine: &Engine, wasm: &[u8]) -> Result<wasmtime::Result<i32>, RunError> {
         let mut store = Store::new(engine, self.context()?.build_p1());
+        store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
         let code = self.code(engine, wasm, || engine.precompile_module(wasm))?;
         // SAFETY: see `Code`.
         let module = unsafe {
@@ -195,15 +199,23 @@ impl Run {
         }
         let mut linker = Linker::<WasiP1Ctx>::new(engine);
         wasmtime_wasi::p1::add_to_linker_sync(&mut linker, |wasi| wasi)
+            .and_then(|()| wasmtime_wasi::p0::add_to_linker_sync(&mut linker, |wasi| wasi))
             .map_err(|error| self.failed(&error))?;
         self.check_imports(&module, &linker, &mut store)?;
         let instance = match linker.instantiate(&mut store, &module) {
             Ok(instance) => instance,
-            Err(error) => return Ok(Err(error)),
+            // Its start function ran, and ended it.
+            Err(error) if error.is::<Trap>() || error.is::<I32Exit>() => return Ok(Err(error)),
+            Err(error) => return Err(self.invalid(&error)),
         };
-        let start = instance
-            .get_typed_func::<(), ()>(&mut store, "_start")
-            .map_err(|error| self.invalid(&error))?;
+        if let Ok(start) = instance.get_typed_func::<(), i32>(&mut store, "_start") {
+            return Ok(start.call(&mut store, ()));
+        }
+        let start = instance.get_typed_func::<(), ()>(&mut store, "_start");
+        let start = start.map_err(|_| RunError::NotAProgram {
+            path: self.options.file.clone(),
+            reason: "`_start` must take nothing and return nothing or an i32".into(),
+        })?;
         Ok(start.call(&mut store, ()).map(|()| 0))
     }
 
@@ -258,7 +270,8 @@ impl Run {
         let pre = linker
             .instantiate_pre(&component)
             .map_err(|error| self.invalid(&error))?;
-        let store = Store::new(engine, Guest::new(wasi, u64::MAX, None));
+        let mut store = Store::new(engine, Guest::new(wasi, u64::MAX, None));
+        store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
         let ended = runtime.block_on(async {
             match recent {
                 true => run_p3(store, p3::bindings::CommandPre::new(pre)?).await,

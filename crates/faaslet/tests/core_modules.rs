@@ -1,117 +1,15 @@
 //! Core modules behind the trait: what they may do, and what a reset takes back.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::sync::Arc;
+mod bench;
+
 use std::time::Duration;
 
+use bench::{Artifact, Bench, call_with, invoke, limits};
 use bytes::Bytes;
 use faaslet::{Config, Faaslets};
-use model::{Digest, InvocationId, Kind, Limits, Settings, Status, TrapKind, VersionSpec};
-use parking_lot::Mutex;
-use sandbox::{
-    Artifacts, Backend, BodyError, Call, CallLog, Completion, End, LogSink, LogStream, Payload,
-    PrepareError, Program, Sandbox,
-};
-
-struct Artifact(Bytes);
-
-#[async_trait::async_trait]
-impl Artifacts for Artifact {
-    async fn artifact(&self, _: &Digest) -> Result<Bytes, BodyError> {
-        Ok(self.0.clone())
-    }
-}
-
-#[derive(Default)]
-struct Kept(Mutex<Vec<u8>>);
-
-impl LogSink for Kept {
-    fn write(&self, _: InvocationId, _: LogStream, bytes: &[u8]) {
-        self.0.lock().extend_from_slice(bytes);
-    }
-}
-
-struct Bench {
-    backend: Faaslets,
-    _dir: tempfile::TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let backend = Faaslets::new(Config::new(dir.path())).unwrap();
-        Self { backend, _dir: dir }
-    }
-
-    async fn deploy(
-        &self,
-        kind: Kind,
-        wat: &str,
-        settings: Settings,
-    ) -> Result<Arc<dyn Program>, PrepareError> {
-        let wasm = Bytes::from(wat::parse_str(wat).unwrap());
-        let spec = VersionSpec {
-            kind,
-            artifact: Digest::of(&wasm),
-            settings,
-        };
-        self.backend
-            .prepare(&spec, wasm.clone(), Vec::new())
-            .await?;
-        Ok(self.backend.load(&spec, &Artifact(wasm)).await.unwrap())
-    }
-
-    async fn reactor(&self, wat: &str) -> Box<dyn Sandbox> {
-        let program = self
-            .deploy(Kind::Reactor, wat, Settings::default())
-            .await
-            .unwrap();
-        program.sandbox().unwrap()
-    }
-
-    async fn command(&self, wat: &str) -> Box<dyn Sandbox> {
-        let program = self
-            .deploy(Kind::Command, wat, Settings::default())
-            .await
-            .unwrap();
-        program.sandbox().unwrap()
-    }
-}
-
-fn call_with(body: &str, limits: Limits, budget: Option<Duration>) -> (Call, Arc<Kept>) {
-    let kept = Arc::new(Kept::default());
-    let id = InvocationId::new(0);
-    let log = CallLog::new(id, kept.clone(), limits.log_bytes_max);
-    let payload = Payload::Bytes {
-        body: Bytes::copy_from_slice(body.as_bytes()),
-        args: vec!["first".into()],
-        env: vec![("COLOUR".into(), "blue".into())],
-    };
-    (
-        Call {
-            asks: None,
-            id,
-            payload,
-            limits: limits.into(),
-            budget,
-            log: log.into(),
-        },
-        kept,
-    )
-}
-
-async fn invoke(sandbox: &mut Box<dyn Sandbox>, body: &str) -> Completion {
-    sandbox
-        .invoke(call_with(body, Limits::default(), None).0)
-        .await
-}
-
-fn limits(deadline_ms: u64) -> Limits {
-    Limits {
-        deadline_ms,
-        ..Limits::default()
-    }
-}
+use model::{Digest, Kind, Limits, Settings, Status, TrapKind, VersionSpec};
+use sandbox::{Backend, End, PrepareError};
 
 const ECHO: &str = r#"(module
   (import "dunlin" "input_size" (func $size (result i32)))

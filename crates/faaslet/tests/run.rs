@@ -107,8 +107,18 @@ fn an_exit_code_out_of_range_is_an_error() {
 }
 
 #[test]
+fn what_a_program_returns_is_its_exit_code() {
+    let program = "(module (func (export \"_start\") (result i32) (i32.const 3)))";
+    let bed = Bed::new();
+    assert_eq!(run(bed.options(program)).unwrap(), 3);
+}
+
+#[test]
 fn a_trap_is_134() {
     assert_eq!(Bed::new().run("unreachable"), 134);
+    let bed = Bed::new();
+    let program = "(module (func $f unreachable) (start $f) (func (export \"_start\")))";
+    assert_eq!(run(bed.options(program)).unwrap(), 134);
 }
 
 #[test]
@@ -155,6 +165,26 @@ fn files_are_read_and_written_in_the_given_directory_only() {
 }
 
 #[test]
+fn a_large_file_is_read_in_one_call() {
+    // More than the engine lets a guest hand over at a time unless told.
+    const BYTES: u64 = 130 << 20;
+    let bed = Bed::new();
+    let large = fs::File::create(bed.path("given/in.txt")).unwrap();
+    large.set_len(BYTES).unwrap();
+    let read = open(1000, 6, 0, 2) + &transfer("$read", BYTES as u32);
+    let count = format!("(call $exit (i32.ne (i32.load (i32.const 16)) (i32.const {BYTES})))");
+    let program = module(&(read + &count)).replace("\"memory\") 1)", "\"memory\") 2200)");
+    assert_eq!(run(bed.options(&program)).unwrap(), 0);
+}
+
+#[test]
+fn what_came_before_preview_1_runs_as_well() {
+    let bed = Bed::new();
+    let program = module("(call $exit (i32.const 9))").replace("_snapshot_preview1", "_unstable");
+    assert_eq!(run(bed.options(&program)).unwrap(), 9);
+}
+
+#[test]
 fn components_run_as_well() {
     let bed = Bed::new();
     for (body, code) in [
@@ -193,7 +223,16 @@ fn what_is_no_program_is_refused_with_the_reason() {
         ("(module (func (export \"_initialize\")))", "is a reactor"),
         ("(module)", "does not export `_start`"),
         ("(component)", "does not export `wasi:cli/run`"),
+        (
+            "(module (func (export \"_start\") (param i32)))",
+            "must take nothing and return nothing or an i32",
+        ),
         ("not wasm", "is not valid WebAssembly"),
+        (
+            "(module (import \"wasi_snapshot_preview1\" \"sched_yield\" (func))
+              (func (export \"_start\")))",
+            "is not valid WebAssembly: incompatible import type",
+        ),
         (
             "(module (import \"env\" \"a\" (func)) (import \"env\" \"b\" (func))
               (func (export \"_start\")))",

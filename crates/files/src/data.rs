@@ -1,6 +1,7 @@
 //! The contents of a file that was made or changed: pages over what its layer has.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::ledger::Ledger;
 use crate::{Contents, Errno, PAGE_BYTES};
@@ -8,19 +9,19 @@ use crate::{Contents, Errno, PAGE_BYTES};
 /// The longest that a file may be; holes cost nothing.
 pub(crate) const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
-type Page = [u8; PAGE_BYTES];
+pub(crate) type Page = [u8; PAGE_BYTES];
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
 /// Contents of which whole pages are private. A page that is not there is the layer's, and zero
-/// where that ends.
-#[derive(Debug, Default)]
+/// where that ends. Copies share pages until one of them writes.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Data {
-    under: Option<Contents>,
+    pub(crate) under: Option<Contents>,
     /// How far the layer's bytes are still visible.
-    under_bytes: u64,
-    pages: BTreeMap<u64, Box<Page>>,
-    bytes: u64,
+    pub(crate) under_bytes: u64,
+    pub(crate) pages: BTreeMap<u64, Arc<Page>>,
+    pub(crate) bytes: u64,
 }
 
 impl Data {
@@ -101,15 +102,15 @@ impl Data {
     fn page(&mut self, index: u64, blank: bool, ledger: &mut Ledger) -> Result<&mut Page, Errno> {
         if !self.pages.contains_key(&index) {
             ledger.take_page()?;
-            let mut page = Box::new([0; PAGE_BYTES]);
+            let mut page = [0; PAGE_BYTES];
             if !blank {
                 self.read_under(index * PAGE, &mut page[..]);
             }
-            self.pages.insert(index, page);
+            self.pages.insert(index, Arc::new(page));
         }
         self.pages
             .get_mut(&index)
-            .map(|page| &mut **page)
+            .map(Arc::make_mut)
             .ok_or(Errno::Io)
     }
 
@@ -125,7 +126,7 @@ impl Data {
             if within > 0
                 && let Some(page) = self.pages.get_mut(&last)
             {
-                page[within..].fill(0);
+                Arc::make_mut(page)[within..].fill(0);
             }
             self.under_bytes = self.under_bytes.min(bytes);
         }

@@ -18,14 +18,14 @@ pub(crate) struct Entry {
     pub cookie: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Directory {
     pub parent: Ino,
     /// How many of its names are directories.
     pub subdirectories: u32,
-    names: BTreeMap<Name, Entry>,
+    pub(crate) names: BTreeMap<Name, Entry>,
     places: BTreeMap<u64, Name>,
-    next_cookie: u64,
+    pub(crate) next_cookie: u64,
 }
 
 impl Directory {
@@ -49,6 +49,12 @@ impl Directory {
         self.next_cookie += 1;
         self.places.insert(cookie, name.clone());
         self.names.insert(name, Entry { ino, cookie });
+    }
+
+    /// Adds a name at the place that it had.
+    pub fn put_back(&mut self, name: Name, entry: Entry) {
+        self.places.insert(entry.cookie, name.clone());
+        self.names.insert(name, entry);
     }
 
     pub fn remove(&mut self, name: &[u8]) {

@@ -1,11 +1,14 @@
 //! What a name stands for.
 
-use crate::data::Data;
-use crate::directory::Directory;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::data::Data;
+use crate::directory::Directory;
+
 /// The number of a file, directory or symbolic link; never used twice in one [`crate::Files`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ino(pub(crate) u64);
 
 impl Ino {
@@ -19,7 +22,7 @@ impl Ino {
 }
 
 /// What an inode is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// A regular file.
     File,
@@ -30,7 +33,7 @@ pub enum Kind {
 }
 
 /// Nanoseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
     /// Of the last read.
     pub accessed_ns: u64,
@@ -60,7 +63,7 @@ pub struct Stat {
 }
 
 /// An inode that was made or changed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Inode {
     pub mode: u16,
     /// Names; of a directory 1 while it is in the tree, and 0 after.
@@ -71,7 +74,7 @@ pub(crate) struct Inode {
     pub body: Body,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Body {
     File(Data),
     Directory(Directory),

@@ -20,7 +20,7 @@ impl Quota {
 }
 
 /// Counts against a quota.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     quota: Quota,
     bytes: u64,
@@ -33,6 +33,15 @@ impl Ledger {
             quota,
             bytes: 0,
             inodes: 0,
+        }
+    }
+
+    /// The same counts against another quota, which may be less than there is already.
+    pub fn of_counts(quota: Quota, bytes: u64, inodes: u64) -> Self {
+        Self {
+            quota,
+            bytes,
+            inodes,
         }
     }
 

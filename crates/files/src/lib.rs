@@ -29,6 +29,7 @@ mod library;
 mod names;
 mod open;
 mod path;
+mod saved;
 mod tree;
 
 pub use contents::Contents;
@@ -40,6 +41,7 @@ pub use library::{Library, LibraryError, Source, check_list};
 pub use names::Replace;
 pub use open::{DirEntry, OpenFile, OpenFlags, Whence};
 pub use path::{At, NAME_BYTES_MAX, PATH_BYTES_MAX, SYMLINKS_MAX, Scope};
+pub use saved::{OtherLayer, Saved};
 pub use tree::{Files, Usage};
 
 /// Bytes of the unit that private contents are held and counted in.

@@ -1,5 +1,7 @@
 //! Open files and directories: reading, writing, listing.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Errno;
 use crate::Files;
 use crate::data::{Data, FILE_BYTES_MAX};
@@ -41,8 +43,9 @@ pub enum Whence {
     End,
 }
 
-/// An open file or directory: who opened it gives it back to [`Files::close`].
-#[derive(Debug)]
+/// An open file or directory: who opened it gives it back to [`Files::close`]. A copy belongs to a
+/// copy of the files that it was opened in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OpenFile {
     ino: Ino,
     kind: Kind,
@@ -190,6 +193,7 @@ impl Files {
         offset: u64,
         into: &mut [u8],
     ) -> Result<usize, Errno> {
+        within(offset)?;
         if file.kind == Kind::Directory {
             return Err(Errno::IsDirectory);
         }
@@ -227,6 +231,7 @@ impl Files {
 
     /// Writes at an offset, as [`Files::write`] does.
     pub fn write_at(&mut self, file: &OpenFile, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        within(offset)?;
         if !file.write {
             return Err(Errno::BadFile);
         }
@@ -359,5 +364,13 @@ impl Files {
             kind: self.kind(child).ok_or(Errno::Io)?,
             next_cookie: at + 1,
         }))
+    }
+}
+
+/// Refuses an offset that no file has, which Linux takes for a negative one.
+fn within(offset: u64) -> Result<(), Errno> {
+    match offset > FILE_BYTES_MAX {
+        true => Err(Errno::Invalid),
+        false => Ok(()),
     }
 }

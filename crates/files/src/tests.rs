@@ -319,3 +319,74 @@ fn a_library_holds_each_contents_once_and_only_while_it_is_used() {
     assert_eq!(opened.load(Ordering::Relaxed), 2);
     assert!(library.contents(&Digest::of(b"other")).is_err());
 }
+
+fn of_everything() -> (Files, OpenFile) {
+    let mut files = Files::new(layer(), QUOTA);
+    write(&mut files, "/empty/new", b"new").unwrap();
+    let mut changed = files
+        .open(
+            root("/a/big"),
+            OpenFlags {
+                create: false,
+                ..CREATE
+            },
+            0,
+        )
+        .unwrap();
+    files.write(&mut changed, b"over").unwrap();
+    files.make_symlink(b"/a", root("/way")).unwrap();
+    files.make_directory(root("/made"), 0o700).unwrap();
+    write(&mut files, "/made/gone", b"nameless").unwrap();
+    let open = files.open(root("/made/gone"), READ, 0).unwrap();
+    files.unlink(root("/made/gone")).unwrap();
+    files.close(changed);
+    (files, open)
+}
+
+fn whole(files: &mut Files, open: &mut OpenFile) -> (Vec<Vec<u8>>, Usage) {
+    let mut nameless = vec![0; 100];
+    let count = files.read(open, &mut nameless).unwrap();
+    nameless.truncate(count);
+    let read = ["/empty/new", "/a/big", "/way/b/small"].map(|path| read(files, path).unwrap());
+    ([read.to_vec(), vec![nameless]].concat(), files.usage())
+}
+
+#[test]
+fn what_was_saved_comes_back_over_its_layer_and_over_no_other() {
+    let (mut files, mut open) = of_everything();
+    let saved = files.save();
+    let mut back = Files::restore(layer(), QUOTA, &saved).unwrap();
+    let mut again = open.clone();
+    assert_eq!(whole(&mut back, &mut again), whole(&mut files, &mut open));
+    assert_eq!(
+        back.path_of(back.stat_at(root("/made"), true).unwrap().ino)
+            .unwrap(),
+        b"/made"
+    );
+    back.close(again);
+    assert_eq!(
+        back.usage().inodes + 1,
+        files.usage().inodes,
+        "the nameless file is gone"
+    );
+    let refused = Files::restore(Layer::empty(), QUOTA, &saved);
+    assert_eq!(refused.unwrap_err(), OtherLayer);
+}
+
+#[test]
+fn what_a_copy_changes_the_original_does_not_see() {
+    let (mut files, mut open) = of_everything();
+    let mut copy = files.clone();
+    let mut again = open.clone();
+    write(&mut copy, "/empty/new", b"NEW").unwrap();
+    write(&mut copy, "/a/big", b"OVER").unwrap();
+    copy.unlink(root("/way")).unwrap();
+    copy.close(again.clone());
+    assert_eq!(copy.read(&mut again, &mut [0; 1]), Err(Errno::Io));
+    let (read, _) = whole(&mut files, &mut open);
+    assert_eq!((&read[0][..], &read[1][..4]), (&b"new"[..], &b"over"[..]));
+    assert_eq!(
+        (&read[2][..], &read[3][..]),
+        (&b"hello"[..], &b"nameless"[..])
+    );
+}

@@ -24,15 +24,17 @@ pub struct Usage {
     pub quota: Quota,
 }
 
-/// The files of one invocation: a layer, and what it changed.
+/// The files of one invocation: a layer, and what it changed. A copy costs nothing until it
+/// changes something: then it has the list of what was changed to itself, and each page it writes.
+#[derive(Clone)]
 pub struct Files {
-    layer: Arc<Layer>,
-    own: HashMap<Ino, Inode>,
+    pub(crate) layer: Arc<Layer>,
+    pub(crate) own: Arc<HashMap<Ino, Inode>>,
     /// How often each inode is open.
-    opens: HashMap<Ino, u32>,
-    next: Ino,
+    pub(crate) opens: HashMap<Ino, u32>,
+    pub(crate) next: Ino,
     pub(crate) ledger: Ledger,
-    clock: fn() -> u64,
+    pub(crate) clock: fn() -> u64,
 }
 
 impl fmt::Debug for Files {
@@ -61,7 +63,7 @@ impl Files {
         Self {
             next: layer.end(),
             layer,
-            own: HashMap::new(),
+            own: Arc::default(),
             opens: HashMap::new(),
             ledger: Ledger::new(quota),
             clock,
@@ -193,7 +195,7 @@ impl Files {
     /// An inode to be changed, with the counts of what is changed.
     pub(crate) fn change(&mut self, ino: Ino) -> Result<(&mut Inode, &mut Ledger), Errno> {
         self.ledger.writable()?;
-        let inode = match self.own.entry(ino) {
+        let inode = match Arc::make_mut(&mut self.own).entry(ino) {
             std::collections::hash_map::Entry::Occupied(found) => found.into_mut(),
             std::collections::hash_map::Entry::Vacant(vacant) => {
                 let node = self.layer.node(ino).ok_or(Errno::NoEntry)?;
@@ -237,14 +239,21 @@ impl Files {
             },
             body,
         };
-        self.own.insert(ino, inode);
+        Arc::make_mut(&mut self.own).insert(ino, inode);
         Ok(ino)
+    }
+
+    fn own_mut(&mut self, ino: Ino) -> Option<&mut Inode> {
+        if !self.own.contains_key(&ino) {
+            return None;
+        }
+        Arc::make_mut(&mut self.own).get_mut(&ino)
     }
 
     /// Notes that contents, or the names of a directory, changed now.
     pub(crate) fn modified(&mut self, ino: Ino) {
         let now = (self.clock)();
-        if let Some(inode) = self.own.get_mut(&ino) {
+        if let Some(inode) = self.own_mut(ino) {
             inode.times.modified_ns = now;
             inode.times.changed_ns = now;
         }
@@ -253,15 +262,16 @@ impl Files {
     /// Notes that something else of an inode changed now.
     pub(crate) fn changed(&mut self, ino: Ino) {
         let now = (self.clock)();
-        if let Some(inode) = self.own.get_mut(&ino) {
+        if let Some(inode) = self.own_mut(ino) {
             inode.times.changed_ns = now;
         }
     }
 
     /// Notes a read, of what is not the layer's.
     pub(crate) fn accessed(&mut self, ino: Ino) {
-        if let Some(inode) = self.own.get_mut(&ino) {
-            inode.times.accessed_ns = (self.clock)();
+        let now = (self.clock)();
+        if let Some(inode) = self.own_mut(ino) {
+            inode.times.accessed_ns = now;
         }
     }
 
@@ -285,7 +295,7 @@ impl Files {
         if self.opens.contains_key(&ino) || !self.own.get(&ino).is_some_and(nameless) {
             return;
         }
-        let Some(inode) = self.own.remove(&ino) else {
+        let Some(inode) = Arc::make_mut(&mut self.own).remove(&ino) else {
             return;
         };
         if ino >= self.layer.end() {
@@ -346,7 +356,7 @@ fn own_stat(ino: Ino, inode: &Inode) -> Stat {
     }
 }
 
-fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

@@ -13,6 +13,7 @@ use crate::address::Place;
 use crate::body::collect;
 use crate::call::{address_guest, told};
 use crate::failure::Failure;
+use crate::lambda::lambda_variables;
 use crate::shared::Shared;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -46,6 +47,10 @@ where
             let (args, env) = told(&parts, place)?;
             RequestHead::Plain { args, env }
         }
+        Kind::Lambda => RequestHead::Plain {
+            args: Vec::new(),
+            env: lambda_variables(&target.path).to_vec(),
+        },
         Kind::Reactor => RequestHead::Plain {
             args: Vec::new(),
             env: Vec::new(),

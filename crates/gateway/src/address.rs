@@ -58,6 +58,11 @@ pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> 
     }
 }
 
+/// Whether the host names a function, so that the whole path is the function's own.
+pub(crate) fn is_by_host(uri: &Uri, headers: &HeaderMap, base: &str) -> bool {
+    host(uri, headers).is_some_and(|host| of_host(host, base).is_some())
+}
+
 fn of_host<'a>(host: &'a str, base: &str) -> Option<(&'a str, &'a str)> {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,

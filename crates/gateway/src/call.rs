@@ -18,6 +18,7 @@ use crate::address::{Place, host};
 use crate::body::{collect, streamed};
 use crate::cgi;
 use crate::failure::Failure;
+use crate::lambda::lambda_variables;
 use crate::metrics::Requests;
 use crate::reply::ReplyBody;
 use crate::span::{InvocationSpan, unix_ms};
@@ -29,6 +30,7 @@ const VERSION: HeaderName = HeaderName::from_static("dunlin-version");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// Headers that speak of one connection only, and so are neither passed on nor sent back.
@@ -51,12 +53,12 @@ pub(crate) struct Caller {
 }
 
 /// An invocation that has begun: what its reply is labelled with.
-struct Begun {
-    id: InvocationId,
-    id_header: HeaderValue,
-    trace: TraceParent,
+pub(crate) struct Begun {
+    pub(crate) id: InvocationId,
+    pub(crate) id_header: HeaderValue,
+    pub(crate) trace: TraceParent,
     trace_header: HeaderValue,
-    span: InvocationSpan,
+    pub(crate) span: InvocationSpan,
 }
 
 impl Caller {
@@ -72,31 +74,41 @@ impl Caller {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BodyError> + std::fmt::Display,
     {
-        let id = InvocationId::new(unix_ms());
-        let asked = parts.headers.get(&TRACEPARENT);
-        let asked = asked.and_then(|value| TraceParent::parse(value.as_bytes()));
-        let span = InvocationSpan::new(id, target, asked.as_ref());
-        let trace = span.trace(id, asked.as_ref());
-        let begun = Begun {
-            id,
-            id_header: id_header(id),
-            trace,
-            trace_header: trace_header(&trace),
-            span,
-        };
-        let departs = Departs(Some(&self.requests));
+        let begun = self.begin(target, &parts.headers);
+        let departs = self.departs();
         let called = match target.spec.kind {
             Kind::Http => self.stream(target, &begun, parts, place, body).await,
             _ => self.bytes(target, &begun, &parts, place, body).await,
         };
         departs.stays();
         let (mut response, start) = called.unwrap_or_else(|mut failure| {
-            failure.problem.invocation = Some(id.to_string());
+            failure.problem.invocation = Some(begun.id.to_string());
             (failure.response(ReplyBody::whole), None)
         });
         begun.span.answered(response.status());
-        label(response.headers_mut(), &begun, target, start);
+        begun.label(response.headers_mut(), target, start);
         response
+    }
+
+    /// A new invocation of `target`, in the trace that the headers name.
+    pub(crate) fn begin(&self, target: &Target, headers: &HeaderMap) -> Begun {
+        let id = InvocationId::new(unix_ms());
+        let asked = headers.get(&TRACEPARENT);
+        let asked = asked.and_then(|value| TraceParent::parse(value.as_bytes()));
+        let span = InvocationSpan::new(id, target, asked.as_ref());
+        let trace = span.trace(id, asked.as_ref());
+        Begun {
+            id,
+            id_header: id_header(id),
+            trace,
+            trace_header: trace_header(&trace),
+            span,
+        }
+    }
+
+    /// Counts the client as gone if what it gives is dropped before it is told otherwise.
+    pub(crate) fn departs(&self) -> Departs<'_> {
+        Departs(Some(&self.requests))
     }
 
     async fn bytes<B>(
@@ -114,7 +126,12 @@ impl Caller {
         let limits = &target.spec.settings.limits;
         let (args, env) = match target.spec.kind {
             Kind::Command => command_input(parts, place, begun)?,
-            _ => (Vec::new(), Vec::new()),
+            Kind::Lambda => {
+                let mut env = lambda_variables(&target.path).to_vec();
+                env.extend(cgi::own_variables(begun.id, begun.trace.to_string()));
+                (Vec::new(), env)
+            }
+            Kind::Reactor | Kind::Http => (Vec::new(), Vec::new()),
         };
         let body = collect(body, limits.input_bytes_max, &self.limits).await?;
         let invoked = self
@@ -126,7 +143,10 @@ impl Caller {
         if !outcome.status.is_ok() {
             return Ok((problem_of(&outcome, begun.id), start));
         }
-        let kind = content_type_of(&reply);
+        let kind = match target.spec.kind {
+            Kind::Lambda => JSON,
+            _ => content_type_of(&reply),
+        };
         let mut response = Response::new(ReplyBody::whole(reply));
         response.headers_mut().insert(CONTENT_TYPE, kind);
         Ok((response, start))
@@ -166,7 +186,7 @@ impl Caller {
         }
     }
 
-    fn job(&self, target: &Target, begun: &Begun) -> Job {
+    pub(crate) fn job(&self, target: &Target, begun: &Begun) -> Job {
         Job {
             id: begun.id,
             path: target.path.clone(),
@@ -257,12 +277,15 @@ fn problem_of(outcome: &Outcome, id: InvocationId) -> Response<ReplyBody> {
     failure.response(ReplyBody::whole)
 }
 
-fn label(headers: &mut HeaderMap, begun: &Begun, target: &Target, start: Option<StartKind>) {
-    headers.insert(INVOCATION_ID, begun.id_header.clone());
-    headers.insert(VERSION, short_header(target));
-    headers.insert(TRACEPARENT, begun.trace_header.clone());
-    if let Some(start) = start {
-        headers.insert(START, HeaderValue::from_static(start.as_str()));
+impl Begun {
+    /// Says in the headers of a reply which invocation it is of, and how that began.
+    pub(crate) fn label(&self, headers: &mut HeaderMap, target: &Target, start: Option<StartKind>) {
+        headers.insert(INVOCATION_ID, self.id_header.clone());
+        headers.insert(VERSION, short_header(target));
+        headers.insert(TRACEPARENT, self.trace_header.clone());
+        if let Some(start) = start {
+            headers.insert(START, HeaderValue::from_static(start.as_str()));
+        }
     }
 }
 
@@ -277,10 +300,10 @@ fn short_header(target: &Target) -> HeaderValue {
 }
 
 /// Counts an invocation whose client went away before the reply: its future is dropped.
-struct Departs<'a>(Option<&'a Requests>);
+pub(crate) struct Departs<'a>(Option<&'a Requests>);
 
 impl Departs<'_> {
-    fn stays(mut self) {
+    pub(crate) fn stays(mut self) {
         self.0 = None;
     }
 }

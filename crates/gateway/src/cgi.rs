@@ -112,7 +112,8 @@ pub(crate) fn arguments(rest: &str) -> Result<Vec<String>, CgiError> {
     Ok(args)
 }
 
-fn decoded(text: &str, plus_is_space: bool) -> Result<String, CgiError> {
+/// What percent-encoded text means.
+pub(crate) fn decoded(text: &str, plus_is_space: bool) -> Result<String, CgiError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

@@ -15,6 +15,7 @@ use crate::accept;
 use crate::address::{Place, address, path_of};
 use crate::admin::unauthorized;
 use crate::failure::Failure;
+use crate::lambda;
 use crate::listen::Answer;
 use crate::reply::ReplyBody;
 use crate::shared::Shared;
@@ -44,6 +45,9 @@ impl Answer for Data {
 impl Data {
     async fn route(&self, request: Request<Incoming>) -> Result<Response<ReplyBody>, Failure> {
         let (mut parts, body) = request.into_parts();
+        if lambda::invoked(&parts, &self.0.config.host).is_some() {
+            return Ok(lambda::invoke(&self.0, parts, body).await);
+        }
         if !self.0.admits(parts.headers.get(AUTHORIZATION)) {
             return Err(unauthorized());
         }

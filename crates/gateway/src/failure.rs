@@ -31,11 +31,17 @@ impl Failure {
         self
     }
 
+    /// How long the client is told to wait.
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_s
+    }
+
     pub(crate) fn of_status(status: &Status) -> Self {
         let code = match status {
             Status::Ok | Status::NoResponse { .. } => Code::NoResponse,
             Status::Exit { .. } => Code::FunctionExited,
             Status::Trap { .. } => Code::FunctionTrapped,
+            Status::Error { .. } => Code::FunctionError,
             Status::Timeout => Code::FunctionTimeout,
             Status::OutOfMemory => Code::OutOfMemory,
             Status::OutputLimit => Code::OutputLimit,

@@ -109,6 +109,16 @@ impl Shared {
         !self.config.require_token || self.tokens.admits(authorization)
     }
 
+    /// Whether a client of Lambda's may ask: its session token, or its bearer, is a token.
+    pub(crate) fn admits_session(
+        &self,
+        session: Option<&HeaderValue>,
+        authorization: Option<&HeaderValue>,
+    ) -> bool {
+        let session = session.is_some_and(|value| self.tokens.knows(value.as_bytes()));
+        session || self.admits(authorization)
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

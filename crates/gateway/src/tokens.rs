@@ -160,7 +160,11 @@ impl Tokens {
     /// Whether `authorization` carries a token of this node.
     pub fn admits(&self, authorization: Option<&http::HeaderValue>) -> bool {
         let text = authorization.and_then(|value| bearer(value.as_bytes()));
-        let Some(text) = text else { return false };
+        text.is_some_and(|text| self.knows(text))
+    }
+
+    /// Whether `text` is a token of this node.
+    pub(crate) fn knows(&self, text: &[u8]) -> bool {
         let id = text
             .strip_prefix(TEXT_PREFIX.as_bytes())
             .and_then(|rest| rest.get(..ID_HEX))

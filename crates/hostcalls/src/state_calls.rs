@@ -6,7 +6,7 @@ use std::time::Duration;
 use memory::Access as MapAccess;
 use model::{Access, StateGrant};
 use sandbox::host::{Errno, Guest, Mapper};
-use state::{AppState, Durability, Key, Mode, Open, State, StateError, Value};
+use state::{AppState, Durability, Info, Key, Mode, Open, State, StateError, Value};
 
 use crate::host::Services;
 
@@ -26,6 +26,8 @@ pub(crate) struct Keys {
     guest: Arc<Guest>,
     /// Whether it ever took a lock.
     locks: bool,
+    /// The value that was last looked at: guests tend to ask for one again and again.
+    last: Option<Arc<Value>>,
 }
 
 impl Keys {
@@ -35,6 +37,7 @@ impl Keys {
             state: services.state.clone(),
             guest,
             locks: false,
+            last: None,
         }
     }
 
@@ -51,17 +54,57 @@ impl Keys {
         if value.size() > out.len() as u64 {
             return Err(Errno::TooLarge);
         }
-        let info = value.get_into(out).await.map_err(errno_of)?;
-        if info.size > out.len() as u64 {
-            return Err(Errno::TooLarge);
-        }
-        Ok(info.size)
+        whole(value.get_into(out).await, out.len())
     }
 
     pub async fn read(&self, key: &str, offset: u64, out: &mut [u8]) -> Result<u64, Errno> {
         let value = self.existing(key).await?;
         let count = value.read(offset, out).await.map_err(errno_of)?;
         Ok(count as u64)
+    }
+
+    // The same without waiting, if the value is here; none if it is not.
+
+    pub fn size_here(&mut self, key: &str) -> Option<Result<u64, Errno>> {
+        self.look(key, |value| Some(Ok(value.info()?.size)))
+    }
+
+    pub fn version_here(&mut self, key: &str) -> Option<Result<u64, Errno>> {
+        self.look(key, |value| Some(Ok(value.info()?.version)))
+    }
+
+    pub fn get_here(&mut self, key: &str, out: &mut [u8]) -> Option<Result<u64, Errno>> {
+        self.look(key, |value| match value.size() > out.len() as u64 {
+            true => Some(Err(Errno::TooLarge)),
+            false => Some(whole(value.get_here(out)?, out.len())),
+        })
+    }
+
+    pub fn read_here(
+        &mut self,
+        key: &str,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Option<Result<u64, Errno>> {
+        self.look(key, |value| {
+            let count = value.read_here(offset, out)?.map_err(errno_of);
+            Some(count.map(|count| count as u64))
+        })
+    }
+
+    fn look(
+        &mut self,
+        key: &str,
+        look: impl FnOnce(&Value) -> Option<Result<u64, Errno>>,
+    ) -> Option<Result<u64, Errno>> {
+        if let Err(denied) = self.granted(key, Access::Read) {
+            return Some(Err(denied));
+        }
+        let is_it = |last: &Arc<Value>| last.key().as_str() == key;
+        if !self.last.as_ref().is_some_and(is_it) {
+            self.last = Some(self.app.here(key)?);
+        }
+        look(self.last.as_deref()?)
     }
 
     pub async fn set(&self, key: &str, data: &[u8]) -> Result<u64, Errno> {
@@ -247,6 +290,16 @@ impl Drop for Keys {
         if self.locks {
             self.state.release_all(self.owner());
         }
+    }
+}
+
+/// What is known of a value that was read into a buffer of `room` bytes: its size, if that is all
+/// of it.
+fn whole(read: Result<Info, StateError>, room: usize) -> Result<u64, Errno> {
+    let size = read.map_err(errno_of)?.size;
+    match size > room as u64 {
+        true => Err(Errno::TooLarge),
+        false => Ok(size),
     }
 }
 

@@ -3,13 +3,20 @@
 //!
 //! A call to the host is `out 0xd0, eax` with the call's number in eax, the arguments in rdi, rsi,
 //! rdx, r10, r8 and r9, and the result in rax. Text, bytes and buffers are an address and a length.
-//! A call of more than six words has rdi point to all of them.
+//! A call of more than six words has rdi point to all of them. What maps memory gives besides, in
+//! rdx, how many bytes.
 //!
 //! The guest begins at its entry with an aligned stack. Its first `vm_next` ends its
 //! initialisation: the image is taken there. Each `vm_next` ends a call with a code and waits for
 //! the next; it gives the address of the call page. What is small goes through that page and the
 //! buffers that it names, without leaving the machine.
+//!
+//! A guest may have memory at addresses of its own choice, by `vm_map`, and make of it what it can
+//! execute, but not write at once. It may have faults of such code told to itself, by `vm_catch`: it
+//! goes on at its handler on the same stack, with the instruction in rdi, whether a page was touched
+//! in rsi, and the address in rdx. So a runtime that has code of others in it can tell its traps.
 
+use model::TrapKind;
 use sandbox::host::number_of;
 
 /// Ends a call with the code in rdi; gives the next call's page.
@@ -19,6 +26,13 @@ pub const EXIT: u32 = number_of("vm_exit");
 /// Adds rdi bytes, rounded up to pages, to the guest's heap, which lies together; gives the end of
 /// it, or a negative error.
 pub const GROW: u32 = number_of("vm_grow");
+/// Gives pages rights: address, bytes, and 0 for nothing, 1 to read, 3 to write, 5 to execute. What
+/// was not there becomes zeros.
+pub const MAP: u32 = number_of("vm_map");
+/// Has faults caught: the handler, and the addresses of the instructions from and to.
+pub const CATCH: u32 = number_of("vm_catch");
+/// Ends the call as a trap: one of [`TRAPS`], and text.
+pub const TRAP: u32 = number_of("vm_trap");
 /// The request's size.
 pub const INPUT_SIZE: u32 = number_of("input_size");
 /// Copies from the request: offset, buffer, length.
@@ -27,6 +41,18 @@ pub const INPUT_READ: u32 = number_of("input_read");
 pub const OUTPUT_WRITE: u32 = number_of("output_write");
 /// Writes a log line: level, bytes, length.
 pub const LOG_WRITE: u32 = number_of("log_write");
+
+/// Kinds of traps, by the numbers that guests have for them.
+pub const TRAPS: [TrapKind; 6] = [
+    TrapKind::Unreachable,
+    TrapKind::OutOfBounds,
+    TrapKind::StackOverflow,
+    TrapKind::Arithmetic,
+    TrapKind::BadCall,
+    TrapKind::Other,
+];
+/// Bytes of a trap's text that are told.
+pub const TRAP_TEXT_BYTES: u64 = 4 << 10;
 
 /// The version of all this, in the page's first word.
 pub const VERSION: u64 = 1;
@@ -116,6 +142,9 @@ mod tests {
             NEXT,
             EXIT,
             GROW,
+            MAP,
+            CATCH,
+            TRAP,
             INPUT_SIZE,
             INPUT_READ,
             OUTPUT_WRITE,
@@ -127,6 +156,9 @@ mod tests {
                 0xcea2_9254,
                 0xf7c7_87e9,
                 0xeef6_cf96,
+                0x9899_d505,
+                0xbd1d_4a00,
+                0xa906_498e,
                 0x688e_3e45,
                 0xf17c_39e0,
                 0x34c0_3aa8,

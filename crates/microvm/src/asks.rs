@@ -9,9 +9,11 @@ use std::sync::Arc;
 use memory::{Access, RANGE_MAPPINGS_MAX, REGION_UNIT_BYTES, Region};
 use sandbox::host::{Arg, Errno, HostCall, Mapper, Session, Type, Walls};
 
+use crate::inside::MEMORY_BYTES;
 use crate::layout::{USER_END, USER_START};
 use crate::machine::Machine;
 use crate::space::Protection;
+use crate::standing::contiguous_end;
 use crate::view::{BadAddress, View};
 
 /// Longest text that a guest may pass.
@@ -45,22 +47,42 @@ enum Passed {
     Out(u64, Vec<u8>),
 }
 
-/// Makes the call of row `index` and gives what the guest is told.
+/// What a guest is told at the end of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    pub result: i64,
+    /// Bytes that were mapped, by a call that maps.
+    pub mapped: Option<u64>,
+}
+
+/// Makes the call of a row and gives what the guest is told. What it maps becomes part of the memory
+/// at `linear`, if there is such.
 pub(crate) async fn answer(
     machine: &mut Machine,
     session: &mut dyn Session,
-    index: usize,
-    call: &HostCall,
+    (index, call): (usize, &HostCall),
     args: [u64; 6],
-) -> Result<i64, BadAddress> {
+    linear: Option<u64>,
+) -> Result<Told, BadAddress> {
+    let told = |result| Told {
+        result,
+        mapped: None,
+    };
     let mut passed = match read_params(&machine.view(), call, args)? {
         Ok(passed) => passed,
-        Err(errno) => return Ok(errno.code()),
+        Err(errno) => return Ok(told(errno.code())),
     };
     let mut lowered: Vec<Arg<'_>> = passed.iter_mut().map(lower).collect();
+    let mut mapped = None;
     let answer = if call.walls == Walls::Mapped {
-        let mut mapper = GuestMapper { machine };
-        session.call(index, &mut lowered, Some(&mut mapper)).await
+        let mut mapper = GuestMapper {
+            machine,
+            linear,
+            mapped: 0,
+        };
+        let answer = session.call(index, &mut lowered, Some(&mut mapper)).await;
+        mapped = Some(mapper.mapped);
+        answer
     } else {
         session.call(index, &mut lowered, None).await
     };
@@ -74,10 +96,11 @@ pub(crate) async fn answer(
             .min(bytes.len());
         machine.view().write(*address, &bytes[..filled])?;
     }
-    Ok(match answer {
+    let result = match answer {
         Ok(value) => i64::try_from(value).unwrap_or(i64::MAX),
         Err(errno) => errno.code(),
-    })
+    };
+    Ok(Told { result, mapped })
 }
 
 fn lower(passed: &mut Passed) -> Arg<'_> {
@@ -151,9 +174,22 @@ fn text(view: &View<'_>, at: u64, bytes: u64) -> Result<Result<String, Errno>, B
     Ok(String::from_utf8(copy).map_err(|_| Errno::Invalid))
 }
 
-/// Maps regions into a gap of the guest's addresses.
+/// Maps regions into a gap of the guest's addresses, or behind a memory of its own.
 struct GuestMapper<'a> {
     machine: &'a mut Machine,
+    linear: Option<u64>,
+    mapped: u64,
+}
+
+impl GuestMapper<'_> {
+    fn place(&self, bytes: u64) -> Option<u64> {
+        let space = &self.machine.space;
+        let Some(start) = self.linear else {
+            return space.gap(USER_START..USER_END, bytes, true);
+        };
+        let end = contiguous_end(space, start);
+        (end + bytes <= start + MEMORY_BYTES).then_some(end)
+    }
 }
 
 impl Mapper for GuestMapper<'_> {
@@ -168,16 +204,13 @@ impl Mapper for GuestMapper<'_> {
         {
             return Err(Errno::Exhausted);
         }
-        let gap = self
-            .machine
-            .space
-            .gap(USER_START..USER_END, bytes as u64, true);
-        let at = gap.ok_or(Errno::Exhausted)?;
+        let at = self.place(bytes as u64).ok_or(Errno::Exhausted)?;
         let mapped = self.machine.map_region(at, region, offset, bytes, access);
         mapped.map_err(|error| {
             tracing::warn!(%error, "a region could not be mapped into a micro-VM");
             Errno::Unavailable
         })?;
+        self.mapped = bytes as u64;
         Ok(at)
     }
 }

@@ -1,34 +1,26 @@
 //! Micro-VMs as a back-end: deploys, and programs loaded again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use memory::{Image, ImageBuilder, PAGE_BYTES, Slab, SlabConfig};
-use model::{Digest, InvocationId, Kind, Settings, VersionSpec};
-use sandbox::{
-    Artifacts, Backend, BodyError, Cache, CacheError, CallLog, EntryKind, HeldLog, LoadError,
-    LogSink, LogStream, PrepareError, Prepared, Program, Reply,
-};
+use memory::{Slab, SlabConfig};
+use model::{Isolation, Kind, VersionSpec};
+use sandbox::{Artifacts, Backend, Cache, CacheError, LoadError, PrepareError, Prepared, Program};
 
 use crate::asks::Numbers;
 use crate::config::Config;
-use crate::elf::{Elf, ElfError, Symbols};
-use crate::freestanding::{self, Heap};
-use crate::frozen::{Frozen, FrozenError};
+use crate::deploy::{platform, refused};
+use crate::elf::Elf;
+use crate::frozen::FrozenError;
+use crate::inside::{self, Compile, Inside};
 use crate::kvm::{Hypervisor, Kvm, Unavailable};
-use crate::layout::{FRAMES, PAGE};
-use crate::linux::command;
-use crate::load::{LoadElfError, frames_needed};
-use crate::machine::{Machine, MachineError};
-use crate::microvm::{Ended, Given, Until};
+use crate::linux::SavedError;
+use crate::machine::MachineError;
 use crate::program::{MicroVmProgram, Parts};
 use crate::shells::Shells;
-use crate::space::{Space, SpaceError};
+use crate::stored::{self, Made, StoreError};
 
-/// What initialisation may reply or log: nothing is kept of it.
-const INIT_REPLY_BYTES_MAX: u64 = 1 << 20;
 /// Address space of one machine: the largest guest, its page tables, and what it maps.
 const RESERVATION_BYTES: usize = 6 << 30;
 
@@ -50,12 +42,13 @@ pub enum MicroVmsError {
 #[derive(Clone)]
 pub struct MicroVms(Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     cache: Cache,
     slab: Slab,
-    shells: Shells,
-    table: &'static [sandbox::host::HostCall],
-    numbers: Arc<Numbers>,
+    pub shells: Shells,
+    pub table: &'static [sandbox::host::HostCall],
+    pub numbers: Arc<Numbers>,
+    compiler: Option<Arc<Compile>>,
 }
 
 impl MicroVms {
@@ -81,6 +74,7 @@ impl MicroVms {
             shells,
             table: config.table,
             numbers: Arc::new(Numbers::of(config.table)),
+            compiler: config.compiler,
         })))
     }
 
@@ -103,7 +97,7 @@ impl Backend for MicroVms {
         artifact: Bytes,
         _: Vec<Bytes>,
     ) -> Result<Prepared, PrepareError> {
-        check_settings(&spec.settings)?;
+        check_settings(spec)?;
         let (inner, spec) = (self.0.clone(), spec.clone());
         off_the_request_path(move || inner.prepare(&spec, &artifact)).await
     }
@@ -132,11 +126,24 @@ impl Backend for MicroVms {
     }
 }
 
+/// Whether functions of a kind are Linux programs.
+pub(crate) fn runs_linux(kind: Kind) -> bool {
+    matches!(kind, Kind::Command | Kind::Lambda)
+}
+
+/// What a deploy tells of a program that is not frozen at its request loop.
+pub(crate) fn note(reason: &str) -> String {
+    format!("each call begins at its first instruction: {reason}")
+}
+
 /// Refuses what micro-VMs do not have, rather than leaving it out.
-fn check_settings(settings: &Settings) -> Result<(), PrepareError> {
-    let unsupported = match settings {
+fn check_settings(spec: &VersionSpec) -> Result<(), PrepareError> {
+    let unsupported = match &spec.settings {
         settings if !settings.layers.is_empty() => "`layers`",
         settings if settings.files.is_some() => "`files`",
+        settings if !settings.snapshot.is_auto() && !runs_linux(spec.kind) => {
+            "`snapshot`, unless they are Linux programs"
+        }
         _ => return Ok(()),
     };
     Err(PrepareError::Unsupported {
@@ -144,14 +151,11 @@ fn check_settings(settings: &Settings) -> Result<(), PrepareError> {
     })
 }
 
-/// A guest that has just been initialised.
-struct Made {
-    image: ImageBuilder,
-    frozen: Frozen,
-}
-
 impl Inner {
     fn prepare(&self, spec: &VersionSpec, artifact: &Bytes) -> Result<Prepared, PrepareError> {
+        if spec.settings.isolation == Isolation::WasmVm {
+            return self.prepare_inside(spec, artifact);
+        }
         let elf = Elf::parse(artifact).map_err(|error| refused(&error))?;
         if spec.kind == Kind::Http {
             return Err(PrepareError::WrongKind {
@@ -163,65 +167,75 @@ impl Inner {
             });
         }
         if let Some(program) = self.find(spec)? {
-            return Ok(Prepared {
-                cached: true,
-                code_bytes: artifact.len() as u64,
-                image_bytes: program.0.image.stored_bytes() as u64,
-            });
+            return Ok(cached(&program, artifact));
         }
         let made = self.initialise(spec, &elf, artifact)?;
-        let key = key(spec);
-        let features = self.shells.hypervisor().features();
-        let meta = made.frozen.encode(features);
-        let meta = meta.map_err(|error| platform("describe it", error))?;
-        let image = made.image.encode();
-        let names = Symbols::read(artifact).encode();
-        for (kind, bytes) in [
-            (EntryKind::Image, &image),
-            (EntryKind::Names, &names),
-            (EntryKind::Meta, &meta),
-        ] {
-            self.cache.store(&key, kind, bytes).map_err(full)?;
+        self.keep(spec, &made, artifact, artifact.len() as u64)
+    }
+
+    fn prepare_inside(
+        &self,
+        spec: &VersionSpec,
+        artifact: &Bytes,
+    ) -> Result<Prepared, PrepareError> {
+        if let Some(program) = self.find(spec)? {
+            return Ok(cached(&program, artifact));
         }
+        let Some(compile) = &self.compiler else {
+            return Err(PrepareError::NoMicroVms {
+                reason: "it has no compiler for WebAssembly".into(),
+            });
+        };
+        let code = compile(spec, artifact)?;
+        let code_bytes = code.len() as u64;
+        let inside = Inside::new(self.table, code)
+            .map_err(|error| platform("read the runtime that it has inside", error))?;
+        let made = self.initialise_inside(spec, &inside)?;
+        self.keep(spec, &made, inside::RUNTIME, code_bytes)
+    }
+
+    /// Keeps what a deploy has made of an executable.
+    fn keep(
+        &self,
+        spec: &VersionSpec,
+        made: &Made,
+        executable: &[u8],
+        code_bytes: u64,
+    ) -> Result<Prepared, PrepareError> {
+        let features = self.shells.hypervisor().features();
+        let stored = stored::store(&self.cache, spec, made, executable, features);
+        let image_bytes = stored.map_err(|error| match error {
+            StoreError::Cache(error) => full(error),
+            StoreError::Describe(error) => platform("describe it", error),
+        })?;
         Ok(Prepared {
             cached: false,
-            code_bytes: artifact.len() as u64,
-            image_bytes: image.len() as u64,
+            code_bytes,
+            image_bytes,
+            note: made.note(),
         })
     }
 
     /// The program, if the cache holds all of it, made on a processor like this one.
     fn find(&self, spec: &VersionSpec) -> Result<Option<MicroVmProgram>, PrepareError> {
-        let key = key(spec);
-        let entry = |kind| self.cache.load(&key, kind).map_err(full);
-        let (Some(image), Some(names), Some(meta)) = (
-            entry(EntryKind::Image)?,
-            entry(EntryKind::Names)?,
-            entry(EntryKind::Meta)?,
-        ) else {
+        let Some(paths) = stored::find(&self.cache, spec).map_err(full)? else {
             return Ok(None);
         };
-        let loaded = || -> Result<MicroVmProgram, BodyError> {
-            let features = self.shells.hypervisor().features();
-            let cap = spec.settings.limits.memory_bytes_max;
-            let frozen = Frozen::decode(&std::fs::read(&meta)?, cap, features)?;
-            let image = Arc::new(Image::read(&image)?);
-            Ok(MicroVmProgram(Arc::new(Parts {
+        let features = self.shells.hypervisor().features();
+        match stored::load(&paths, spec, features, &self.shells) {
+            Ok(found) => Ok(Some(MicroVmProgram(Arc::new(Parts {
                 shells: self.shells.clone(),
-                overlay: self.shells.overlay(&image),
-                image,
-                frozen,
-                symbols: Symbols::decode(&std::fs::read(&names)?),
+                entry: found.entry,
+                request_loop: found.request_loop,
+                not_frozen: found.not_frozen,
+                symbols: found.symbols,
                 settings: spec.settings.clone(),
                 kind: spec.kind,
                 table: self.table,
                 numbers: self.numbers.clone(),
-            })))
-        };
-        match loaded() {
-            Ok(program) => Ok(Some(program)),
+            })))),
             Err(error) => {
-                if error.downcast_ref::<FrozenError>().is_some() {
+                if error.is::<FrozenError>() || error.is::<SavedError>() {
                     tracing::warn!(%error, artifact = %spec.artifact, "it is initialised anew");
                 } else {
                     tracing::warn!(%error, artifact = %spec.artifact, "a cache entry is unusable");
@@ -230,152 +244,14 @@ impl Inner {
             }
         }
     }
-
-    /// Loads a program and takes it as it stands: a freestanding one at its first `vm_next`, one of
-    /// Linux at its first instruction.
-    fn initialise(
-        &self,
-        spec: &VersionSpec,
-        elf: &Elf,
-        file: &Bytes,
-    ) -> Result<Made, PrepareError> {
-        let failed = |error: MachineError| platform("make a machine to initialise it in", error);
-        let cap = spec.settings.limits.memory_bytes_max;
-        let linux = spec.kind == Kind::Command;
-        let extra = if linux { 0 } else { freestanding::EXTRA_BYTES };
-        let needed = frames_needed(elf) + extra;
-        if needed > cap {
-            return Err(PrepareError::TooLarge {
-                reason: format!(
-                    "it begins with {needed} bytes of memory, and `memory_bytes_max` is {cap}"
-                ),
-            });
-        }
-        let mut machine = self.shells.make().map_err(failed)?;
-        let end = FRAMES + needed.next_multiple_of(PAGE);
-        machine.grow_to(end).map_err(failed)?;
-        machine.space = Space::new(cap);
-        let memory = machine.memory().clone();
-        let written = machine.space.write_system(&memory);
-        written.map_err(|error| platform("write its system pages", error))?;
-        let begun = |error| platform("begin its initialisation", error);
-        let (moved_by, guest) = if linux {
-            let prepared = command::prepare(&memory, &mut machine.space, elf, file);
-            let (moved_by, entry, guest) = prepared.map_err(unloadable)?;
-            machine.cpu.begin(entry, 0).map_err(begun)?;
-            (moved_by, guest)
-        } else {
-            let prepared = freestanding::prepare(&memory, &mut machine.space, elf, file);
-            let (moved_by, entry, heap) = prepared.map_err(unloadable)?;
-            let started = machine.cpu.begin(entry, crate::abi::STACK_END);
-            started.map_err(begun)?;
-            let heap = Heap { start: heap };
-            self.run_init(&mut machine, spec, heap, file, moved_by)?;
-            (moved_by, heap.encode())
-        };
-        machine.space.settle();
-        let cpu = machine.cpu.save();
-        let cpu = cpu.map_err(|error| platform("read its registers", error))?;
-        let image = capture(&machine).map_err(|error| platform("take its image", error))?;
-        Ok(Made {
-            image,
-            frozen: Frozen {
-                cpu,
-                space: machine.space.clone(),
-                moved_by,
-                guest,
-            },
-        })
-    }
-
-    fn run_init(
-        &self,
-        machine: &mut Machine,
-        spec: &VersionSpec,
-        heap: Heap,
-        file: &Bytes,
-        moved_by: u64,
-    ) -> Result<(), PrepareError> {
-        let limits = &spec.settings.limits;
-        let log = HeldLog::new(discard(), false);
-        let given = Given {
-            table: self.table,
-            numbers: &self.numbers,
-            input: Bytes::new(),
-            reply: &Reply::new(INIT_REPLY_BYTES_MAX),
-            log: &log,
-            until: Until {
-                deadline: Instant::now() + Duration::from_millis(limits.deadline_ms),
-                budget: None,
-            },
-            asks: None,
-        };
-        let init = |reason: String| Err(PrepareError::Init { reason });
-        // Nothing of it waits: without a session there is nobody to wait for.
-        let running = freestanding::initialise(machine, given, heap);
-        let ended = futures::executor::block_on(running);
-        match ended {
-            (Ended::Code(0), _) => Ok(()),
-            (Ended::Code(code), _) => init(format!("it returned {code}")),
-            (_, true) => init("it needs more memory than its limit".into()),
-            (Ended::Fault(fault), _) => {
-                let symbols = Symbols::read(file);
-                let at = symbols.function(fault.rip.wrapping_sub(moved_by));
-                let place = at
-                    .map(|(name, _)| format!(" in `{name}`"))
-                    .unwrap_or_default();
-                init(format!("{fault}{place}"))
-            }
-            (Ended::Killed(reason), _) => init(reason),
-            (Ended::Timeout | Ended::OverBudget, _) => init("it ran past its deadline".into()),
-            (Ended::Platform(reason), _) => Err(PrepareError::Platform {
-                reason,
-                source: None,
-            }),
-        }
-    }
 }
 
-/// A machine's memory up to the last page that holds anything: what is behind it is zero, and
-/// cheaper as memory that no file is under.
-pub(crate) fn capture(machine: &Machine) -> Result<ImageBuilder, memory::MemoryError> {
-    let end = machine.space.frames_end() as usize;
-    let mut page = [0; PAGE_BYTES];
-    let mut pages = Vec::new();
-    for at in (0..end).step_by(PAGE_BYTES) {
-        machine.memory().read(at, &mut page)?;
-        if page.iter().any(|byte| *byte != 0) {
-            pages.push((at, Box::new(page)));
-        }
-    }
-    let end = pages.last().map_or(0, |(at, _)| at + PAGE_BYTES);
-    let mut image = ImageBuilder::new(end);
-    for (at, page) in pages {
-        image.write(at, page.as_slice());
-    }
-    Ok(image)
-}
-
-/// An image depends on all settings of its version.
-fn key(spec: &VersionSpec) -> Digest {
-    Digest::of_parts([b"microvm 2".as_slice(), spec.digest().as_bytes()])
-}
-
-fn refused(error: &ElfError) -> PrepareError {
-    PrepareError::NotExecutable {
-        reason: error.to_string(),
-    }
-}
-
-fn unloadable(error: LoadElfError) -> PrepareError {
-    match error {
-        LoadElfError::Space(error @ SpaceError::Full { .. }) => PrepareError::TooLarge {
-            reason: error.to_string(),
-        },
-        LoadElfError::Space(SpaceError::Memory(error)) => platform("load it", error),
-        other => PrepareError::NotExecutable {
-            reason: other.to_string(),
-        },
+fn cached(program: &MicroVmProgram, artifact: &Bytes) -> Prepared {
+    Prepared {
+        cached: true,
+        code_bytes: artifact.len() as u64,
+        image_bytes: program.0.image_bytes(),
+        note: program.0.not_frozen.as_deref().map(note),
     }
 }
 
@@ -384,23 +260,6 @@ fn full(error: CacheError) -> PrepareError {
         CacheError::Full { .. } => PrepareError::DiskFull,
         other => platform("use its cache", other),
     }
-}
-
-fn platform<E: Into<BodyError>>(doing: &str, error: E) -> PrepareError {
-    let source = error.into();
-    PrepareError::Platform {
-        reason: format!("it could not {doing}: {source}"),
-        source: Some(source),
-    }
-}
-
-/// A log that goes nowhere, for guest code that runs at deploy.
-fn discard() -> Arc<CallLog> {
-    struct Nowhere;
-    impl LogSink for Nowhere {
-        fn write(&self, _: InvocationId, _: LogStream, _: &[u8]) {}
-    }
-    Arc::new(CallLog::new(InvocationId::new(0), Arc::new(Nowhere), 0))
 }
 
 /// Runs what blocks where it may.

@@ -1,11 +1,14 @@
 //! What the micro-VMs of a node are given.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sandbox::host::HostCall;
 
+use crate::inside::Compile;
+
 /// The configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Where images are kept; the node's own, nobody else's.
     pub cache_dir: PathBuf,
@@ -15,6 +18,8 @@ pub struct Config {
     pub shells: usize,
     /// What guests may ask of the platform.
     pub table: &'static [HostCall],
+    /// What compiles WebAssembly; none where only executables run.
+    pub compiler: Option<Arc<Compile>>,
 }
 
 impl Config {
@@ -25,6 +30,7 @@ impl Config {
             machines_max: 4000,
             shells: 8,
             table: &[],
+            compiler: None,
         }
     }
 }

@@ -8,13 +8,16 @@ use sandbox::LogStream;
 use sandbox::host::{Errno, Session};
 
 use crate::abi::{self, CallPage};
-use crate::asks;
+use crate::asks::{self, Told};
 use crate::elf::Elf;
-use crate::layout::{self, FRAMES, PAGE};
+use crate::fault::Fault;
+use crate::kvm::KvmError;
+use crate::layout::{self, FRAMES, PAGE, USER_END, USER_START};
 use crate::load::{LoadElfError, MOVED_TO, load, moved_by};
 use crate::machine::{HostCall, Machine, Stop};
 use crate::microvm::{Ended, Given};
 use crate::space::{Protection, Space};
+use crate::standing::{self, Catch, Standing};
 use crate::view::{BadAddress, View};
 
 /// Log bytes that are held back while a guest may be repeated; with more it is not.
@@ -34,8 +37,8 @@ const FIRST: [(u64, u64); 2] = [
 /// Frames of a program, after those, that are touched by its first call at the latest.
 const PROGRAM_PAGES: u64 = 4;
 
-/// Bytes of frames that a guest has beside its program.
-pub(crate) const EXTRA_BYTES: u64 = abi::STACK_BYTES + abi::CALL_AREA_BYTES;
+/// Bytes of frames that a guest has beside its program and its stack.
+pub(crate) const EXTRA_BYTES: u64 = abi::CALL_AREA_BYTES;
 
 /// Maps a program, its stack and its call area. Gives what was added to its addresses, its entry,
 /// and where its heap begins.
@@ -44,6 +47,7 @@ pub(crate) fn prepare(
     space: &mut Space,
     elf: &Elf,
     file: &[u8],
+    stack_bytes: u64,
 ) -> Result<(u64, u64, u64), LoadElfError> {
     if elf.packed_relocations {
         let reason =
@@ -60,7 +64,8 @@ pub(crate) fn prepare(
     }
     let loaded = load(memory, space, elf, file)?;
     let buffers = abi::CALL_AREA_BYTES - abi::CALL_PAGE_BYTES;
-    for (start, bytes) in [(STACK, STACK_TOP - STACK), (abi::INPUT, buffers)] {
+    let stack = abi::STACK_END - stack_bytes;
+    for (start, bytes) in [(stack, STACK_TOP - stack), (abi::INPUT, buffers)] {
         space.map(memory, start, bytes, Protection::READ_WRITE)?;
     }
     let heap = loaded.end.next_multiple_of(layout::TABLE_SPAN);
@@ -92,58 +97,12 @@ pub(crate) fn touched() -> [(u64, u64); 4] {
     ]
 }
 
-/// What is remembered of the guest over its image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Heap {
-    pub start: u64,
-}
-
-impl Heap {
-    pub fn encode(self) -> Vec<u8> {
-        self.start.to_le_bytes().to_vec()
-    }
-
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let start = u64::from_le_bytes(bytes.try_into().ok()?);
-        Some(Self { start })
-    }
-
-    /// The end of what has grown: the heap is one area after another, without holes.
-    fn end(self, space: &Space) -> u64 {
-        let mut end = self.start;
-        while let Some((_, area)) = space.area(end) {
-            end = area.end;
-        }
-        end
-    }
-
-    /// Adds `bytes`; gives the new end.
-    fn grow(self, machine: &mut Machine, bytes: u64) -> Result<u64, Errno> {
-        let end = self.end(&machine.space);
-        let bytes = bytes
-            .checked_next_multiple_of(PAGE)
-            .ok_or(Errno::Exhausted)?;
-        if end
-            .checked_add(bytes)
-            .is_none_or(|end| end > STACK_GUARD.start)
-        {
-            return Err(Errno::Exhausted);
-        }
-        if bytes == 0 {
-            return Ok(end);
-        }
-        let grown = machine.map(end, bytes, Protection::READ_WRITE);
-        grown.map_err(|_| Errno::Exhausted)?;
-        Ok(end + bytes)
-    }
-}
-
 /// One run of a guest up to its next `vm_next`.
 struct Run<'a> {
     machine: &'a mut Machine,
     given: Given<'a>,
     session: Option<Box<dyn Session>>,
-    heap: Heap,
+    standing: Standing,
     /// Whether memory was refused.
     refused: bool,
     /// Whether its initialisation is over.
@@ -152,7 +111,7 @@ struct Run<'a> {
 
 /// Calls a guest that stands at `vm_next`. Gives how that ended, and whether it was refused memory.
 pub(crate) async fn call(machine: &mut Machine, given: Given<'_>, guest: &[u8]) -> (Ended, bool) {
-    let Some(heap) = Heap::decode(guest) else {
+    let Some(standing) = Standing::decode(guest) else {
         return (
             Ended::Platform("its frozen state is malformed".into()),
             false,
@@ -166,7 +125,7 @@ pub(crate) async fn call(machine: &mut Machine, given: Given<'_>, guest: &[u8]) 
         machine,
         given,
         session: None,
-        heap,
+        standing,
         refused: false,
         begun: true,
     };
@@ -179,21 +138,23 @@ pub(crate) async fn call(machine: &mut Machine, given: Given<'_>, guest: &[u8]) 
     (ended, run.refused)
 }
 
-/// Runs a guest that was just loaded up to its first `vm_next`.
+/// Runs a guest that was just loaded up to its first `vm_next`, and notes what it has asked for.
 pub(crate) async fn initialise(
     machine: &mut Machine,
     given: Given<'_>,
-    heap: Heap,
+    standing: &mut Standing,
 ) -> (Ended, bool) {
     let mut run = Run {
         machine,
         given,
         session: None,
-        heap,
+        standing: *standing,
         refused: false,
         begun: false,
     };
-    (run.finish().await, run.refused)
+    let ended = run.finish().await;
+    *standing = run.standing;
+    (ended, run.refused)
 }
 
 fn begin(view: &View<'_>, given: &Given<'_>) -> Result<(), BadAddress> {
@@ -229,14 +190,18 @@ impl Run<'_> {
             let call = match stop {
                 Stop::HostCall(call) => call,
                 Stop::Syscall => return Ended::Killed("it made a system call".into()),
-                Stop::Fault(fault) => return Ended::Fault(fault),
+                Stop::Fault(fault) => match self.deliver(&fault) {
+                    Ok(true) => continue,
+                    Ok(false) => return Ended::Fault(fault),
+                    Err(error) => return Ended::Platform(error.to_string()),
+                },
                 Stop::Deadline => return until.end(),
                 Stop::Broken(why) => return Ended::Killed(why),
             };
             match self.answer(call).await {
                 Answered::Goes(result) => self.machine.cpu.finish(result),
-                Answered::Waited(result) => {
-                    self.machine.cpu.finish(result);
+                Answered::Waited(told) => {
+                    self.machine.cpu.finish_told(told);
                     end = until.of_run();
                 }
                 Answered::Ends(ended) => return ended,
@@ -255,10 +220,22 @@ impl Run<'_> {
         }
     }
 
+    /// Tells the guest of a fault of its own, if it wants to know.
+    fn deliver(&mut self, fault: &Fault) -> Result<bool, KvmError> {
+        let Some(handler) = self.standing.handler(fault) else {
+            return Ok(false);
+        };
+        self.machine.cpu.deliver(fault, handler)?;
+        Ok(true)
+    }
+
     async fn answer(&mut self, call: HostCall) -> Answered {
         let answered = match call.number {
             abi::NEXT | abi::EXIT => return Answered::Ends(Ended::Code(call.args[0] as i32)),
             abi::GROW => Ok(self.grow(call.args[0])),
+            abi::MAP => Ok(self.map(call.args)),
+            abi::CATCH => Ok(self.catch(call.args)),
+            abi::TRAP => return Answered::Ends(self.trap(call.args)),
             abi::INPUT_SIZE => Ok(self.given.input.len() as i64),
             abi::INPUT_READ => self.input_read(call.args),
             abi::OUTPUT_WRITE => self.output_write(call.args),
@@ -272,12 +249,50 @@ impl Run<'_> {
     }
 
     fn grow(&mut self, bytes: u64) -> i64 {
-        match self.heap.grow(self.machine, bytes) {
+        match self.standing.grow(self.machine, bytes) {
             Ok(end) => end as i64,
             Err(errno) => {
                 self.refused = true;
                 errno.code()
             }
+        }
+    }
+
+    fn map(&mut self, args: [u64; 6]) -> i64 {
+        let [at, bytes, rights, ..] = args;
+        match standing::map(self.machine, at, bytes, rights) {
+            Ok(()) => 0,
+            Err(errno) => {
+                self.refused |= errno == Errno::Exhausted;
+                errno.code()
+            }
+        }
+    }
+
+    fn catch(&mut self, args: [u64; 6]) -> i64 {
+        let [handler, start, end, ..] = args;
+        if !(USER_START..USER_END).contains(&handler) || start > end {
+            return Errno::Invalid.code();
+        }
+        self.standing.catch = Some(Catch {
+            handler,
+            start,
+            end,
+        });
+        0
+    }
+
+    fn trap(&mut self, args: [u64; 6]) -> Ended {
+        let [kind, at, length, ..] = args;
+        let kind = usize::try_from(kind).ok();
+        let kind = kind.and_then(|at| abi::TRAPS.get(at).copied());
+        let text = self.copy(at, length.min(abi::TRAP_TEXT_BYTES));
+        match (kind, text) {
+            (Some(kind), Ok(text)) => {
+                Ended::Trapped(kind, String::from_utf8_lossy(&text).into_owned())
+            }
+            (None, _) => Ended::Killed("it ended as a trap that there is not".into()),
+            (_, Err(bad)) => killed_for(&bad),
         }
     }
 
@@ -392,9 +407,10 @@ impl Run<'_> {
             };
             return Answered::Goes(errno.code() as u64);
         };
-        let asked = asks::answer(self.machine, session, index, row, call.args);
+        let linear = self.standing.linear;
+        let asked = asks::answer(self.machine, session, (index, row), call.args, linear);
         match tokio::time::timeout_at(self.given.until.deadline.into(), asked).await {
-            Ok(Ok(result)) => Answered::Waited(result as u64),
+            Ok(Ok(told)) => Answered::Waited(told),
             Ok(Err(bad)) => Answered::Ends(killed_for(&bad)),
             Err(_) => Answered::Ends(Ended::Timeout),
         }
@@ -406,7 +422,7 @@ enum Answered {
     /// The guest goes on with this.
     Goes(u64),
     /// The same, after time that was not its own.
-    Waited(u64),
+    Waited(Told),
     /// The call is over.
     Ends(Ended),
 }

@@ -72,7 +72,7 @@ struct Written {
 ///
 /// # Safety
 /// Every byte is part of a number, and every number is one of its values.
-unsafe trait Plain: Default {}
+pub(crate) unsafe trait Plain: Default {}
 
 // SAFETY: `repr(C)` structures of integers whose padding has names: see linux/kvm.h.
 unsafe impl Plain for kvm_bindings::kvm_regs {}
@@ -83,13 +83,15 @@ unsafe impl Plain for kvm_bindings::kvm_vcpu_events {}
 // SAFETY: as above.
 unsafe impl Plain for kvm_bindings::kvm_xcrs {}
 
-fn bytes_of<T: Plain>(value: &T) -> Vec<u8> {
+/// The bytes of a structure.
+pub(crate) fn bytes_of<T: Plain>(value: &T) -> Vec<u8> {
     let bytes = std::ptr::from_ref(value).cast::<u8>();
     // SAFETY: `Plain` promises that all bytes of the value are there to be read.
     unsafe { std::slice::from_raw_parts(bytes, size_of::<T>()) }.to_vec()
 }
 
-fn of_bytes<T: Plain>(bytes: &[u8]) -> Result<T, FrozenError> {
+/// The structure that bytes make.
+pub(crate) fn of_bytes<T: Plain>(bytes: &[u8]) -> Result<T, FrozenError> {
     if bytes.len() != size_of::<T>() {
         return Err(FrozenError::Malformed);
     }
@@ -100,11 +102,13 @@ fn of_bytes<T: Plain>(bytes: &[u8]) -> Result<T, FrozenError> {
     Ok(value)
 }
 
-fn bits(protection: Protection) -> u8 {
+/// A protection as a number.
+pub(crate) fn bits(protection: Protection) -> u8 {
     u8::from(protection.read) | u8::from(protection.write) << 1 | u8::from(protection.execute) << 2
 }
 
-fn protection(bits: u8) -> Protection {
+/// The protection that a number says.
+pub(crate) fn protection(bits: u8) -> Protection {
     Protection {
         read: bits & 1 != 0,
         write: bits & 2 != 0,

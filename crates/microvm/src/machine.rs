@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use memory::{Access, MemoryError, Range, Region};
 
+use crate::asks::Told;
 use crate::fault::Fault;
 use crate::kvm::{CpuState, Exit, Hypervisor, Io, KvmError, Vcpu, Vm, XSAVE_WORDS, kvm_regs};
 use crate::layout::{self, FAULT_STUBS, PAGE, SYSCALL_STUB, to_virtual};
@@ -160,6 +161,23 @@ impl Cpu {
     /// Ends a host call with `result`.
     pub fn finish(&mut self, result: u64) {
         self.vcpu.regs_mut().rax = result;
+    }
+
+    /// Ends a call of the platform's.
+    pub(crate) fn finish_told(&mut self, told: Told) {
+        let regs = self.vcpu.regs_mut();
+        regs.rax = told.result as u64;
+        if let Some(bytes) = told.mapped {
+            regs.rdx = bytes;
+        }
+    }
+
+    /// Has the guest go on at `handler` in place of what faulted, and tells it of the fault: the
+    /// instruction in rdi, whether a page was touched in rsi, its address in rdx.
+    pub fn deliver(&mut self, fault: &Fault, handler: u64) -> Result<(), KvmError> {
+        let regs = self.vcpu.regs_mut();
+        (regs.rdi, regs.rsi, regs.rdx) = (fault.rip, fault.is_page().into(), fault.address);
+        self.resume(handler, fault.rsp, 0)
     }
 
     /// Ends a system call with `result`.

@@ -12,14 +12,16 @@ use sandbox::{Call, Completion, End, HeldLog, Payload, Reply, Sandbox, SandboxEr
 use crate::asks::Numbers;
 use crate::fault::Fault;
 use crate::freestanding;
-use crate::linux::{self, command};
+use crate::linux::{self, command, lambda};
 use crate::machine::Machine;
-use crate::program::{Parts, failed};
+use crate::program::{From, Parts, failed};
 
 /// A guest in a machine.
 pub(crate) struct MicroVm {
     parts: Arc<Parts>,
     machine: Option<Machine>,
+    /// Whose image the machine is over.
+    from: From,
     state: State,
     /// Whether a call broke off, so that what it left cannot be kept.
     broken_off: bool,
@@ -58,10 +60,14 @@ pub(crate) enum Ended {
     Fault(Fault),
     /// By the host, for what it did; in words.
     Killed(String),
+    /// By itself, as a trap; in words.
+    Trapped(TrapKind, String),
     /// At its deadline.
     Timeout,
     /// At its budget.
     OverBudget,
+    /// As what serves the guest says.
+    Told(Status),
     /// By a failure of the platform's.
     Platform(String),
 }
@@ -79,10 +85,12 @@ pub(crate) struct Given<'a> {
 
 impl MicroVm {
     pub fn new(parts: Arc<Parts>) -> Result<Self, SandboxError> {
-        let machine = Some(parts.machine()?);
+        let from = parts.usual();
+        let machine = Some(parts.machine(from)?);
         Ok(Self {
             parts,
             machine,
+            from,
             state: State::Fresh,
             broken_off: false,
         })
@@ -96,11 +104,14 @@ impl MicroVm {
         // is right already.
         self.state = State::Spent;
         self.broken_off = true;
-        let Some(machine) = self.machine.as_mut() else {
-            return platform("the sandbox has no machine".to_owned());
-        };
         let Payload::Bytes { body, args, env } = call.payload else {
             return platform("a micro-VM takes bytes, not an http request".to_owned());
+        };
+        if let Err(error) = self.go_to(self.parts.begins(&args, &env)) {
+            return platform(error.to_string());
+        }
+        let Some(machine) = self.machine.as_mut() else {
+            return platform("the sandbox has no machine".to_owned());
         };
         let log = HeldLog::new(call.log.clone(), call.budget.is_some());
         let reply = Reply::new(call.limits.output_bytes_max);
@@ -116,16 +127,23 @@ impl MicroVm {
             },
             asks: call.asks,
         };
-        let guest = &self.parts.frozen.guest;
+        let guest = &self.parts.entry.frozen.guest;
+        let saved = self.parts.request_loop.as_ref().map(|(_, saved)| saved);
+        let saved = saved.filter(|_| self.from == From::Loop);
+        let passed = command::Passed {
+            settings: &self.parts.settings,
+            args: &args,
+            env: &env,
+        };
         let (ended, refused) = match self.parts.kind {
-            Kind::Command => {
-                let passed = command::Passed {
-                    settings: &self.parts.settings,
-                    args: &args,
-                    env: &env,
-                };
-                command::call(machine, given, &passed, guest).await
-            }
+            Kind::Command => match saved {
+                Some(saved) => command::resume(machine, given, &passed, saved).await,
+                None => command::call(machine, given, &passed, guest).await,
+            },
+            Kind::Lambda => match saved {
+                Some(saved) => lambda::resume(machine, given, &passed, saved).await,
+                None => lambda::call(machine, given, &passed, guest).await,
+            },
             Kind::Reactor | Kind::Http => freestanding::call(machine, given, guest).await,
         };
         self.broken_off = !matches!(ended, Ended::Code(_));
@@ -147,17 +165,33 @@ impl MicroVm {
         }
     }
 
+    /// Puts the machine over the image that a call begins from.
+    fn go_to(&mut self, from: From) -> Result<(), SandboxError> {
+        if from == self.from {
+            return Ok(());
+        }
+        if let Some(machine) = self.machine.as_mut() {
+            let changed = self.parts.change(machine, from);
+            if let Err(error) = changed {
+                self.machine = None;
+                return Err(failed("put over another image", &error));
+            }
+        }
+        self.from = from;
+        Ok(())
+    }
+
     /// The machine as its image has it, or another one where it is not fit for that.
     fn try_reset(&mut self) -> Result<(), SandboxError> {
         if let Some(machine) = self.machine.as_mut()
             && !machine.cpu.is_broken()
         {
-            let frozen = &self.parts.frozen;
+            let frozen = &self.parts.beginning(self.from).frozen;
             let reset = machine.reset(&frozen.space, &frozen.cpu);
             return reset.map_err(|error| failed("reset", &error));
         }
         self.retire();
-        self.machine = Some(self.parts.machine()?);
+        self.machine = Some(self.parts.machine(self.from)?);
         Ok(())
     }
 
@@ -213,14 +247,16 @@ fn end_of(ended: Ended, refused_memory: bool, parts: &Parts) -> End {
         Ended::Fault(fault) => {
             let message = format!("{fault} {}", parts.place(fault.rip));
             let guard = match parts.kind {
-                Kind::Command => linux::Program::stack_guard(),
+                Kind::Command | Kind::Lambda => linux::Program::stack_guard(),
                 Kind::Reactor | Kind::Http => freestanding::STACK_GUARD,
             };
             trap(fault.kind(&guard), message)
         }
         Ended::Killed(message) => trap(TrapKind::Other, message),
+        Ended::Trapped(kind, message) => trap(kind, message),
         Ended::Timeout => Status::Timeout,
         Ended::OverBudget => return End::OverBudget,
+        Ended::Told(status) => status,
         Ended::Platform(message) => Status::Platform { message },
     })
 }

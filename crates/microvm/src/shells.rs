@@ -143,6 +143,13 @@ impl Shells {
     }
 }
 
+/// Puts a machine over `image`, with memory up to `end`.
+pub(crate) fn put_over(machine: &Machine, image: &Arc<Image>, end: u64) -> Result<(), MemoryError> {
+    machine.memory().reimage(image)?;
+    let kept = machine.covered().max(end);
+    machine.memory().keep(kept as usize)
+}
+
 impl Inner {
     fn ready(&self) -> usize {
         self.ready.lock().len()

@@ -6,7 +6,7 @@ use memory::SlabConfig;
 
 use super::*;
 use crate::abi;
-use crate::backend::capture;
+use crate::deploy::capture;
 use crate::elf::{Elf, tests::file};
 use crate::fault::Fault;
 use crate::freestanding;
@@ -59,7 +59,7 @@ impl Frozen {
         if linux {
             command::prepare(&memory, space, &elf, &file).unwrap();
         } else {
-            freestanding::prepare(&memory, space, &elf, &file).unwrap();
+            freestanding::prepare(&memory, space, &elf, &file, abi::STACK_BYTES).unwrap();
         }
         machine.cpu.begin(CODE, abi::STACK_END).unwrap();
         machine.space.settle();
@@ -184,6 +184,7 @@ fn a_program_that_ends_where_its_stack_is_is_refused() {
     let elf = Elf::parse(&file).unwrap();
     let machine = shells.make().unwrap();
     let mut space = Space::new(u64::MAX);
-    let prepared = freestanding::prepare(machine.memory(), &mut space, &elf, &file);
+    let prepared =
+        freestanding::prepare(machine.memory(), &mut space, &elf, &file, abi::STACK_BYTES);
     assert!(prepared.unwrap_err().to_string().contains("its stack"));
 }

@@ -280,6 +280,12 @@ impl Space {
         (address < area.end).then_some((*start, *area))
     }
 
+    /// The start of the first area past `address`.
+    pub fn next_area(&self, address: u64) -> Option<u64> {
+        let mut after = self.areas.range(address.saturating_add(1)..);
+        after.next().map(|(start, _)| *start)
+    }
+
     /// All areas, by address.
     pub fn areas(&self) -> impl Iterator<Item = (u64, Area)> + '_ {
         self.areas.iter().map(|(start, area)| (*start, *area))

@@ -18,16 +18,18 @@ pub enum Kind {
     Command,
     /// A core module that exports `handle` and uses the `dunlin` input and output imports.
     Reactor,
+    /// A program that asks the Lambda Runtime API for its invocations.
+    Lambda,
 }
 
 /// A text that names no kind.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a kind of function: use http, command or reactor")]
+#[error("`{0}` is not a kind of function: use http, command, reactor or lambda")]
 pub struct KindError(String);
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 3] = [Kind::Http, Kind::Command, Kind::Reactor];
+    pub const ALL: [Kind; 4] = [Kind::Http, Kind::Command, Kind::Reactor, Kind::Lambda];
 
     /// The kind as it is written in manifests, flags and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Kind {
             Kind::Http => "http",
             Kind::Command => "command",
             Kind::Reactor => "reactor",
+            Kind::Lambda => "lambda",
         }
     }
 }
@@ -135,6 +138,37 @@ impl FromStr for Isolation {
     }
 }
 
+/// Whether a program is frozen where it waits for its calls, so that they go on from there.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Snapshot {
+    /// If nothing that it has asked by then must differ between calls.
+    #[default]
+    Auto,
+    /// No: each call begins at its first instruction.
+    Never,
+    /// Yes, whatever it has asked; a program that cannot be is refused.
+    Always,
+}
+
+impl Snapshot {
+    /// Whether it is the default.
+    pub fn is_auto(&self) -> bool {
+        *self == Snapshot::Auto
+    }
+
+    /// As it is written in manifests and flags.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Snapshot::Auto => "auto",
+            Snapshot::Never => "never",
+            Snapshot::Always => "always",
+        }
+    }
+}
+
 /// What a deploy may set beside the artifact.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -161,6 +195,9 @@ pub struct Settings {
     /// What its sandboxes are made of.
     #[serde(skip_serializing_if = "Isolation::is_wasm")]
     pub isolation: Isolation,
+    /// Whether a Linux program is frozen where it waits for its calls.
+    #[serde(skip_serializing_if = "Snapshot::is_auto")]
+    pub snapshot: Snapshot,
 }
 
 /// Layers that a function may have.
@@ -239,6 +276,9 @@ impl VersionSpec {
         if !self.settings.isolation.is_wasm() {
             parts.push(format!("isolation {}", self.settings.isolation).into());
         }
+        if !self.settings.snapshot.is_auto() {
+            parts.push(format!("snapshot {}", self.settings.snapshot.as_str()).into());
+        }
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }
 }
@@ -290,6 +330,10 @@ mod tests {
         vm.settings.isolation = Isolation::Vm;
         let mut both = spec();
         both.settings.isolation = Isolation::WasmVm;
+        let mut never = spec();
+        never.settings.snapshot = Snapshot::Never;
+        let mut always = spec();
+        always.settings.snapshot = Snapshot::Always;
         let all = [
             spec(),
             env,
@@ -303,10 +347,12 @@ mod tests {
             quota,
             vm,
             both,
+            never,
+            always,
         ];
         let all = all.map(|s| s.digest());
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
-        assert_eq!(distinct.len(), 12);
+        assert_eq!(distinct.len(), 14);
     }
 
     #[test]

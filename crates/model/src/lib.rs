@@ -20,7 +20,7 @@ pub use digest::{Digest, DigestError, Hasher};
 pub use egress::{EgressGrant, EgressGrantError};
 pub use files::{FILE_ENTRIES_MAX, FileEntry, FileList, FileListError};
 pub use function::{
-    Isolation, IsolationError, Kind, KindError, LAYERS_MAX, Reuse, Settings, VersionSpec,
+    Isolation, IsolationError, Kind, KindError, LAYERS_MAX, Reuse, Settings, Snapshot, VersionSpec,
 };
 pub use grants::{
     Access, CallGrant, CallGrantError, Durability, GRANTS_MAX, Grants, GrantsError, StateGrant,

@@ -68,13 +68,20 @@ pub enum Status {
         /// The engine's words, with the guest's function names where it has them.
         message: String,
     },
+    /// The guest reported an error in place of a reply.
+    Error {
+        /// The guest's name for such errors.
+        kind: String,
+        /// The guest's words.
+        message: String,
+    },
     /// The deadline passed.
     Timeout,
     /// The guest failed after it was refused memory over its cap.
     OutOfMemory,
     /// The reply passed its limit.
     OutputLimit,
-    /// An http guest ended without setting a response, or with an error for one.
+    /// A guest ended without its response, or with an error for one.
     NoResponse {
         /// What it said.
         message: String,
@@ -95,6 +102,7 @@ impl Status {
             Status::Ok => "ok",
             Status::Exit { .. } => "exit",
             Status::Trap { .. } => "trap",
+            Status::Error { .. } => "error",
             Status::Timeout => "timeout",
             Status::OutOfMemory => "out-of-memory",
             Status::OutputLimit => "output-limit",
@@ -116,6 +124,12 @@ impl fmt::Display for Status {
             Status::Ok => f.write_str("the function replied"),
             Status::Exit { code } => write!(f, "the function exited with code {code}"),
             Status::Trap { message, .. } => write!(f, "the function trapped: {message}"),
+            Status::Error { kind, message } if kind.is_empty() => {
+                write!(f, "the function reported an error: {message}")
+            }
+            Status::Error { kind, message } => {
+                write!(f, "the function reported an error: {kind}: {message}")
+            }
             Status::Timeout => f.write_str("the function ran past its deadline"),
             Status::OutOfMemory => f.write_str("the function ran out of its memory limit"),
             Status::OutputLimit => f.write_str("the function's reply passed its limit"),

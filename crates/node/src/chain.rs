@@ -10,7 +10,7 @@ use executor::{
     Enqueued, Executor, Finished, HeirId, HttpReply, Job, Rejected, Stead, WeakExecutor,
 };
 use futures::future::{BoxFuture, FutureExt as _};
-use gateway::{InvocationSpan, own_variables};
+use gateway::{InvocationSpan, lambda_variables, own_variables};
 use hostcalls::{Caller, Chain, PayloadRoom, Refused, Reply, Request, Spawned};
 use http::Method;
 use invoker::{Registry, Select, Target};
@@ -261,7 +261,11 @@ type Ran = Result<(Outcome, Result<Bytes, String>), Rejected>;
 async fn run_bytes(room: Room, job: Job, kind: Kind, input: Bytes) -> Ran {
     let env = match kind {
         Kind::Command => own_variables(job.id, job.trace.to_string()).into(),
-        _ => Vec::new(),
+        Kind::Lambda => {
+            let own = own_variables(job.id, job.trace.to_string());
+            own.into_iter().chain(lambda_variables(&job.path)).collect()
+        }
+        Kind::Reactor | Kind::Http => Vec::new(),
     };
     let finished = match room {
         Room::Stead(executor) => executor.invoke_nested(job, input, Vec::new(), env).await?,

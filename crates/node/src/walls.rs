@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use faaslet::Faaslets;
+use faaslet::{Faaslets, InsideCompiler, Reservations};
+use microvm::inside::{self, Compile};
 use microvm::{MicroVms, MicroVmsError};
 use model::{Isolation, VersionSpec};
 use parking_lot::Mutex;
@@ -45,6 +46,7 @@ impl Walls {
         }
         let config = microvm::Config {
             table: hostcalls::TABLE,
+            compiler: Some(compiler()?),
             ..microvm::Config::new(self.cache_dir.join(IMAGES))
         };
         let micro_vms = MicroVms::new(config).map_err(|error| match error {
@@ -62,12 +64,24 @@ impl Walls {
     fn of(&self, spec: &VersionSpec) -> Result<Arc<dyn Backend>, PrepareError> {
         match spec.settings.isolation {
             Isolation::Wasm => Ok(Arc::new(self.faaslets.clone())),
-            Isolation::Vm => Ok(self.micro_vms()?),
-            Isolation::WasmVm => Err(PrepareError::NoMicroVms {
-                reason: "WebAssembly inside of a micro-VM is not offered yet".into(),
-            }),
+            Isolation::Vm | Isolation::WasmVm => Ok(self.micro_vms()?),
         }
     }
+}
+
+/// What compiles WebAssembly, as faaslets know how, for the runtime that micro-VMs have inside.
+fn compiler() -> Result<Arc<Compile>, PrepareError> {
+    let reservations = Reservations {
+        memory_bytes: inside::MEMORY_BYTES,
+        guard_bytes: inside::GUARD_BYTES,
+        engine_bytes: inside::ENGINE_BYTES,
+    };
+    let compiler = InsideCompiler::new(reservations, hostcalls::TABLE);
+    let compiler = compiler.map_err(|error| PrepareError::Platform {
+        reason: format!("it could not start a compiler: {error}"),
+        source: Some(error.into()),
+    })?;
+    Ok(Arc::new(move |spec, wasm| compiler.compile(spec, wasm)))
 }
 
 #[async_trait]
@@ -89,3 +103,7 @@ impl Backend for Walls {
         self.of(spec)?.load(spec, artifacts).await
     }
 }
+
+#[cfg(test)]
+#[path = "walls_tests.rs"]
+mod tests;

@@ -226,14 +226,6 @@ async fn a_kept_micro_vm_remembers_and_a_fault_makes_it_forget() {
 async fn what_does_not_fit_a_wall_is_refused_with_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let world = world(folder.path()).await;
-    let both = json!({ "isolation": "wasm+vm" });
-    let refused = world
-        .deploy_with("a/f", "reactor", wasm(SAYS_OTHER), both)
-        .await;
-    assert_eq!(
-        (refused.status, refused.code().as_str()),
-        (422, "no-micro-vms")
-    );
     let refused = world
         .deploy_with("a/f", "reactor", guest(), json!({}))
         .await;

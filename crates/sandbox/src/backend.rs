@@ -25,6 +25,8 @@ pub struct Prepared {
     pub code_bytes: u64,
     /// Bytes of the frozen image; 0 where code and data are one file.
     pub image_bytes: u64,
+    /// What else its owner may want to know of it, in a sentence.
+    pub note: Option<String>,
 }
 
 /// One kind of wall.

@@ -36,15 +36,18 @@ pub enum EntryKind {
     Pages,
     /// Names of a program's functions, for what is said of its faults.
     Names,
+    /// A process that belongs to an image.
+    Process,
 }
 
 impl EntryKind {
-    const ALL: [EntryKind; 5] = [
+    const ALL: [EntryKind; 6] = [
         EntryKind::Code,
         EntryKind::Image,
         EntryKind::Meta,
         EntryKind::Pages,
         EntryKind::Names,
+        EntryKind::Process,
     ];
 
     const fn extension(self) -> &'static str {
@@ -54,6 +57,7 @@ impl EntryKind {
             EntryKind::Meta => "meta",
             EntryKind::Pages => "pages",
             EntryKind::Names => "names",
+            EntryKind::Process => "process",
         }
     }
 }

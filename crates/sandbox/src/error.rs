@@ -82,6 +82,7 @@ fn article(kind: Kind) -> &'static str {
         Kind::Http => "an http component",
         Kind::Command => "a command",
         Kind::Reactor => "a reactor",
+        Kind::Lambda => "a lambda function",
     }
 }
 

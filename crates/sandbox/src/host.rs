@@ -247,6 +247,12 @@ pub trait Session: Send {
         args: &'a mut [Arg<'_>],
         mapper: Option<&'a mut dyn Mapper>,
     ) -> BoxFuture<'a, Result<u64, Errno>>;
+
+    /// Makes the call of row `index` if it can be answered without waiting, which spares its
+    /// caller a future. None if not: then nothing was done, and [`Session::call`] does it.
+    fn at_once(&mut self, _index: usize, _args: &mut [Arg<'_>]) -> Option<Result<u64, Errno>> {
+        None
+    }
 }
 
 /// A host that offers nothing.

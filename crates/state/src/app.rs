@@ -119,10 +119,7 @@ impl AppState {
 
     /// Opens a key. Of a durable value that is not here, only the head is read.
     pub async fn value(&self, key: &Key, open: Open) -> Result<Arc<Value>, StateError> {
-        if let Some(value) = self.resident(key) {
-            if !value.used.load(Ordering::Relaxed) {
-                value.used.store(true, Ordering::Relaxed);
-            }
+        if let Some(value) = self.here(key.as_str()) {
             return self.admit(value, open);
         }
         let value = match self.find(key, open).await {
@@ -130,6 +127,15 @@ impl AppState {
             found => found?,
         };
         self.admit(value, open)
+    }
+
+    /// Opens a key that is in memory, whether it has a value or not.
+    pub fn here(&self, key: &str) -> Option<Arc<Value>> {
+        let value = self.resident(key)?;
+        if !value.used.load(Ordering::Relaxed) {
+            value.used.store(true, Ordering::Relaxed);
+        }
+        Some(value)
     }
 
     /// The changes of the values whose keys begin with `prefix`, from now on.
@@ -182,7 +188,7 @@ impl AppState {
             .collect();
         // What is here counts, and not what is stored of it.
         for key in here {
-            match self.resident(&key).map(|value| value.info()) {
+            match self.resident(key.as_str()).map(|value| value.info()) {
                 Some(Some(info)) => drop(page.insert(key, info)),
                 Some(None) => drop(page.remove(&key)),
                 None => {}
@@ -210,15 +216,15 @@ impl AppState {
         info.expires_ms != 0 && info.expires_ms <= self.0.core.now_ms()
     }
 
-    fn shard(&self, key: &Key) -> &RwLock<HashMap<Key, Arc<Value>>> {
-        let bytes = key.as_str().as_bytes();
+    fn shard(&self, key: &str) -> &RwLock<HashMap<Key, Arc<Value>>> {
+        let bytes = key.as_bytes();
         let mixed = bytes.iter().fold(bytes.len(), |sum, byte| {
             sum.wrapping_mul(31) ^ usize::from(*byte)
         });
         &self.0.shards[mixed % SHARDS]
     }
 
-    pub(crate) fn resident(&self, key: &Key) -> Option<Arc<Value>> {
+    pub(crate) fn resident(&self, key: &str) -> Option<Arc<Value>> {
         self.shard(key).read().get(key).cloned()
     }
 
@@ -259,7 +265,7 @@ impl AppState {
     fn insert(&self, value: Value) -> Result<Arc<Value>, StateError> {
         let core = &self.0.core;
         let key = value.key().clone();
-        let mut shard = self.shard(&key).write();
+        let mut shard = self.shard(key.as_str()).write();
         if let Some(other) = shard.get(&key) {
             return Ok(other.clone());
         }
@@ -282,7 +288,7 @@ impl AppState {
         let idle = std::mem::take(&mut *core.idle.lock());
         let mut owing = Vec::new();
         for key in idle {
-            let mut shard = self.shard(&key).write();
+            let mut shard = self.shard(key.as_str()).write();
             let Some(value) = shard.get(&key) else {
                 continue;
             };

@@ -56,6 +56,13 @@ impl Drop for Looking<'_> {
     }
 }
 
+/// The first chunks of a range of a value's bytes that are not here; none if all are.
+pub(crate) fn missing(content: &Content, offset: usize, length: usize) -> Option<Range<usize>> {
+    let end = offset.saturating_add(length).min(content.size);
+    let chunks = covering(offset.min(end)..end);
+    content.chunks.missing(chunks, PULL_CHUNKS_MAX)
+}
+
 impl Value {
     /// Makes a range of a durable value's bytes durable, its writes through mappings among them.
     /// Only chunks that changed are written. Returns the version.
@@ -91,13 +98,8 @@ impl Value {
 
     /// Brings what is missing of some bytes here. Returns at once when nothing is.
     pub(crate) async fn load(&self, offset: usize, length: usize) -> Result<(), StateError> {
-        let range = |content: &Content| {
-            let end = offset.saturating_add(length).min(content.size);
-            let chunks = covering(offset.min(end)..end);
-            content.chunks.missing(chunks, PULL_CHUNKS_MAX)
-        };
         loop {
-            let Some(missing) = range(&self.content.read()) else {
+            let Some(missing) = missing(&self.content.read(), offset, length) else {
                 return Ok(());
             };
             let pulled = self

@@ -132,7 +132,7 @@ impl Service {
     /// Frees a value that the global tier holds and that may be here by now.
     async fn reap_stored(&self, name: &Name, version: u64) -> Result<bool, StateError> {
         let app = self.state.known_app(&name.app);
-        match app.and_then(|app| app.resident(&name.key)) {
+        match app.and_then(|app| app.resident(name.key.as_str())) {
             Some(value) => value.reap().await,
             None => {
                 let removed = self.state.node.global.remove(name, version).await;

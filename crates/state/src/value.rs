@@ -14,6 +14,7 @@ use crate::body::WORD_BYTES;
 use crate::chunks::covering;
 use crate::clock::millis;
 use crate::content::{Content, Durability};
+use crate::durable::missing;
 use crate::lock::Locks;
 use crate::{Key, Name, StateError};
 
@@ -124,20 +125,48 @@ impl Value {
 
     /// Copies bytes from `offset` on into `out`, and says how many there were.
     pub async fn read(&self, offset: u64, out: &mut [u8]) -> Result<usize, StateError> {
+        loop {
+            if let Some(read) = self.read_here(offset, out) {
+                return read;
+            }
+            self.load(bytes_of(offset), out.len()).await?;
+        }
+    }
+
+    /// The same, if all of that is here.
+    pub fn read_here(&self, offset: u64, out: &mut [u8]) -> Option<Result<usize, StateError>> {
         let offset = bytes_of(offset);
-        self.load(offset, out.len()).await?;
-        let content = self.content.read();
-        self.check_alive(&content)?;
-        content.read(offset, out)
+        self.of_what_is_here((offset, out.len()), |content| content.read(offset, out))
     }
 
     /// Copies the value's first bytes into `out`, all as of one moment, and says what it is.
     pub async fn get_into(&self, out: &mut [u8]) -> Result<Info, StateError> {
-        self.load(0, out.len()).await?;
+        loop {
+            if let Some(got) = self.get_here(out) {
+                return got;
+            }
+            self.load(0, out.len()).await?;
+        }
+    }
+
+    /// The same, if all of that is here.
+    pub fn get_here(&self, out: &mut [u8]) -> Option<Result<Info, StateError>> {
+        self.of_what_is_here((0, out.len()), |content| {
+            content.read(0, out)?;
+            Ok(Info::of(content))
+        })
+    }
+
+    fn of_what_is_here<T>(
+        &self,
+        (offset, length): (usize, usize),
+        read: impl FnOnce(&Content) -> Result<T, StateError>,
+    ) -> Option<Result<T, StateError>> {
         let content = self.content.read();
-        self.check_alive(&content)?;
-        content.read(0, out)?;
-        Ok(Info::of(&content))
+        match missing(&content, offset, length) {
+            Some(_) => None,
+            None => Some(self.check_alive(&content).and_then(|()| read(&content))),
+        }
     }
 
     /// All of the value, as of one moment, and its version; refused if it has more than

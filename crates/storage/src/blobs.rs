@@ -11,7 +11,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use crate::StorageError;
+use crate::{S3Config, StorageError, s3};
 
 /// One blob of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +29,15 @@ pub struct BlobInfo {
 #[derive(Clone, Debug)]
 pub struct Blobs {
     objects: Arc<dyn ObjectStore>,
-    /// Where they are files, to be mapped.
-    folder: Arc<Path>,
+    /// Where they are files, to be mapped; none when they are not on this machine.
+    folder: Option<Arc<Path>>,
 }
+
+/// A blob that is larger goes over the network in parts of this size, each tried again by itself.
+/// A server takes 10,000 of them, and none but the last may be below 5 MiB.
+const PART_BYTES: usize = 8 << 20;
+/// Parts that are on their way at once.
+const PARTS_MAX: usize = 4;
 
 impl Blobs {
     /// The blobs in a directory, which is made when it is not there; one process at a time owns
@@ -46,7 +52,19 @@ impl Blobs {
             .with_fsync(true);
         Ok(Self {
             objects: Arc::new(objects),
-            folder: folder.into(),
+            folder: Some(folder.into()),
+        })
+    }
+
+    /// The blobs in a bucket: `s3://bucket[/prefix][?endpoint=URL][&region=NAME][&style=path]`.
+    ///
+    /// Any number of processes may use them. `endpoint` names a server other than Amazon's, which
+    /// is asked with the bucket in the path unless `style=virtual`. A bucket that does not answer
+    /// is an error. Parts of a blob whose sender died stay until the bucket's own rules end them.
+    pub async fn open_s3(address: &str, config: &S3Config) -> Result<Self, StorageError> {
+        Ok(Self {
+            objects: s3::open(address, config).await?,
+            folder: None,
         })
     }
 
@@ -59,14 +77,36 @@ impl Blobs {
         {
             return Ok(digest);
         }
-        let put = self.objects.put(&location, bytes.into()).await;
-        put.map(|_| digest)
-            .map_err(|e| StorageError::of_disk("writing a blob", e))
+        let put = match self.folder.is_none() && bytes.len() > PART_BYTES {
+            true => self.put_parts(&location, &bytes).await,
+            false => self.objects.put(&location, bytes.into()).await.map(drop),
+        };
+        put.map(|()| digest)
+            .map_err(|e| StorageError::of_objects("writing a blob", e))
+    }
+
+    /// In parts; the blob is there when the last one is.
+    async fn put_parts(&self, location: &Location, bytes: &Bytes) -> object_store::Result<()> {
+        let mut upload = self.objects.put_multipart(location).await?;
+        let starts = (0..bytes.len()).step_by(PART_BYTES);
+        let part = |start| bytes.slice(start..bytes.len().min(start + PART_BYTES));
+        let parts: Vec<_> = starts.map(|s| upload.put_part(part(s).into())).collect();
+        let sent = futures::stream::iter(parts).buffer_unordered(PARTS_MAX);
+        let put = match sent.try_collect::<()>().await {
+            Ok(()) => upload.complete().await.map(drop),
+            Err(error) => Err(error),
+        };
+        if put.is_err()
+            && let Err(error) = upload.abort().await
+        {
+            tracing::warn!(%error, "the parts of a blob that failed stay in the bucket");
+        }
+        put
     }
 
     /// The blob's bytes; damaged ones are [`StorageError::BlobDamaged`].
     pub async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
-        let failed = |e| StorageError::of_disk("reading a blob", e);
+        let failed = |e| StorageError::of_objects("reading a blob", e);
         let found = match self.objects.get(&location(digest)).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             found => found.map_err(failed)?,
@@ -82,9 +122,10 @@ impl Blobs {
         }
     }
 
-    /// Where the blob's file is, if it is there. It never changes; its bytes are not looked at.
+    /// Where the blob's file is, if it is there and the blobs are on this machine. It never
+    /// changes; its bytes are not looked at.
     pub fn file(&self, digest: &Digest) -> Option<PathBuf> {
-        let file = self.folder.join(location(digest).as_ref());
+        let file = self.folder.as_ref()?.join(location(digest).as_ref());
         file.is_file().then_some(file)
     }
 
@@ -102,14 +143,14 @@ impl Blobs {
     pub async fn delete(&self, digest: &Digest) -> Result<(), StorageError> {
         match self.objects.delete(&location(digest)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(StorageError::of_disk("deleting a blob", error)),
+            Err(error) => Err(StorageError::of_objects("deleting a blob", error)),
         }
     }
 
     /// Every blob, in no order.
     pub fn list(&self) -> BoxStream<'static, Result<BlobInfo, StorageError>> {
         let all = self.objects.list(Some(&Location::from(ROOT)));
-        all.map_err(|e| StorageError::of_disk("listing blobs", e))
+        all.map_err(|e| StorageError::of_objects("listing blobs", e))
             .try_filter_map(async |meta| {
                 let name = meta.location.filename().unwrap_or_default();
                 let digest = format!("sha256:{name}").parse().ok();
@@ -125,7 +166,7 @@ impl Blobs {
         match self.objects.head(location).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(StorageError::of_disk("looking for a blob", error)),
+            Err(error) => Err(StorageError::of_objects("looking for a blob", error)),
         }
     }
 }

@@ -1,12 +1,16 @@
 //! What every [`Store`] does, as one suite. Each check keeps to its own prefix and panics when the
-//! store does otherwise, so that a test calls [`all`] on a store of its kind.
+//! store does otherwise, so that a test calls [`all`] on a store of its kind. [`blobs`] is the
+//! suite of [`crate::Blobs`].
+
+pub mod blobs;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::store::VALUE_BYTES_MAX;
+use crate::store::{PAGE_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::txn::TXN_OPS_MAX;
 use crate::{Change, Range, Revision, StorageError, Store, Txn, TxnOutcome, Versioned, WatchItem};
 
 /// Runs the whole suite.
@@ -15,6 +19,7 @@ pub async fn all(store: Arc<dyn Store>) {
     compares_decide(&*store).await;
     a_transaction_that_changes_nothing_takes_no_revision(&*store).await;
     ranges_are_ordered_and_paged(&*store).await;
+    a_page_ends_by_its_entries_or_its_bytes(&*store).await;
     bad_sizes_and_duplicate_keys_are_refused(&*store).await;
     a_watch_sees_every_change_in_order(&*store).await;
     a_watch_begins_in_the_past(&*store).await;
@@ -149,6 +154,53 @@ pub async fn ranges_are_ordered_and_paged(store: &dyn Store) {
     }
 }
 
+/// All pages of a range, forwards or backwards; each holds what a page may hold.
+async fn pages(store: &dyn Store, mut range: Range, reverse: bool) -> Vec<usize> {
+    range.reverse = reverse;
+    let (mut keys, mut sizes, mut next) = (Vec::new(), Vec::new(), Some(range));
+    while let Some(range) = next {
+        let page = store.range(range.clone()).await;
+        let page = page.expect("a range can be read");
+        next = range.rest(&page);
+        sizes.push(page.entries.len());
+        keys.extend(page.entries.into_iter().map(|entry| entry.key));
+    }
+    let is_ordered = |pair: &[Bytes]| (pair[0] < pair[1]) != reverse;
+    assert!(keys.windows(2).all(is_ordered), "reverse: {reverse}");
+    sizes
+}
+
+/// Small entries fill a page by their number, large ones by their bytes.
+pub async fn a_page_ends_by_its_entries_or_its_bytes(store: &dyn Store) {
+    const SMALL: usize = 2_500;
+    const LARGE: usize = 40;
+    let each = TXN_OPS_MAX;
+    for from in (0..SMALL).step_by(each) {
+        let names = from..SMALL.min(from + each);
+        let txn = names.fold(Txn::new(), |txn, n| txn.put(format!("page/s/{n:05}"), "x"));
+        commit(store, txn).await;
+    }
+    let largest = Bytes::from(vec![7; VALUE_BYTES_MAX]);
+    for n in 0..LARGE {
+        let put = Txn::new().put(format!("page/t/{n:05}"), largest.clone());
+        commit(store, put).await;
+    }
+    let fit = PAGE_BYTES_MAX / VALUE_BYTES_MAX;
+    for reverse in [false, true] {
+        let small = pages(store, Range::prefix("page/s/"), reverse).await;
+        assert_eq!(small, [SMALL]);
+        let limited = pages(store, Range::prefix("page/s/").limit(2_000), reverse).await;
+        assert_eq!(limited, [2_000, 500]);
+        let large = pages(store, Range::prefix("page/t/"), reverse).await;
+        assert_eq!(large, [fit, fit, LARGE - 2 * fit]);
+        let both = pages(store, Range::prefix("page/"), reverse).await;
+        assert_eq!(both.iter().sum::<usize>(), SMALL + LARGE);
+    }
+    let empty = store.range(Range::prefix("page/").limit(0)).await;
+    let empty = empty.expect("a range can be read");
+    assert!(empty.entries.is_empty() && empty.more);
+}
+
 /// What a store does not take, by name.
 pub async fn bad_sizes_and_duplicate_keys_are_refused(store: &dyn Store) {
     let value = vec![0; VALUE_BYTES_MAX + 1];
@@ -171,7 +223,7 @@ pub async fn bad_sizes_and_duplicate_keys_are_refused(store: &dyn Store) {
         matches!(refused, Err(StorageError::DuplicateKey { .. })),
         "{refused:?}"
     );
-    let many = (0..=crate::txn::TXN_OPS_MAX).fold(Txn::new(), |txn, n| txn.delete(format!("{n}")));
+    let many = (0..=TXN_OPS_MAX).fold(Txn::new(), |txn, n| txn.delete(format!("{n}")));
     let refused = store.transact(many).await;
     assert!(
         matches!(refused, Err(StorageError::TxnTooLarge { .. })),

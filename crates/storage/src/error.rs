@@ -109,6 +109,38 @@ pub enum StorageError {
         /// The cause.
         source: Cause,
     },
+    /// An address of a store or of blobs that cannot be meant.
+    #[error("`{address}` is no address of storage: {why}")]
+    Address {
+        /// The address, without its password.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store's servers were not reached, or would not begin; nothing was changed.
+    #[error("the store cannot be reached: {doing} did not begin")]
+    Unavailable {
+        /// What was to be done.
+        doing: &'static str,
+        /// The last cause.
+        source: Cause,
+    },
+    /// The store's servers were asked and did not answer in time: it is open whether they did it.
+    #[error("the store did not answer while {doing}")]
+    Unanswered {
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        source: Cause,
+    },
+    /// The store's servers will not do it, now or later; nothing was changed.
+    #[error("the store refuses {doing}")]
+    Refused {
+        /// What was to be done.
+        doing: &'static str,
+        /// Why.
+        source: Cause,
+    },
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
@@ -132,6 +164,20 @@ impl StorageError {
         match is_full(source.as_ref()) {
             true => StorageError::Full { doing, source },
             false => StorageError::Io { doing, source },
+        }
+    }
+}
+
+impl StorageError {
+    /// Sorts an error of an object store: what it will not do, and what went wrong.
+    pub(crate) fn of_objects(doing: &'static str, error: object_store::Error) -> Self {
+        use object_store::Error::{PermissionDenied, Unauthenticated};
+        match error {
+            PermissionDenied { .. } | Unauthenticated { .. } => {
+                let source = Arc::new(error);
+                StorageError::Refused { doing, source }
+            }
+            error => StorageError::of_disk(doing, error),
         }
     }
 }

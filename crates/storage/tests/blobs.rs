@@ -1,13 +1,12 @@
-//! Blobs: whole or absent, and checked.
+//! Blobs in a folder: the suite, and what a crash leaves.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use model::Digest;
-use storage::{Blobs, StorageError};
+use storage::{Blobs, conformance};
 
 fn file(folder: &Path, digest: &Digest) -> PathBuf {
     folder
@@ -17,43 +16,14 @@ fn file(folder: &Path, digest: &Digest) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_blob_is_stored_listed_and_deleted_by_its_digest() {
+async fn a_folder_conforms() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(&folder.path().join("new/blobs")).unwrap();
-    let bytes = Bytes::from_static(b"wasm");
-    let digest = Digest::of(&bytes);
-    assert_eq!(blobs.get(&digest).await.unwrap(), None);
-    assert_eq!(blobs.list().try_collect::<Vec<_>>().await.unwrap(), []);
-    assert_eq!(blobs.put(bytes.clone()).await.unwrap(), digest);
-    assert_eq!(blobs.put(bytes.clone()).await.unwrap(), digest, "again");
-    assert!(blobs.contains(&digest).await.unwrap());
-    assert_eq!(blobs.get(&digest).await.unwrap(), Some(bytes));
-    let listed: Vec<_> = blobs.list().try_collect().await.unwrap();
-    assert_eq!(
-        listed
-            .iter()
-            .map(|b| (b.digest, b.bytes))
-            .collect::<Vec<_>>(),
-        [(digest, 4)]
-    );
-    blobs.delete(&digest).await.unwrap();
-    blobs.delete(&digest).await.unwrap();
-    assert!(!blobs.contains(&digest).await.unwrap());
-}
-
-#[tokio::test]
-async fn a_damaged_blob_is_found_out_and_mended_by_the_next_put() {
-    let folder = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(folder.path()).unwrap();
+    let path = |digest: &Digest| file(&folder.path().join("new/blobs"), digest);
+    let spoil = |digest: &Digest, bytes: &[u8]| std::fs::write(path(digest), bytes).unwrap();
+    conformance::blobs::all(&blobs, &spoil).await;
     let digest = blobs.put(Bytes::from_static(b"wasm")).await.unwrap();
-    std::fs::write(file(folder.path(), &digest), b"mask").unwrap();
-    let read = blobs.get(&digest).await;
-    assert!(
-        matches!(read, Err(StorageError::BlobDamaged { .. })),
-        "{read:?}"
-    );
-    blobs.put(Bytes::from_static(b"wasm")).await.unwrap();
-    assert!(blobs.get(&digest).await.unwrap().is_some());
+    assert_eq!(blobs.file(&digest), Some(path(&digest)));
 }
 
 #[tokio::test]

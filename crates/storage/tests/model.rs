@@ -1,13 +1,19 @@
-//! Random transactions, ranges and restarts: the store on disk does what a map in memory does.
+//! Random transactions, ranges and restarts: a store does what a map in memory does, whether it
+//! is on disk or in a cluster.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use storage::{Config, LeaseId, Range, RedbStore, Revision, Store, Txn, TxnOutcome};
+use proptest::test_runner::TestRunner;
+use storage::{
+    Config, EtcdConfig, EtcdStore, LeaseId, Range, RedbStore, Revision, Store, Txn, TxnOutcome,
+};
+use testkit::EtcdCluster;
+use tokio::runtime::Runtime;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -167,14 +173,19 @@ impl Model {
     }
 }
 
-async fn lease(store: &RedbStore) -> LeaseId {
+async fn lease(store: &dyn Store) -> LeaseId {
     store.lease(Duration::from_secs(3600)).await.unwrap()
 }
 
-async fn agree(path: &Path, steps: Vec<Step>) {
-    let open = || RedbStore::open(path, Config::default()).unwrap();
-    let (mut store, mut model) = (open(), Model::default());
-    let mut leased = lease(&store).await;
+/// Revisions are counted from where the store's stand, since others may be in its cluster.
+async fn agree(open: impl AsyncFn() -> Box<dyn Store>, steps: Vec<Step>) {
+    let mut store = open().await;
+    let page = store.range(Range::prefix("")).await.unwrap();
+    let mut model = Model {
+        revision: page.revision.0,
+        ..Model::default()
+    };
+    let mut leased = lease(&*store).await;
     for step in steps {
         match step {
             Step::Txn { compares, ops } => {
@@ -201,22 +212,53 @@ async fn agree(path: &Path, steps: Vec<Step>) {
             Step::Revoke => {
                 store.revoke(leased).await.unwrap();
                 model.revoke();
-                leased = lease(&store).await;
+                leased = lease(&*store).await;
             }
             Step::Reopen => {
                 drop(store);
-                store = open();
+                store = open().await;
             }
         }
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-    #[test]
-    fn the_store_does_what_a_map_does(steps in prop::collection::vec(step(), 1..40)) {
+fn check(cases: u32, agree: impl Fn(&Runtime, Vec<Step>)) {
+    let runtime = Runtime::new().unwrap();
+    let config = ProptestConfig {
+        cases,
+        ..ProptestConfig::default()
+    };
+    let steps = prop::collection::vec(step(), 1..40);
+    let ran = TestRunner::new(config).run(&steps, |steps| {
+        agree(&runtime, steps);
+        Ok(())
+    });
+    ran.unwrap();
+}
+
+#[test]
+fn the_store_on_disk_does_what_a_map_does() {
+    check(48, |runtime, steps| {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(agree(&folder.path().join("store"), steps));
-    }
+        let path = folder.path().join("store");
+        let open = async || -> Box<dyn Store> {
+            Box::new(RedbStore::open(&path, Config::default()).unwrap())
+        };
+        runtime.block_on(agree(open, steps));
+    });
+}
+
+#[test]
+fn the_store_in_a_cluster_does_what_a_map_does() {
+    let cluster = EtcdCluster::start(1);
+    let case = AtomicUsize::new(0);
+    check(24, |runtime, steps| {
+        let case = case.fetch_add(1, Ordering::Relaxed);
+        let address = cluster.address(&format!("case-{case}"));
+        let open = async || -> Box<dyn Store> {
+            let config = EtcdConfig::default();
+            Box::new(EtcdStore::open(&address, config).await.unwrap())
+        };
+        runtime.block_on(agree(open, steps));
+    });
 }

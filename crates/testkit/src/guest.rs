@@ -47,6 +47,10 @@ pub enum Guest {
     /// Makes the first call of its host's table with its input and a buffer of 64 KiB, and replies
     /// what that filled; exits with the error's number.
     Ask,
+    /// Lambda: reports an error, with its input for a report.
+    Report,
+    /// Lambda: replies with its call's variables, as a JSON object.
+    Told,
     /// Http: streams the request's body back.
     HttpEcho,
     /// Http: sets a head, and sends its body once it passes the gate of this name.
@@ -61,6 +65,7 @@ impl Guest {
         match self {
             Guest::HttpEcho | Guest::HttpHold(_) | Guest::HttpSilent => Kind::Http,
             Guest::Exit(_) | Guest::Print(_) => Kind::Command,
+            Guest::Report | Guest::Told => Kind::Lambda,
             _ => Kind::Reactor,
         }
     }
@@ -88,6 +93,8 @@ impl Guest {
             Guest::Panic => ("panic", String::new()),
             Guest::Sticky => ("sticky", String::new()),
             Guest::Ask => ("ask", String::new()),
+            Guest::Report => ("report", String::new()),
+            Guest::Told => ("told", String::new()),
             Guest::HttpEcho => ("http-echo", String::new()),
             Guest::HttpHold(gate) => ("http-hold", gate.clone()),
             Guest::HttpSilent => ("http-silent", String::new()),
@@ -121,6 +128,8 @@ impl Guest {
             "panic" => Guest::Panic,
             "sticky" => Guest::Sticky,
             "ask" => Guest::Ask,
+            "report" => Guest::Report,
+            "told" => Guest::Told,
             "http-echo" => Guest::HttpEcho,
             "http-hold" => Guest::HttpHold(argument.to_owned()),
             "http-silent" => Guest::HttpSilent,
@@ -153,6 +162,7 @@ mod tests {
             Guest::Exit(-3),
             Guest::Flood(1 << 40),
             Guest::HttpSilent,
+            Guest::Report,
         ];
         for guest in guests {
             assert_eq!(Guest::parse(&guest.artifact()), Some(guest));

@@ -126,6 +126,7 @@ impl Backend for MockBackend {
             cached: before.is_some(),
             code_bytes: artifact.len() as u64,
             image_bytes: 0,
+            note: None,
         })
     }
 

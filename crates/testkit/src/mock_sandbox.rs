@@ -60,6 +60,7 @@ impl MockSandbox {
                 let served = tokio::time::timeout(deadline, self.serve(*call)).await;
                 return served.unwrap_or_else(|_| Completion::without_reply(Status::Timeout));
             }
+            Payload::Bytes { env, .. } if self.guest == Guest::Told => told(&env),
             Payload::Bytes { body, .. } => body,
         };
         if self.guest == Guest::Ask {
@@ -88,7 +89,12 @@ impl MockSandbox {
             }
         }
         let ok = end == End::Done(Status::Ok);
-        let reply = if ok { self.reply(body) } else { Bytes::new() };
+        let replies = ok || self.guest == Guest::Report;
+        let reply = if replies {
+            self.reply(body)
+        } else {
+            Bytes::new()
+        };
         if self.guest == Guest::Grow {
             self.memory_bytes += 1 << 20;
         }
@@ -111,6 +117,10 @@ impl MockSandbox {
                 Status::OutOfMemory
             }
             Guest::Exit(code) if code != 0 => Status::Exit { code },
+            Guest::Report => Status::Error {
+                kind: "Mock.Reported".to_owned(),
+                message: "as the script says".to_owned(),
+            },
             Guest::Flood(bytes) if bytes > limits.output_bytes_max => Status::OutputLimit,
             Guest::Dirty(pages) => {
                 self.memory_bytes = self.memory_bytes.max(pages * PAGE_BYTES);
@@ -164,6 +174,12 @@ impl MockSandbox {
         }
         completion
     }
+}
+
+/// The variables of a call as a JSON object.
+fn told(env: &[(String, String)]) -> Bytes {
+    let pairs = env.iter().map(|(key, value)| format!("{key:?}:{value:?}"));
+    format!("{{{}}}", pairs.collect::<Vec<_>>().join(",")).into()
 }
 
 impl Sandbox for MockSandbox {

@@ -28,6 +28,7 @@ pub const SHAPE: Shape = Shape::Table(&[
             ("layers", Shape::Value),
             ("files", Shape::Value),
             ("isolation", Shape::Value),
+            ("snapshot", Shape::Value),
         ]),
     ),
     ("files", Shape::Value),
@@ -136,6 +137,9 @@ pub struct Function {
     /// What the function's sandboxes are made of (default wasm).
     #[serde(default)]
     pub isolation: Isolation,
+    /// Whether a Linux program is frozen where it waits for its calls (default auto).
+    #[serde(default)]
+    pub snapshot: Snapshot,
 }
 
 /// Files or folders, from where the manifest is to where the function finds them.
@@ -221,6 +225,29 @@ pub enum Isolation {
     WasmVm,
 }
 
+/// Whether a Linux program is frozen where it waits for its calls.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Snapshot {
+    /// If nothing that it has asked by then must differ between calls.
+    #[default]
+    Auto,
+    /// Never: each call begins at its first instruction.
+    Never,
+    /// Whatever it has asked; a program that cannot be frozen is refused.
+    Always,
+}
+
+impl From<Snapshot> for model::Snapshot {
+    fn from(snapshot: Snapshot) -> Self {
+        match snapshot {
+            Snapshot::Auto => Self::Auto,
+            Snapshot::Never => Self::Never,
+            Snapshot::Always => Self::Always,
+        }
+    }
+}
+
 impl From<Isolation> for model::Isolation {
     fn from(isolation: Isolation) -> Self {
         match isolation {
@@ -290,6 +317,8 @@ pub enum Kind {
     Command,
     /// A core module that exports `handle`.
     Reactor,
+    /// A program that asks the Lambda Runtime API for its invocations: needs `isolation = "vm"`.
+    Lambda,
 }
 
 impl From<Kind> for model::Kind {
@@ -298,6 +327,7 @@ impl From<Kind> for model::Kind {
             Kind::Http => Self::Http,
             Kind::Command => Self::Command,
             Kind::Reactor => Self::Reactor,
+            Kind::Lambda => Self::Lambda,
         }
     }
 }

@@ -15,6 +15,8 @@ pub enum Kind {
     Command,
     /// A core module that exports `handle`.
     Reactor,
+    /// A program that asks the Lambda Runtime API for its invocations.
+    Lambda,
 }
 
 impl From<model::Kind> for Kind {
@@ -23,6 +25,7 @@ impl From<model::Kind> for Kind {
             model::Kind::Http => Self::Http,
             model::Kind::Command => Self::Command,
             model::Kind::Reactor => Self::Reactor,
+            model::Kind::Lambda => Self::Lambda,
         }
     }
 }
@@ -33,6 +36,7 @@ impl From<Kind> for model::Kind {
             Kind::Http => Self::Http,
             Kind::Command => Self::Command,
             Kind::Reactor => Self::Reactor,
+            Kind::Lambda => Self::Lambda,
         }
     }
 }
@@ -116,6 +120,9 @@ pub struct Deployed {
     pub image_bytes: u64,
     /// How long checking, compiling and initialising took, in milliseconds.
     pub prepare_ms: u64,
+    /// What else is to be known of it, such as why its calls do not go on from a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A function.

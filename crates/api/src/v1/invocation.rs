@@ -95,8 +95,8 @@ impl From<&model::Usage> for UsageView {
 /// How an invocation ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct OutcomeView {
-    /// `ok`, `exit`, `trap`, `timeout`, `out-of-memory`, `output-limit`, `no-response`, `cancelled`
-    /// or `platform`.
+    /// `ok`, `exit`, `trap`, `error`, `timeout`, `out-of-memory`, `output-limit`, `no-response`,
+    /// `cancelled` or `platform`.
     pub status: String,
     /// The same as a sentence.
     pub detail: String,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Access, Durability, Isolation, LAYERS_MAX, Reuse};
+use model::{Access, Durability, Isolation, LAYERS_MAX, Reuse, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -32,6 +32,12 @@ pub struct Settings {
     /// What its sandboxes are made of: `wasm` (the default), `vm`, or `wasm+vm`.
     #[schema(value_type = String, example = "wasm")]
     pub isolation: Isolation,
+    /// Whether a Linux program in a micro-VM is frozen where it waits for its calls: `auto` (the
+    /// default; if nothing that it has asked by then must differ between calls), `never`, or
+    /// `always`.
+    #[serde(skip_serializing_if = "Snapshot::is_auto")]
+    #[schema(value_type = String, example = "auto")]
+    pub snapshot: Snapshot,
 }
 
 /// What a function is granted beyond its sandbox.
@@ -173,6 +179,7 @@ impl From<model::Settings> for Settings {
             layers,
             files,
             isolation,
+            snapshot,
         } = from;
         Self {
             args,
@@ -183,6 +190,7 @@ impl From<model::Settings> for Settings {
             layers: layers.iter().map(ToString::to_string).collect(),
             files: files.map(String::from),
             isolation,
+            snapshot,
         }
     }
 }
@@ -223,6 +231,7 @@ impl TryFrom<Settings> for model::Settings {
             layers,
             files,
             isolation,
+            snapshot,
         } = from;
         if layers.len() > LAYERS_MAX {
             return Err(SettingsError::Layers);
@@ -240,6 +249,7 @@ impl TryFrom<Settings> for model::Settings {
                 .map_err(SettingsError::Layer)?,
             files: files.transpose().map_err(SettingsError::Files)?,
             isolation,
+            snapshot,
         })
     }
 }

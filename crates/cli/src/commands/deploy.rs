@@ -10,7 +10,7 @@ use clap::Args;
 use client::Client;
 use model::{
     Access, AppName, CallGrant, Digest, Durability, EgressGrant, FunctionName, FunctionPath,
-    Isolation, Kind, Reuse,
+    Isolation, Kind, Reuse, Snapshot,
 };
 
 use super::short;
@@ -40,7 +40,7 @@ pub struct Deploy {
     #[arg(long, conflicts_with_all = ["functions", "build"])]
     name: Option<FunctionName>,
     /// How the function is called; found from the file unless set
-    #[arg(long, value_name = "http|command|reactor")]
+    #[arg(long, value_name = "http|command|reactor|lambda")]
     kind: Option<Kind>,
     /// An argument of the function; may be repeated
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
@@ -77,6 +77,10 @@ pub struct Deploy {
     /// What its sandboxes are made of: wasm, vm or wasm+vm
     #[arg(long, value_name = "WALL", default_value = "wasm")]
     isolation: Isolation,
+    /// Whether a Linux program is frozen where it waits for its calls: auto (if nothing that it has
+    /// asked by then must differ between calls), never or always
+    #[arg(long, value_name = "auto|never|always", value_parser = snapshot, default_value = "auto")]
+    snapshot: Snapshot,
     /// The alias that moves to the new version
     #[arg(long, default_value = "live")]
     alias: String,
@@ -165,6 +169,7 @@ impl Deploy {
                 layers: Vec::new(),
                 files: None,
                 isolation: self.isolation,
+                snapshot: self.snapshot,
             },
             layers: self
                 .layers
@@ -189,10 +194,11 @@ impl Deploy {
             || self.reuse != Reuse::Fresh
             || !self.files.is_empty()
             || self.isolation != Isolation::Wasm
+            || !self.snapshot.is_auto()
             || !self.routes.is_empty();
         if of_files {
             let message = "--name, --kind, --arg, --env, --limit, --allow-…, --reuse, --files, --layer, \
-                 --isolation and --route are for a single file";
+                 --isolation, --snapshot and --route are for a single file";
             return Err(Failure::new(Exit::Usage, message)
                 .next("write them in the manifest, or name a Wasm file"));
         }
@@ -269,6 +275,9 @@ impl Deploy {
                     ""
                 },
             ));
+            if let Some(told) = &deployed.note {
+                note(told);
+            }
         }
         Ok(deployed)
     }
@@ -355,6 +364,15 @@ fn reuse(text: &str) -> Result<Reuse, String> {
         "fresh" => Ok(Reuse::Fresh),
         "app" => Ok(Reuse::App),
         _ => Err("use fresh or app".to_owned()),
+    }
+}
+
+fn snapshot(text: &str) -> Result<Snapshot, String> {
+    match text {
+        "auto" => Ok(Snapshot::Auto),
+        "never" => Ok(Snapshot::Never),
+        "always" => Ok(Snapshot::Always),
+        _ => Err("use auto, never or always".to_owned()),
     }
 }
 

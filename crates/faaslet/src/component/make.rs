@@ -65,6 +65,7 @@ impl Inner {
                 cached: made.cached,
                 code_bytes: self.code_bytes(machine, &made)?,
                 image_bytes: made.held.own_bytes,
+                note: None,
             };
             let program = self.own_program(machine, made, entry, spec)?;
             return Ok((prepared, program));
@@ -100,6 +101,7 @@ impl Inner {
             cached,
             code_bytes: path.metadata().map_or(0, |metadata| metadata.len()),
             image_bytes: 0,
+            note: None,
         };
         Ok((prepared, program))
     }

@@ -116,7 +116,7 @@ unsafe impl LinearMemory for GuestMemory {
 struct PollMemory(Arc<Range>);
 
 /// The page size of WebAssembly, which is the size that the poll memory's type promises.
-const WASM_PAGE_BYTES: usize = 64 << 10;
+pub(super) const WASM_PAGE_BYTES: usize = 64 << 10;
 
 // SAFETY: see `Memories`: nothing but the rewrite's loads of byte 0 reaches it, and it cannot grow.
 unsafe impl LinearMemory for PollMemory {

@@ -12,9 +12,10 @@ use memory::Range;
 use model::{Limits, Status, TrapKind};
 use sandbox::{Call, CallLog, Completion, End, LogStream, Payload, Sandbox, SandboxError, State};
 
+use super::creator::WASM_PAGE_BYTES;
 use super::host::HostCall;
 use super::preview1::{Input, Preview1};
-use super::program::{CoreParts, Entry, Live, failed};
+use super::program::{CoreParts, Live, failed};
 use super::{asks, interrupt};
 use crate::status::status_of;
 use crate::stdio::{Log, Reply, Stdio};
@@ -138,6 +139,10 @@ impl Faaslet {
         let refused = host.limiter.refused;
         let stray = asks::wrote_read_only(host, &self.range);
         let mapped_bytes = host.limiter.mapped_bytes;
+        let heap_bytes = host
+            .limiter
+            .bytes
+            .saturating_sub(self.range.bytes() + WASM_PAGE_BYTES);
         host.end_call();
         self.broken = matches!(ran, Ran::Stopped);
         let end = match end_of(ran, refused, until) {
@@ -149,7 +154,8 @@ impl Faaslet {
             log.release();
         }
         Completion {
-            memory_peak_bytes: self.range.peak_bytes().saturating_sub(mapped_bytes) as u64,
+            memory_peak_bytes: (self.range.peak_bytes().saturating_sub(mapped_bytes) + heap_bytes)
+                as u64,
             reply: reply.take(),
             ..Completion {
                 end,
@@ -169,7 +175,9 @@ impl Faaslet {
             .map_err(|error| failed("reset")(&error))?;
         match self.live.as_mut() {
             Some(live) => {
-                live.store.data_mut().unmapped();
+                let host = live.store.data_mut();
+                host.unmapped();
+                host.limiter.bytes = self.range.bytes() + WASM_PAGE_BYTES;
                 rewind(live, grown).map_err(|error| failed("reset")(&error))?;
             }
             None => self.live = Some(self.parts.instantiate(&self.range)?),
@@ -230,22 +238,13 @@ fn rewind(live: &mut Live, grown: bool) -> wasmtime::Result<()> {
 /// Runs a guest that never waits, on this thread's stack.
 fn run_straight(live: &mut Live, range: &Range, until: Until) -> Ran {
     let entered = interrupt::enter(range, until.of_run(Instant::now()));
-    let result = match &live.entry {
-        Entry::Unit(entry) => entry.call(&mut live.store, ()).map(|()| 0),
-        Entry::Code(entry) => entry.call(&mut live.store, ()),
-    };
+    let result = live.enter();
     ran_of(result, entered.leave())
 }
 
 /// Runs a guest that may wait, on a stack of its own.
 async fn run_waiting(live: &mut Live, range: &Range, mut until: Until, log: &Log) -> Ran {
-    let Live { store, entry, .. } = live;
-    let mut running = pin!(async move {
-        match entry {
-            Entry::Unit(entry) => entry.call_async(store, ()).await.map(|()| 0),
-            Entry::Code(entry) => entry.call_async(store, ()).await,
-        }
-    });
+    let mut running = pin!(live.enter_async());
     let mut alarm = None;
     poll_fn(|context| {
         if log.held_bytes().is_none_or(|bytes| bytes > HELD_BYTES_MAX) {

@@ -26,8 +26,8 @@ pub(super) const DUNLIN: &str = "dunlin";
 /// Import module of preview 1.
 pub(super) const PREVIEW_1: &str = "wasi_snapshot_preview1";
 
-/// Elements that all tables of a guest may have together.
-const TABLE_ELEMENTS_MAX: usize = 1 << 20;
+/// Elements that a table of a guest may have.
+pub(super) const TABLE_ELEMENTS_MAX: usize = 1 << 20;
 
 /// The store's data.
 #[derive(Default)]
@@ -82,17 +82,23 @@ pub(crate) struct Limiter {
     pub mapped_bytes: usize,
     /// Whether memory was refused since the call began.
     pub refused: bool,
+    /// Bytes of all memories together: the guest's, the poll page's, and the heap of objects.
+    pub bytes: usize,
 }
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(
         &mut self,
-        _: usize,
+        current: usize,
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let fits = desired <= self.memory_bytes_max.saturating_add(self.mapped_bytes);
-        self.refused |= !fits;
+        let bytes = self.bytes.saturating_sub(current).saturating_add(desired);
+        let fits = bytes <= self.memory_bytes_max.saturating_add(self.mapped_bytes);
+        match fits {
+            true => self.bytes = bytes,
+            false => self.refused = true,
+        }
         Ok(fits)
     }
 

@@ -13,7 +13,7 @@ use wasmtime::{Module, TypedFunc};
 
 use super::CoreEngine;
 use super::faaslet::{Faaslet, discard};
-use super::host::{DUNLIN, HostCall, PREVIEW_1};
+use super::host::{DUNLIN, HostCall, PREVIEW_1, TABLE_ELEMENTS_MAX};
 use super::interrupt;
 use super::preview1::WAITING;
 use super::program::{CoreParts, CoreProgram, Frozen, FrozenValue, Live, entry_of};
@@ -48,6 +48,7 @@ impl CoreEngine {
                 cached: true,
                 code_bytes,
                 image_bytes,
+                note: None,
             });
         }
         let code = rewrite(artifact, &survey)?;
@@ -77,6 +78,7 @@ impl CoreEngine {
             cached: false,
             code_bytes: code.len() as u64,
             image_bytes,
+            note: None,
         })
     }
 
@@ -207,15 +209,10 @@ impl CoreEngine {
             waits: asks || waits,
             wasi,
             asks,
-            new_instance: survey.leaves_unfrozen || survey.throws,
+            new_instance: survey.leaves_unfrozen || survey.heap,
+            first: Vec::new(),
         };
         let entries = init_entries(survey, spec.kind);
-        if !entries.is_empty() && survey.leaves_unfrozen {
-            return Err(PrepareError::Init {
-                reason: "it may change tables or drop segments, which an image does not hold"
-                    .into(),
-            });
-        }
         let image = Arc::new(
             blank
                 .freeze()
@@ -230,6 +227,17 @@ impl CoreEngine {
             .map_err(unlinked)?;
         let mut faaslet = Faaslet::new(Arc::new(parts))
             .map_err(|error| platform("make its first sandbox", error))?;
+        if survey.leaves_unfrozen && !entries.is_empty() {
+            // An image does not hold all that these may change, so that each instance runs them;
+            // here they show that they can.
+            let blank = faaslet.initialise(&[], spec)?;
+            if let Some(live) = faaslet.live_mut() {
+                frozen.globals = globals(live, survey);
+            }
+            faaslet.initialise(&entries, spec)?;
+            frozen.first = entries;
+            return Ok((blank, frozen));
+        }
         let image = faaslet.initialise(&entries, spec)?;
         if let Some(live) = faaslet.live_mut() {
             frozen.globals = globals(live, survey);
@@ -258,12 +266,15 @@ fn check_memory(survey: &Survey, spec: &VersionSpec) -> Result<(), PrepareError>
         .memory
         .map_or(0, |memory| memory.initial.saturating_mul(WASM_PAGE_BYTES));
     let most = spec.settings.limits.memory_bytes_max;
-    if bytes <= most {
+    let elements = survey.table_elements;
+    let reason = if bytes > most {
+        format!("it begins with {bytes} bytes of memory, and `memory_bytes_max` is {most}")
+    } else if elements > TABLE_ELEMENTS_MAX as u64 {
+        format!("a table begins with {elements} elements, and {TABLE_ELEMENTS_MAX} are the most")
+    } else {
         return Ok(());
-    }
-    Err(PrepareError::TooLarge {
-        reason: format!("it begins with {bytes} bytes of memory, and `memory_bytes_max` is {most}"),
-    })
+    };
+    Err(PrepareError::TooLarge { reason })
 }
 
 /// The memory as active data segments leave it.

@@ -30,6 +30,10 @@ pub(crate) struct Frozen {
     pub asks: bool,
     /// Whether only a new instance undoes a call.
     pub new_instance: bool,
+    /// Exports that run in each instance before its first call, in order: what they change is not
+    /// all in the image.
+    #[serde(default)]
+    pub first: Vec<String>,
 }
 
 /// A number in a global.
@@ -72,13 +76,66 @@ pub(super) enum Entry {
     Code(TypedFunc<(), i32>),
 }
 
+impl Entry {
+    fn find(store: &mut Store<Host>, instance: &Instance, name: &str) -> wasmtime::Result<Self> {
+        Ok(
+            match instance.get_typed_func::<(), i32>(&mut *store, name) {
+                Ok(entry) => Self::Code(entry),
+                Err(_) => Self::Unit(instance.get_typed_func(&mut *store, name)?),
+            },
+        )
+    }
+
+    fn call(&self, store: &mut Store<Host>) -> wasmtime::Result<i32> {
+        match self {
+            Self::Unit(entry) => entry.call(store, ()).map(|()| 0),
+            Self::Code(entry) => entry.call(store, ()),
+        }
+    }
+
+    async fn call_async(&self, store: &mut Store<Host>) -> wasmtime::Result<i32> {
+        match self {
+            Self::Unit(entry) => entry.call_async(store, ()).await.map(|()| 0),
+            Self::Code(entry) => entry.call_async(store, ()).await,
+        }
+    }
+}
+
 /// An instance and what a reset needs of it.
 pub(super) struct Live {
     pub instance: Instance,
     pub store: Store<Host>,
     pub memory: Option<Memory>,
     pub globals: Vec<(Global, Val)>,
-    pub entry: Entry,
+    /// What is still to run before the first call.
+    first: Vec<Entry>,
+    entry: Entry,
+}
+
+impl Live {
+    /// Enters the guest, which never waits; what it returns.
+    pub fn enter(&mut self) -> wasmtime::Result<i32> {
+        for entry in &self.first {
+            match entry.call(&mut self.store)? {
+                0 => {}
+                failed => return Ok(failed),
+            }
+        }
+        self.first.clear();
+        self.entry.call(&mut self.store)
+    }
+
+    /// Enters the guest, which may wait; what it returns.
+    pub async fn enter_async(&mut self) -> wasmtime::Result<i32> {
+        for entry in &self.first {
+            match entry.call_async(&mut self.store).await? {
+                0 => {}
+                failed => return Ok(failed),
+            }
+        }
+        self.first.clear();
+        self.entry.call_async(&mut self.store).await
+    }
 }
 
 /// Code, image and globals.
@@ -140,7 +197,9 @@ impl CoreParts {
 
     fn try_instantiate(&self, range: &Arc<Range>) -> wasmtime::Result<Live> {
         let mut host = Host::default();
-        host.limiter.memory_bytes_max = range.image().bytes().max(self.memory_bytes_max());
+        let most = range.image().bytes().max(self.memory_bytes_max());
+        // The poll page's memory is the platform's.
+        host.limiter.memory_bytes_max = most.saturating_add(creator::WASM_PAGE_BYTES);
         let mut store = Store::new(&self.core.engine, host);
         store.limiter(|host| &mut host.limiter);
         let instance = creator::over(range, self.frozen.has_memory, || {
@@ -160,10 +219,11 @@ impl CoreParts {
             .flatten();
         store.data_mut().memory = memory;
         store.data_mut().range = self.frozen.asks.then(|| range.clone());
-        let entry = match instance.get_typed_func::<(), i32>(&mut store, self.entry) {
-            Ok(entry) => Entry::Code(entry),
-            Err(_) => Entry::Unit(instance.get_typed_func(&mut store, self.entry)?),
-        };
+        let entry = Entry::find(&mut store, &instance, self.entry)?;
+        let mut first = Vec::with_capacity(self.frozen.first.len());
+        for name in &self.frozen.first {
+            first.push(Entry::find(&mut store, &instance, name)?);
+        }
         let mut globals = Vec::with_capacity(self.frozen.globals.len());
         for (index, value) in &self.frozen.globals {
             let global = instance
@@ -177,6 +237,7 @@ impl CoreParts {
             store,
             memory,
             globals,
+            first,
             entry,
         })
     }

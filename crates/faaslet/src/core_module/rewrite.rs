@@ -206,8 +206,10 @@ fn calls(body: &FunctionBody<'_>) -> Result<bool, Error> {
             operator?,
             Operator::Call { .. }
                 | Operator::CallIndirect { .. }
+                | Operator::CallRef { .. }
                 | Operator::ReturnCall { .. }
                 | Operator::ReturnCallIndirect { .. }
+                | Operator::ReturnCallRef { .. }
         ) {
             return Ok(true);
         }

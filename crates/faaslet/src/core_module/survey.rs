@@ -27,6 +27,8 @@ pub(super) struct Survey {
     pub exports: Vec<(String, ExternalKind, u32)>,
     pub memory: Option<MemoryType>,
     pub memories: u32,
+    /// Elements that the largest table begins with.
+    pub table_elements: u64,
     /// Indices of mutable globals.
     pub mutable_globals: Vec<u32>,
     pub start: Option<u32>,
@@ -35,20 +37,25 @@ pub(super) struct Survey {
     /// Whether code may leave what an image does not hold: table entries, dropped segments,
     /// references in globals.
     pub leaves_unfrozen: bool,
-    /// Whether the module throws exceptions, which live in a heap of the store's.
-    pub throws: bool,
+    /// Whether the module makes objects (exceptions, structures, arrays), which live in a heap of
+    /// the store's.
+    pub heap: bool,
+    /// What each global begins with, where that is a number of 32 bits.
+    numbers: Vec<Option<u32>>,
     types: Vec<Option<FuncType>>,
     functions: Vec<u32>,
 }
 
-/// The WebAssembly that core modules may use. Shared memories, 64-bit memories and GC types are not
-/// among it.
+/// The WebAssembly that core modules may use. Shared memories, 64-bit memories and further memories
+/// are not among it.
 pub(super) fn features() -> WasmFeatures {
     WasmFeatures::WASM2
         | WasmFeatures::TAIL_CALL
         | WasmFeatures::EXTENDED_CONST
         | WasmFeatures::EXCEPTIONS
         | WasmFeatures::RELAXED_SIMD
+        | WasmFeatures::FUNCTION_REFERENCES
+        | WasmFeatures::GC
         | WasmFeatures::THREADS
 }
 
@@ -74,9 +81,15 @@ impl Survey {
                     self.functions.push(function.map_err(invalid)?);
                 }
             }
+            Payload::TableSection(tables) => {
+                for table in tables {
+                    let elements = table.map_err(invalid)?.ty.initial;
+                    self.table_elements = self.table_elements.max(elements);
+                }
+            }
             Payload::MemorySection(memories) => self.read_memories(memories)?,
             Payload::GlobalSection(globals) => self.read_globals(globals)?,
-            Payload::TagSection(_) => self.throws = true,
+            Payload::TagSection(_) => self.heap = true,
             Payload::ExportSection(exports) => self.read_exports(exports)?,
             Payload::StartSection { func, .. } => self.start = Some(func),
             Payload::DataSection(data) => self.read_data(data)?,
@@ -95,7 +108,12 @@ impl Survey {
             for ty in group.map_err(invalid)?.into_types() {
                 self.types.push(match ty.composite_type.inner {
                     wasmparser::CompositeInnerType::Func(function) => Some(function),
-                    _ => None,
+                    _ => {
+                        // Its objects may be reached, and changed, from anywhere.
+                        self.heap = true;
+                        self.leaves_unfrozen = true;
+                        None
+                    }
                 });
             }
         }
@@ -145,7 +163,10 @@ impl Survey {
         globals: wasmparser::GlobalSectionReader<'_>,
     ) -> Result<(), PrepareError> {
         for (index, global) in (0..).zip(globals) {
-            let ty = global.map_err(invalid)?.ty;
+            let global = global.map_err(invalid)?;
+            let ty = global.ty;
+            let number = constant(&global.init_expr, &self.numbers);
+            self.numbers.push(number.ok());
             if ty.mutable {
                 self.mutable_globals.push(index);
                 self.leaves_unfrozen |= matches!(ty.content_type, ValType::Ref(_));
@@ -178,7 +199,7 @@ impl Survey {
         for segment in segments {
             let segment = segment.map_err(invalid)?;
             if let DataKind::Active { offset_expr, .. } = segment.kind {
-                let offset = constant(&offset_expr)?;
+                let offset = constant(&offset_expr, &self.numbers)?.into();
                 let end = segment.range.end;
                 self.active_data
                     .push((offset, end - segment.data.len()..end));
@@ -269,8 +290,11 @@ fn outlives_a_reset(operator: &Operator<'_>) -> bool {
 }
 
 /// The value of an active segment's offset. Compilers write one constant; sums and products of
-/// constants are allowed by the extended-const proposal.
-fn constant(expression: &wasmparser::ConstExpr<'_>) -> Result<u64, PrepareError> {
+/// constants, and globals before it, whose `numbers` are known, may stand there too.
+fn constant(
+    expression: &wasmparser::ConstExpr<'_>,
+    numbers: &[Option<u32>],
+) -> Result<u32, PrepareError> {
     let unsupported = || PrepareError::Invalid {
         reason: "a data segment's offset is not a constant: link the module statically".into(),
     };
@@ -278,6 +302,10 @@ fn constant(expression: &wasmparser::ConstExpr<'_>) -> Result<u64, PrepareError>
     for operator in expression.get_operators_reader() {
         let value = match operator.map_err(invalid)? {
             Operator::I32Const { value } => value.cast_unsigned(),
+            Operator::GlobalGet { global_index } => {
+                let number = numbers.get(global_index as usize).copied().flatten();
+                number.ok_or_else(unsupported)?
+            }
             Operator::End => break,
             other => {
                 let (right, left) = (stack.pop(), stack.pop());
@@ -294,7 +322,7 @@ fn constant(expression: &wasmparser::ConstExpr<'_>) -> Result<u64, PrepareError>
         };
         stack.push(value);
     }
-    stack.pop().map(u64::from).ok_or_else(unsupported)
+    stack.pop().ok_or_else(unsupported)
 }
 
 pub(super) fn invalid(error: wasmparser::BinaryReaderError) -> PrepareError {

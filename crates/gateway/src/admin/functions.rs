@@ -156,8 +156,11 @@ pub(super) async fn deploy(
     let path = function_path(names)?;
     let alias = alias_name(deploy.alias.as_deref())?;
     let artifact = digest(&deploy.artifact)?;
-    let settings = model::Settings::try_from(deploy.settings)
+    let mut settings = model::Settings::try_from(deploy.settings)
         .map_err(|error| Failure::new(Code::InvalidSettings, error.to_string()))?;
+    if deploy.kind == api::v1::Kind::Lambda {
+        name_lambda(&path, &mut settings);
+    }
     check_settings(&settings)?;
     check_reuse(deploy.kind.into(), &settings)?;
     check_routes(&deploy.routes)?;
@@ -192,8 +195,16 @@ pub(super) async fn deploy(
             code_bytes: prepared.code_bytes,
             image_bytes: prepared.image_bytes,
             prepare_ms,
+            note: prepared.note,
         }),
     ))
+}
+
+/// A Lambda runtime learns its function's name from its environment, which its version holds.
+fn name_lambda(path: &model::FunctionPath, settings: &mut model::Settings) {
+    const NAME: &str = "AWS_LAMBDA_FUNCTION_NAME";
+    let name = || crate::lambda::function_name(path);
+    settings.env.entry(NAME.to_owned()).or_insert_with(name);
 }
 
 /// The bytes of what was uploaded under `digest`.

@@ -7,7 +7,9 @@ use super::c::signature;
 use super::{calls, is_payload, notice};
 
 /// Calls of the machine itself, which only its own header makes.
-const MACHINE: [&str; 3] = ["vm_next", "vm_exit", "vm_grow"];
+const MACHINE: [&str; 6] = [
+    "vm_next", "vm_exit", "vm_grow", "vm_map", "vm_catch", "vm_trap",
+];
 
 /// `sdk/c/dunlin_vm_calls.h`
 pub fn header() -> String {

@@ -2,20 +2,24 @@
 
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use files::{Contents, Files, Layer, LayerBuilder, LayerError, Quota};
-use model::Settings;
-use sandbox::{HeldLog, LogStream, Reply};
+use model::{Settings, Snapshot};
+use sandbox::{BodyError, HeldLog, LogStream, Reply};
 
 use super::egress::Egress;
 use super::process::Exit;
 use super::program::Program;
-use super::run::{self, End, Start};
+use super::request_loop::NotFrozen;
+use super::saved::Saved;
+use super::start::{self, End, Resume, Start};
 use super::world::{Network, World};
 use crate::elf::Elf;
 use crate::load::{LoadElfError, load};
 use crate::machine::Machine;
-use crate::microvm::{Ended, Given};
+use crate::microvm::{Ended, Given, Until};
 use crate::space::Space;
 
 /// The program's name to itself.
@@ -27,6 +31,8 @@ const FILES_MAX: Quota = Quota {
     bytes_max: 64 << 20,
     inodes_max: 65_536,
 };
+/// Longest time in which a program comes to its request loop.
+pub(super) const INIT_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a signal that ends a process adds to its number, as shells have it.
 const SIGNAL_CODE: i32 = 128;
 
@@ -42,11 +48,68 @@ pub(crate) fn prepare(
     Ok((loaded.moved_by, loaded.entry, program.encode()))
 }
 
+/// Runs a program that was prepared up to its request loop, with the arguments and environment of
+/// its version, and freezes it there: its memory is left in the machine.
+pub(crate) async fn freeze(
+    machine: &mut Machine,
+    settings: &Settings,
+    guest: &[u8],
+) -> Result<Saved, NotFrozen> {
+    let platform = |reason: String| NotFrozen::Platform(reason);
+    let malformed = || platform("its frozen state is malformed".into());
+    let program = Program::decode(guest).ok_or_else(malformed)?;
+    let layer = base().map_err(|error| platform(error.to_string()))?;
+    let time = Duration::from_millis(settings.limits.deadline_ms).min(INIT_TIME_MAX);
+    let deadline = Instant::now() + time;
+    let passed = Passed {
+        settings,
+        args: &[],
+        env: &[],
+    };
+    let start = Start {
+        program: &program,
+        args: passed.args(),
+        env: passed.env(),
+        input: Bytes::new(),
+        files: Files::new(layer, quota(settings)),
+        world: Box::new(InitWorld(Egress::new(settings.allow.clone(), deadline))),
+        deadline,
+        lambda: None,
+    };
+    let despite = settings.snapshot == Snapshot::Always;
+    let (saved, _) = start::freeze(machine, start, despite).await?;
+    Ok(saved)
+}
+
+/// Reads a process back that was frozen.
+pub(crate) fn read(bytes: &[u8], settings: &Settings) -> Result<Saved, BodyError> {
+    Ok(Saved::decode(bytes, base()?, quota(settings))?)
+}
+
+/// Most that the private layer of a call holds.
+pub(super) fn quota(settings: &Settings) -> Quota {
+    Quota {
+        bytes_max: FILES_MAX.bytes_max.min(settings.limits.memory_bytes_max),
+        ..FILES_MAX
+    }
+}
+
 /// What one call passes beside its input.
 pub(crate) struct Passed<'a> {
     pub settings: &'a Settings,
     pub args: &'a [String],
     pub env: &'a [(String, String)],
+}
+
+/// Variables as a program finds them.
+fn texts<'a>(all: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<Vec<u8>> {
+    all.map(|(key, value)| format!("{key}={value}").into_bytes())
+        .collect()
+}
+
+/// Whether a process that is frozen can be called with these variables of the call's own.
+pub(crate) fn takes(saved: &Saved, env: &[(String, String)]) -> bool {
+    env.is_empty() || saved.takes(&texts(env.iter().map(|(key, value)| (key, value))))
 }
 
 impl Passed<'_> {
@@ -60,9 +123,7 @@ impl Passed<'_> {
         let over = |key: &String| self.env.iter().any(|(name, _)| name == key);
         let of_version = self.settings.env.iter().filter(|(key, _)| !over(key));
         let of_call = self.env.iter().map(|(key, value)| (key, value));
-        let all = of_version.chain(of_call);
-        all.map(|(key, value)| format!("{key}={value}").into_bytes())
-            .collect()
+        texts(of_version.chain(of_call))
     }
 }
 
@@ -83,32 +144,50 @@ pub(crate) async fn call(
         Ok(layer) => layer,
         Err(error) => return (Ended::Platform(error.to_string()), false),
     };
-    let until = given.until;
-    let world = CallWorld {
+    let start = Start {
+        program: &program,
+        args: passed.args(),
+        env: passed.env(),
+        files: Files::new(layer, quota(passed.settings)),
+        world: world(&given, passed.settings),
+        deadline: given.until.of_run(),
+        input: given.input,
+        lambda: None,
+    };
+    let ended = start::run(machine, start).await;
+    told(ended, given.log, given.until)
+}
+
+/// Calls a process that was frozen, and that a machine holds.
+pub(crate) async fn resume(
+    machine: &mut Machine,
+    given: Given<'_>,
+    passed: &Passed<'_>,
+    saved: &Saved,
+) -> (Ended, bool) {
+    let resume = Resume {
+        saved,
+        env: texts(passed.env.iter().map(|(key, value)| (key, value))),
+        world: world(&given, passed.settings),
+        deadline: given.until.of_run(),
+        input: given.input,
+        invocation: None,
+    };
+    let ended = start::resume(machine, resume).await;
+    told(ended, given.log, given.until)
+}
+
+fn world(given: &Given<'_>, settings: &Settings) -> Box<CallWorld> {
+    Box::new(CallWorld {
         reply: given.reply.clone(),
         log: given.log.clone(),
-        egress: Egress::new(passed.settings.allow.clone(), until.deadline),
-    };
-    let quota = Quota {
-        bytes_max: FILES_MAX
-            .bytes_max
-            .min(passed.settings.limits.memory_bytes_max),
-        ..FILES_MAX
-    };
-    let ended = run::run(
-        machine,
-        Start {
-            program: &program,
-            args: passed.args(),
-            env: passed.env(),
-            input: given.input,
-            files: Files::new(layer, quota),
-            world: Box::new(world),
-            deadline: until.of_run(),
-        },
-    )
-    .await;
-    tell_unknown(given.log, &ended.unknown);
+        egress: Egress::new(settings.allow.clone(), given.until.deadline),
+    })
+}
+
+/// What the end of a program is for its call.
+pub(super) fn told(ended: start::Ended, log: &HeldLog, until: Until) -> (Ended, bool) {
+    tell_unknown(log, &ended.unknown);
     let refused = ended.refused_memory;
     match ended.end {
         End::Exit(Exit::Code(code)) => (Ended::Code(code.into()), false),
@@ -127,7 +206,7 @@ pub(crate) async fn call(
 }
 
 /// A line on the calls that are not offered, if there were any.
-fn tell_unknown(log: &HeldLog, unknown: &[(String, u64)]) {
+pub(super) fn tell_unknown(log: &HeldLog, unknown: &[(String, u64)]) {
     const WARN: u8 = 1;
     /// Calls that are told by name.
     const TOLD_MAX: usize = 16;
@@ -153,6 +232,12 @@ fn base() -> Result<Arc<Layer>, LayerError> {
     if let Some(base) = BASE.get() {
         return Ok(base.clone());
     }
+    let layer = standard_files()?;
+    Ok(BASE.get_or_init(|| Arc::new(layer.build())).clone())
+}
+
+/// The same, to be added to.
+pub(super) fn standard_files() -> Result<LayerBuilder, LayerError> {
     let mut layer = LayerBuilder::default();
     for directory in ["tmp", "etc", "bin", "home"] {
         layer.directory(directory)?;
@@ -166,7 +251,12 @@ fn base() -> Result<Arc<Layer>, LayerError> {
     ] {
         layer.file(path, Contents::of(text.as_bytes()), false)?;
     }
-    Ok(BASE.get_or_init(|| Arc::new(layer.build())).clone())
+    Ok(layer)
+}
+
+/// Whether the log may take more: not if too much is held back already.
+pub(super) fn may_hold(log: &HeldLog) -> bool {
+    log.held_bytes().is_none_or(|held| held <= HELD_BYTES_MAX)
 }
 
 /// The world of one call.
@@ -176,11 +266,37 @@ struct CallWorld {
     egress: Egress,
 }
 
+/// The world of a program that is on its way to its request loop: nothing that it says comes here.
+pub(super) struct InitWorld(pub Egress);
+
+impl World for InitWorld {
+    fn random(&mut self, out: &mut [u8]) {
+        fill(out);
+    }
+
+    fn reply(&mut self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn log(&mut self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn network(&mut self) -> &mut dyn Network {
+        &mut self.0
+    }
+}
+
+/// Fills `out` with random bytes.
+pub(super) fn fill(out: &mut [u8]) {
+    for piece in out.chunks_mut(32) {
+        piece.copy_from_slice(&crate::entropy::fresh()[..piece.len()]);
+    }
+}
+
 impl World for CallWorld {
     fn random(&mut self, out: &mut [u8]) {
-        for piece in out.chunks_mut(32) {
-            piece.copy_from_slice(&crate::entropy::fresh()[..piece.len()]);
-        }
+        fill(out);
     }
 
     fn reply(&mut self, data: &[u8]) -> bool {
@@ -189,9 +305,7 @@ impl World for CallWorld {
 
     fn log(&mut self, data: &[u8]) -> bool {
         self.log.write(LogStream::Stderr, data);
-        self.log
-            .held_bytes()
-            .is_none_or(|held| held <= HELD_BYTES_MAX)
+        may_hold(&self.log)
     }
 
     fn network(&mut self) -> &mut dyn Network {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use files::OpenFile;
+use serde::{Deserialize, Serialize};
 
 use super::epoll::Epoll;
 use super::errno::Errno;
@@ -29,7 +30,7 @@ pub const O_PATH: u32 = 0o10_000_000;
 pub const O_TMPFILE: u32 = 0o20_000_000;
 
 /// What a descriptor stands for.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Object {
     /// The input of the call.
     Input,
@@ -64,7 +65,7 @@ pub enum Object {
 }
 
 /// An eventfd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Its count.
     pub count: u64,
@@ -75,7 +76,7 @@ pub struct Event {
 }
 
 /// A timerfd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timer {
     /// Whether its times are those of the real-time clock.
     pub realtime: bool,
@@ -105,11 +106,11 @@ impl Timer {
 }
 
 /// The number of an open thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OpenId(u32);
 
 /// An open thing; several descriptors may stand for it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Open {
     /// What it is.
     pub object: Object,
@@ -135,14 +136,14 @@ impl Open {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Descriptor {
     open: OpenId,
     close_on_exec: bool,
 }
 
 /// The descriptors of a process.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Descriptors {
     table: BTreeMap<u32, Descriptor>,
     opens: BTreeMap<OpenId, Open>,
@@ -150,10 +151,12 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// The three that every process begins with.
-    pub fn standard() -> Self {
+    /// The three that every process begins with; of one that does not reply by what it writes, the
+    /// second is its log, too.
+    pub fn standard(replies: bool) -> Self {
+        let output = if replies { Object::Reply } else { Object::Log };
         let mut descriptors = Self::default();
-        for (object, flags) in [(Object::Input, 0), (Object::Reply, 1), (Object::Log, 1)] {
+        for (object, flags) in [(Object::Input, 0), (output, 1), (Object::Log, 1)] {
             // Three fit.
             let _ = descriptors.add(object, flags, false, 0);
         }
@@ -372,7 +375,7 @@ mod tests {
 
     #[test]
     fn the_lowest_free_descriptor_is_used_and_there_are_so_many() {
-        let mut descriptors = Descriptors::standard();
+        let mut descriptors = Descriptors::standard(true);
         assert_eq!(descriptors.add(Object::Null, 0, false, 0).unwrap(), 3);
         descriptors.remove(1).unwrap();
         assert_eq!(descriptors.duplicate(3, 0, false), Ok(1));

@@ -253,6 +253,10 @@ fn asked(descriptor: RawFd, events: u32) -> libc::pollfd {
 }
 
 impl Network for Egress {
+    fn leads_out(&self) -> bool {
+        !self.grants.egress.is_empty()
+    }
+
     fn connect(&mut self, stream: bool, to: SocketAddr) -> Result<Link, Errno> {
         if self.links.len() >= LINKS_MAX {
             return Err(Errno::ENFILE);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::descriptor::{Object, OpenId};
 use super::errno::Errno;
-use super::poll::{ERR, HUP};
+use super::poll::{ERR, HUP, IN};
 use super::process::Process;
 
 /// Tell only what is new.
@@ -27,7 +29,7 @@ pub enum Change {
     Modify,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Watched {
     events: u32,
     data: u64,
@@ -46,7 +48,7 @@ impl Watched {
 }
 
 /// An epoll.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Epoll {
     watched: BTreeMap<(i32, OpenId), Watched>,
     /// Where the next look begins, so that all have their turn.
@@ -100,14 +102,15 @@ impl Epoll {
 }
 
 impl Process {
-    /// What the epoll behind a descriptor tells, at most so much.
-    pub fn epoll_told(&mut self, id: OpenId, most: usize) -> Result<Vec<Told>, Errno> {
+    /// What the epoll behind a descriptor tells, at most so much, and whether a call would have it
+    /// tell more.
+    pub fn epoll_told(&mut self, id: OpenId, most: usize) -> Result<(Vec<Told>, bool), Errno> {
         let epoll = self.epoll(id)?;
         let after = epoll.from;
         let mut keys: Vec<_> = epoll.watched.keys().copied().collect();
         let start = after.map_or(0, |after| keys.partition_point(|key| *key <= after));
         keys.rotate_left(start);
-        let mut told = Vec::new();
+        let (mut told, mut awaits) = (Vec::new(), false);
         for key in keys {
             if told.len() >= most {
                 break;
@@ -119,6 +122,7 @@ impl Process {
             let Some(watched) = epoll.watched.get_mut(&key) else {
                 continue;
             };
+            awaits |= ready.awaits && watched.events & IN != 0 && !watched.spent;
             let events = ready.events & (watched.events & !HOW | ERR | HUP);
             if watched.spent || events == 0 || watched.is_old(events, ready.changes) {
                 continue;
@@ -128,7 +132,7 @@ impl Process {
             told.push((events, watched.data));
             epoll.from = Some(key);
         }
-        Ok(told)
+        Ok((told, awaits))
     }
 
     /// The epoll behind a descriptor.

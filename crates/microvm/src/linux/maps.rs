@@ -11,6 +11,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::errno::Errno;
 use super::memory::{GuestMemory, NoMemory};
 use super::spans::Spans;
@@ -30,7 +32,7 @@ const TOUCHED_LEAST: u64 = 64 << 10;
 const TOUCHED_MOST: u64 = 4 << 20;
 
 /// What an area is for, as /proc/self/maps says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Use {
     /// A segment of the program.
     Program,
@@ -43,11 +45,12 @@ pub enum Use {
 }
 
 /// Part of a process's addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Area {
     /// The first address past it.
     pub end: u64,
     /// What may be done there.
+    #[serde(with = "super::form::protection")]
     pub protection: Protection,
     /// What it is for.
     pub what: Use,
@@ -67,7 +70,7 @@ pub enum Touch {
 }
 
 /// The addresses of a process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Maps {
     areas: BTreeMap<u64, Area>,
     /// Pages that are there.

@@ -15,14 +15,17 @@
 //! - A call that is not offered is answered with `ENOSYS`, counted, and told in the log.
 //! - Nothing that a guest does makes the host wait past the call's deadline.
 
+mod call;
 mod calls;
 pub(crate) mod command;
 mod descriptor;
 mod egress;
 mod epoll;
 mod errno;
+mod form;
 mod frame;
 mod futex;
+pub(crate) mod lambda;
 mod maps;
 mod memory;
 mod names;
@@ -34,19 +37,25 @@ mod program;
 mod pseudo;
 mod request_loop;
 mod run;
+mod saved;
+mod served;
 mod signal;
 mod sockets;
 mod spans;
 mod stack;
+mod start;
 mod table;
 mod thread;
 mod world;
 
 pub use egress::Egress;
 pub use errno::Errno;
+pub use lambda::RuntimeApi;
 pub use process::{Clocks, Exit};
 pub use program::Program;
-pub use run::{End, Ended, Start, run};
+pub use request_loop::{Awaits, NotFrozen};
+pub use saved::{Saved, SavedError};
+pub use start::{End, Ended, Resume, Start, freeze, resume, run};
 pub use table::{Row, TABLE};
 pub use world::{Link, Network, NoNetwork, World};
 

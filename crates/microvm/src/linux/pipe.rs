@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::errno::Errno;
 
 /// Bytes that a pipe holds.
@@ -14,11 +16,11 @@ const MESSAGES_MAX: usize = 256;
 const ATOMIC_BYTES: usize = 4096;
 
 /// The number of a pipe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PipeId(u32);
 
 /// A pipe.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pipe {
     bytes: VecDeque<u8>,
     /// The lengths of messages; none if there are no bounds between bytes.
@@ -113,7 +115,7 @@ impl Pipe {
 }
 
 /// The pipes of a process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pipes {
     all: BTreeMap<PipeId, Pipe>,
     next: u32,

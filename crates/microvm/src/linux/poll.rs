@@ -27,6 +27,8 @@ pub struct Ready {
     pub events: u32,
     /// The count.
     pub changes: u64,
+    /// Whether a call of the function would bring something to read.
+    pub awaits: bool,
 }
 
 impl Process {
@@ -38,6 +40,12 @@ impl Process {
     fn ready_within(&mut self, id: OpenId, depth: u32) -> Result<Ready, Errno> {
         let now = self.now.monotonic_ns;
         let (events, changes) = match &self.descriptors.open(id)?.object {
+            Object::Input if self.input.is_awaited() => {
+                return Ok(Ready {
+                    awaits: true,
+                    ..Ready::default()
+                });
+            }
             Object::Input => (IN, 0),
             Object::Reply | Object::Log => (OUT, 0),
             Object::File(_)
@@ -74,17 +82,31 @@ impl Process {
             }
             Object::Epoll(epoll) => {
                 let looked_at = epoll.watched();
-                let any = depth > 0 && self.any_ready(&looked_at, depth - 1);
-                (if any { IN } else { 0 }, 0)
+                return Ok(self.any_ready(&looked_at, depth));
             }
         };
-        Ok(Ready { events, changes })
+        Ok(Ready {
+            events,
+            changes,
+            awaits: false,
+        })
     }
 
-    fn any_ready(&mut self, watched: &[(OpenId, u32)], depth: u32) -> bool {
-        watched.iter().any(|(id, wanted)| {
-            let ready = self.ready_within(*id, depth);
-            ready.is_ok_and(|ready| ready.events & (wanted | ERR | HUP) != 0)
-        })
+    /// What an epoll that looks at others is itself.
+    fn any_ready(&mut self, watched: &[(OpenId, u32)], depth: u32) -> Ready {
+        let mut all = Ready::default();
+        let Some(depth) = depth.checked_sub(1) else {
+            return all;
+        };
+        for (id, wanted) in watched {
+            let Ok(ready) = self.ready_within(*id, depth) else {
+                continue;
+            };
+            if ready.events & (wanted | ERR | HUP) != 0 {
+                all.events = IN;
+            }
+            all.awaits |= ready.awaits && wanted & IN != 0;
+        }
+        all
     }
 }

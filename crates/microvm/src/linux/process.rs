@@ -8,16 +8,20 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use files::{Files, Ino};
+use serde::{Deserialize, Serialize};
 
+pub use super::call::Call;
 use super::descriptor::Descriptors;
 use super::errno::Errno;
 use super::futex;
+use super::lambda::RuntimeApi;
 use super::maps::{Maps, Touch};
 use super::memory::GuestMemory;
 use super::pipe::Pipes;
-use super::request_loop::Asked;
+use super::request_loop::{Asked, Input, Stage};
 use super::signal::Signals;
 use super::sockets::Sockets;
+use super::stack::Places;
 use super::table;
 use super::thread::{Request, State, Thread, Threads, Tid, Wait};
 use super::world::World;
@@ -50,7 +54,7 @@ pub trait Guest: GuestMemory {
 }
 
 /// What time it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clocks {
     /// Nanoseconds since the process's machine began.
     pub monotonic_ns: u64,
@@ -145,8 +149,8 @@ pub struct Process {
     pub directory: Ino,
     /// Permission bits that files it makes do not get.
     pub umask: u16,
-    /// What it reads from descriptor 0, and how far it has.
-    pub input: (Bytes, usize),
+    /// What it reads from descriptor 0.
+    pub input: Input,
     /// What time it is.
     pub now: Clocks,
     /// Its arguments, for /proc.
@@ -163,8 +167,18 @@ pub struct Process {
     pub refused_memory: bool,
     /// Whether what a thread waits for may have come.
     pub stirred: bool,
-    /// What it asked that must not be the same for two invocations.
+    /// What it runs for.
+    pub stage: Stage,
+    /// What it asked that must not be the same for two calls.
     pub asked: Asked,
+    /// What it has written to its log before there was a call.
+    pub said: Vec<u8>,
+    /// Where the random bytes are that it began with.
+    pub random_at: Option<u64>,
+    /// Places in its environment for the variables of a call.
+    pub places: Option<Places>,
+    /// What serves on its loopback, if it asks for invocations.
+    pub lambda: Option<RuntimeApi>,
 }
 
 /// What a process begins with.
@@ -173,7 +187,9 @@ pub struct Beginning {
     pub segments: Vec<(Range<u64>, Protection)>,
     /// Its arguments.
     pub args: Vec<Vec<u8>>,
-    /// What it reads from descriptor 0.
+    /// What it runs for.
+    pub stage: Stage,
+    /// What it reads from descriptor 0, if that is a call.
     pub input: Bytes,
     /// Its files.
     pub files: Files,
@@ -181,20 +197,8 @@ pub struct Beginning {
     pub world: Box<dyn World>,
     /// Most memory that it may have, in bytes.
     pub memory_bytes_max: u64,
-}
-
-/// One call of a thread's.
-pub struct Call<'a> {
-    /// Its process.
-    pub process: &'a mut Process,
-    /// The guest.
-    pub guest: &'a mut dyn Guest,
-    /// The thread.
-    pub tid: Tid,
-    /// What it asks.
-    pub request: Request,
-    /// If it is made again: until when it waits at the latest.
-    pub retried: Option<Option<u64>>,
+    /// What serves on its loopback, if it asks for invocations.
+    pub lambda: Option<RuntimeApi>,
 }
 
 impl Process {
@@ -204,13 +208,16 @@ impl Process {
             maps: Maps::new(&beginning.segments),
             threads: Threads::new(Thread::new(kvm_regs::default(), 0)),
             signals: Signals::default(),
-            descriptors: Descriptors::standard(),
+            descriptors: Descriptors::standard(beginning.lambda.is_none()),
             pipes: Pipes::default(),
             sockets: Sockets::default(),
             files: beginning.files,
             directory: Ino::ROOT,
             umask: 0o022,
-            input: (beginning.input, 0),
+            input: match beginning.stage {
+                Stage::Call => Input::of(beginning.input),
+                Stage::Init { .. } => Input::Awaited,
+            },
             now: Clocks::default(),
             args: beginning.args,
             world: beginning.world,
@@ -219,7 +226,12 @@ impl Process {
             exit: None,
             refused_memory: false,
             stirred: false,
+            stage: beginning.stage,
             asked: Asked::default(),
+            said: Vec::new(),
+            random_at: None,
+            places: None,
+            lambda: beginning.lambda,
         }
     }
 
@@ -284,7 +296,7 @@ impl Process {
                 Wait::Futex { .. } => self.threads.wake(tid, Errno::ETIMEDOUT.result()),
                 Wait::Sleep => self.threads.wake(tid, 0),
                 Wait::Signal(_) => self.threads.wake(tid, Errno::EAGAIN.result()),
-                Wait::Change => self.threads.retry(tid),
+                Wait::Change | Wait::Input => self.threads.retry(tid),
             }
         }
     }
@@ -320,7 +332,7 @@ impl Process {
         let waiting: Vec<_> = self
             .threads
             .waiting()
-            .filter(|(_, wait, _)| *wait == Wait::Change)
+            .filter(|(_, wait, _)| matches!(wait, Wait::Change | Wait::Input))
             .map(|(tid, ..)| tid)
             .collect();
         for tid in waiting {
@@ -393,128 +405,5 @@ impl Process {
         let mut bytes = [0; 8];
         self.read(guest, at, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
-    }
-}
-
-impl Call<'_> {
-    /// An argument.
-    pub fn arg(&self, index: usize) -> u64 {
-        self.request.args[index]
-    }
-
-    /// An argument that is an int.
-    pub fn int(&self, index: usize) -> i32 {
-        self.request.args[index] as i32
-    }
-
-    /// An argument that is an unsigned int.
-    pub fn uint(&self, index: usize) -> u32 {
-        self.request.args[index] as u32
-    }
-
-    /// The calling thread.
-    pub fn thread(&mut self) -> Result<&mut Thread, Errno> {
-        self.process.threads.find_mut(self.tid).ok_or(Errno::ESRCH)
-    }
-
-    /// Copies from the guest.
-    pub fn read(&mut self, at: u64, out: &mut [u8]) -> Result<(), Errno> {
-        self.process.read(self.guest, at, out)
-    }
-
-    /// A copy of `bytes` bytes at `at`, at most [`IO_BYTES_MAX`].
-    pub fn copy(&mut self, at: u64, bytes: u64) -> Result<Vec<u8>, Errno> {
-        let bytes = bytes.min(IO_BYTES_MAX as u64);
-        self.process
-            .touch(self.guest, at, bytes, Protection::READ)?;
-        let mut copy = vec![0; bytes as usize];
-        self.guest.read(at, &mut copy)?;
-        Ok(copy)
-    }
-
-    /// Copies to the guest.
-    pub fn write(&mut self, at: u64, data: &[u8]) -> Result<(), Errno> {
-        self.process.write(self.guest, at, data)
-    }
-
-    /// Copies a number to the guest.
-    pub fn write_u32(&mut self, at: u64, number: u32) -> Result<(), Errno> {
-        self.write(at, &number.to_le_bytes())
-    }
-
-    /// The same.
-    pub fn write_u64(&mut self, at: u64, number: u64) -> Result<(), Errno> {
-        self.write(at, &number.to_le_bytes())
-    }
-
-    /// The number at `at`.
-    pub fn read_u32(&mut self, at: u64) -> Result<u32, Errno> {
-        self.process.read_u32(self.guest, at)
-    }
-
-    /// The same.
-    pub fn read_u64(&mut self, at: u64) -> Result<u64, Errno> {
-        self.process.read_u64(self.guest, at)
-    }
-
-    /// Numbers of 8 bytes at `at`.
-    pub fn read_words<const N: usize>(&mut self, at: u64) -> Result<[u64; N], Errno> {
-        let mut words = [0; N];
-        for (index, word) in words.iter_mut().enumerate() {
-            *word = self.read_u64(at.wrapping_add(index as u64 * 8))?;
-        }
-        Ok(words)
-    }
-
-    /// The bytes at `at` up to the first zero; [`Errno::ENAMETOOLONG`] if that is far.
-    pub fn text(&mut self, at: u64) -> Result<Vec<u8>, Errno> {
-        const AT_A_TIME: u64 = 256;
-        let (mut text, mut at) = (Vec::new(), at);
-        while text.len() < PATH_BYTES_MAX {
-            // Up to a boundary that pages share, so that what follows need not be there.
-            let piece = self.copy(at, AT_A_TIME - at % AT_A_TIME)?;
-            if let Some(end) = piece.iter().position(|byte| *byte == 0) {
-                text.extend_from_slice(&piece[..end]);
-                return Ok(text);
-            }
-            text.extend_from_slice(&piece);
-            at = at.wrapping_add(piece.len() as u64);
-        }
-        Err(Errno::ENAMETOOLONG)
-    }
-
-    /// A `struct timespec` as nanoseconds; the largest there is if it is larger.
-    pub fn timespec(&mut self, at: u64) -> Result<u64, Errno> {
-        let [seconds, nanoseconds] = self.read_words(at)?;
-        if seconds > i64::MAX as u64 || nanoseconds >= 1_000_000_000 {
-            return Err(Errno::EINVAL);
-        }
-        Ok(seconds
-            .saturating_mul(1_000_000_000)
-            .saturating_add(nanoseconds))
-    }
-
-    /// Writes a `struct timespec`.
-    pub fn write_timespec(&mut self, at: u64, ns: u64) -> Result<(), Errno> {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&(ns / 1_000_000_000).to_le_bytes());
-        bytes[8..].copy_from_slice(&(ns % 1_000_000_000).to_le_bytes());
-        self.write(at, &bytes)
-    }
-
-    /// The end of a wait that begins now and lasts `ns` at most; of one that goes on, its end.
-    pub fn until(&self, ns: Option<u64>) -> Option<u64> {
-        match self.retried {
-            Some(until) => until,
-            None => ns.map(|ns| self.process.now.monotonic_ns.saturating_add(ns)),
-        }
-    }
-
-    /// Waits for a change, or fails with `otherwise` when the time for that is over.
-    pub fn wait(&self, until: Option<u64>, otherwise: Halt) -> Halt {
-        match until {
-            Some(until) if until <= self.process.now.monotonic_ns => otherwise,
-            _ => Halt::Wait(Wait::Change, until),
-        }
     }
 }

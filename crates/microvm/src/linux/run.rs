@@ -2,22 +2,16 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use files::Files;
-
-use super::frame;
 use super::maps::Touch;
-use super::memory::GuestMemory;
-use super::numbers;
-use super::process::{Beginning, Clocks, Exit, Flow, Guest, Process, Turn};
-use super::program::Program;
+use super::process::{Clocks, Exit, Flow, Guest, Process, Turn};
+use super::request_loop::{Awaits, NotFrozen};
+use super::saved::Saved;
 use super::signal::{Info, SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
-use super::stack;
-use super::thread::{FIRST, Request, Tid};
-use super::world::World;
+use super::start::End;
+use super::thread::{FIRST, Request, Tid, Wait};
 use crate::fault::Fault;
 use crate::kvm::{KvmError, XSAVE_WORDS, kvm_regs};
-use crate::layout::{PAGE, SYSCALL_STUB, USER_END};
+use crate::layout::{PAGE, SYSCALL_STUB};
 use crate::machine::{Machine, Stop};
 use crate::space::Protection;
 
@@ -28,49 +22,14 @@ const LOOK: Duration = Duration::from_millis(2);
 /// What the monotonic clock shows at the start.
 const MONOTONIC_START_NS: u64 = 1_000_000_000;
 
-/// What a program begins with.
-pub struct Start<'a> {
-    /// The program, which the machine holds.
-    pub program: &'a Program,
-    /// Its arguments, its own name first.
-    pub args: Vec<Vec<u8>>,
-    /// Its environment, as `NAME=VALUE`.
-    pub env: Vec<Vec<u8>>,
-    /// What it reads from descriptor 0.
-    pub input: Bytes,
-    /// Its files.
-    pub files: Files,
-    /// Everything else that it reaches.
-    pub world: Box<dyn World>,
-    /// When it ends at the latest.
-    pub deadline: Instant,
-}
-
-/// How a program came to its end.
-#[derive(Debug)]
-pub enum End {
-    /// As a process does.
-    Exit(Exit),
-    /// By a fault that it did not handle.
-    Fault(Fault),
-    /// At its deadline.
-    Deadline,
-    /// The machine is not to be used again.
-    Broken(String),
-}
-
-/// A program that has ended.
-pub struct Ended {
-    /// How.
-    pub end: End,
-    /// Calls that it made and that are not offered, with how often.
-    pub unknown: Vec<(String, u64)>,
-    /// Whether it was refused memory.
-    pub refused_memory: bool,
-    /// What it reached.
-    pub world: Box<dyn World>,
-    /// Its files, as it left them.
-    pub files: Files,
+/// Why a process runs no further.
+pub enum Left {
+    /// It came to its end.
+    End(End),
+    /// It is at its request loop, at its deploy.
+    Loop(Awaits),
+    /// It is not going to be frozen there.
+    Unfit(NotFrozen),
 }
 
 impl Guest for Machine {
@@ -95,44 +54,11 @@ impl Guest for Machine {
     }
 }
 
-/// Runs the program that `machine` holds from its first instruction to its end. It holds its thread
-/// while the program computes, and yields it while all its threads wait; until the deadline at the
-/// longest.
-pub async fn run(machine: &mut Machine, start: Start<'_>) -> Ended {
-    let mut runner = match Runner::new(machine, start) {
-        Ok(runner) => runner,
-        Err(ended) => return *ended,
-    };
-    let end = match runner.run().await {
-        Ok(end) => end,
-        Err(error) => {
-            tracing::warn!(%error, "a micro-VM failed");
-            End::Broken(error.to_string())
-        }
-    };
-    ended(runner.process, end)
-}
-
-fn ended(process: Process, end: End) -> Ended {
-    let name = |number: u64| match numbers::name(number) {
-        Some(name) => name.to_owned(),
-        None => format!("call {number}"),
-    };
-    let unknown = process.unknown.into_iter();
-    Ended {
-        end,
-        unknown: unknown
-            .map(|(number, count)| (name(number), count))
-            .collect(),
-        refused_memory: process.refused_memory,
-        world: process.world,
-        files: process.files,
-    }
-}
-
 /// How the thread that has the processor goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
+    /// The first of the process, with nothing of another in its registers.
+    First,
     /// With the registers that its thread has.
     Registers,
     /// From a call, with this result.
@@ -141,10 +67,14 @@ enum Entry {
     Same,
 }
 
-struct Runner<'a> {
+/// A process on a machine.
+pub struct Runner<'a> {
     machine: &'a mut Machine,
-    process: Process,
+    /// The process.
+    pub process: Process,
     begin: Instant,
+    /// What its clocks showed then.
+    shown: Clocks,
     deadline: Instant,
     looked: Instant,
     /// Who has the processor.
@@ -153,49 +83,71 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(machine: &'a mut Machine, start: Start<'_>) -> Result<Self, Box<Ended>> {
+    fn new(
+        machine: &'a mut Machine,
+        process: Process,
+        (shown, loaded): (Clocks, Tid),
+        deadline: Instant,
+    ) -> Self {
         let now = Instant::now();
-        let mut process = Process::new(Beginning {
-            segments: start.program.segments(),
-            args: start.args,
-            input: start.input,
-            files: start.files,
-            world: start.world,
-            memory_bytes_max: machine.bytes_max(),
-        });
-        if let Err(errno) = set_up(&mut process, machine, start.program, &start.env) {
-            let reason = format!("its arguments and environment do not fit: {errno:?}");
-            let exit = process.exit.clone().unwrap_or(Exit::Host(reason));
-            return Err(Box::new(ended(process, End::Exit(exit))));
-        }
-        Ok(Self {
+        Self {
             machine,
             process,
             begin: now,
-            deadline: start.deadline,
+            shown,
+            deadline,
             looked: now,
-            loaded: FIRST,
+            loaded,
             entry: Entry::Registers,
-        })
+        }
     }
 
-    async fn run(&mut self) -> Result<End, KvmError> {
-        self.machine.cpu.begin(0, 0)?;
-        self.machine.cpu.set_thread_base(0)?;
+    /// For a process whose first thread is at its entry.
+    pub fn at_entry(machine: &'a mut Machine, process: Process, deadline: Instant) -> Self {
+        let shown = Clocks {
+            monotonic_ns: MONOTONIC_START_NS,
+            ..Clocks::default()
+        };
+        let mut runner = Self::new(machine, process, (shown, FIRST), deadline);
+        runner.entry = Entry::First;
+        runner
+    }
+
+    /// For a copy of a process that was frozen, on a machine that holds it.
+    pub fn resumed(
+        machine: &'a mut Machine,
+        process: Process,
+        saved: &Saved,
+        deadline: Instant,
+    ) -> Self {
+        let before = (saved.clocks(), saved.loaded());
+        Self::new(machine, process, before, deadline)
+    }
+
+    /// Runs the process as far as it goes.
+    pub async fn run(&mut self) -> Result<Left, KvmError> {
         loop {
             let now = Instant::now();
             if now >= self.deadline {
-                return Ok(End::Deadline);
+                return Ok(Left::End(End::Deadline));
             }
             self.process.tick(self.clocks(now));
             self.look_at_links(now);
             let turn = self.process.turn(self.machine);
             if let Some(exit) = self.process.exit.take() {
-                return Ok(End::Exit(exit));
+                return Ok(Left::End(End::Exit(exit)));
+            }
+            if let Some(reason) = self.process.unfit() {
+                return Ok(Left::Unfit(reason));
             }
             let tid = match turn {
                 Turn::Run(tid) => tid,
                 Turn::Idle(until) => {
+                    if !self.process.stage.is_call()
+                        && let Some(awaits) = self.process.awaits()
+                    {
+                        return Ok(Left::Loop(awaits));
+                    }
                     self.idle(until).await;
                     continue;
                 }
@@ -211,9 +163,26 @@ impl<'a> Runner<'a> {
             self.enter(tid)?;
             let stop = self.machine.cpu.run(self.until(now))?;
             if let Some(end) = self.handle(tid, stop) {
-                return Ok(end);
+                return Ok(Left::End(end));
             }
         }
+    }
+
+    /// Puts a process none of whose threads runs into a state that can be frozen: one of them has
+    /// the processor, as it will go on. Which one that is.
+    pub fn settle(&mut self) -> Result<Tid, KvmError> {
+        let first = self.process.threads.all().next().map(|(tid, _)| tid);
+        let waits = |wait: Wait| wait == Wait::Input;
+        let for_input = self
+            .process
+            .threads
+            .waiting()
+            .find(|(_, wait, _)| waits(*wait));
+        let next = for_input.map(|(tid, ..)| tid).or(first).unwrap_or(FIRST);
+        self.switch(next)?;
+        self.entry = Entry::Registers;
+        self.enter(next)?;
+        Ok(next)
     }
 
     fn clocks(&self, now: Instant) -> Clocks {
@@ -221,15 +190,15 @@ impl<'a> Runner<'a> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let running = nanoseconds(now.saturating_duration_since(self.begin));
         Clocks {
-            monotonic_ns: MONOTONIC_START_NS.saturating_add(running),
+            monotonic_ns: self.shown.monotonic_ns.saturating_add(running),
             realtime_ns: since.map_or(0, nanoseconds),
-            cpu_ns: running,
+            cpu_ns: self.shown.cpu_ns.saturating_add(running),
         }
     }
 
     /// A time of the process's monotonic clock.
     fn instant(&self, monotonic_ns: u64) -> Instant {
-        let since = monotonic_ns.saturating_sub(MONOTONIC_START_NS);
+        let since = monotonic_ns.saturating_sub(self.shown.monotonic_ns);
         let at = self.begin.checked_add(Duration::from_nanos(since));
         at.unwrap_or(self.deadline).min(self.deadline)
     }
@@ -291,7 +260,11 @@ impl<'a> Runner<'a> {
         match self.entry {
             Entry::Same => Ok(()),
             Entry::Result(result) => cpu.finish_syscall(result),
-            Entry::Registers => {
+            Entry::First | Entry::Registers => {
+                if self.entry == Entry::First {
+                    cpu.begin(0, 0)?;
+                    cpu.set_thread_base(0)?;
+                }
                 let Some(thread) = self.process.threads.find(tid) else {
                     return Ok(());
                 };
@@ -402,31 +375,4 @@ fn signal_of(fault: &Fault, touched: Option<Touch>) -> (u8, i32) {
         17 => (SIGBUS, ALIGNMENT),
         _ => (SIGSEGV, SI_KERNEL),
     }
-}
-
-/// Puts the program's stack in place, and its first thread at its entry.
-fn set_up(
-    process: &mut Process,
-    machine: &mut Machine,
-    program: &Program,
-    env: &[Vec<u8>],
-) -> Result<(), super::errno::Errno> {
-    let mut random = [0; 16];
-    process.world.random(&mut random);
-    let args = process.args.clone();
-    let (bytes, rsp) = stack::build(
-        &stack::Start {
-            args: &args,
-            env,
-            program,
-            random,
-            signal_bytes: frame::BYTES_MAX,
-        },
-        USER_END,
-    )?;
-    process.write(machine, rsp, &bytes)?;
-    if let Some(thread) = process.threads.find_mut(FIRST) {
-        (thread.regs.rip, thread.regs.rsp) = (program.entry, rsp);
-    }
-    Ok(())
 }

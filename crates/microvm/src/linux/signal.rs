@@ -9,6 +9,10 @@
 //! A signal that is pending already is not queued again, also one of the real-time signals. Signals
 //! that would stop a process do nothing: nobody could let it go on.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use super::errno::Errno;
 use super::frame;
 use super::process::{Clocks, Exit, Guest, Process, USER};
@@ -62,7 +66,7 @@ pub const fn bit(signal: u8) -> u64 {
 const UNBLOCKABLE: u64 = bit(SIGKILL) | bit(SIGSTOP);
 
 /// What a process does with a signal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Action {
     /// The handler's address, or 0 or 1.
     pub handler: u64,
@@ -75,7 +79,7 @@ pub struct Action {
 }
 
 /// What a handler is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     /// The signal.
     pub signal: u8,
@@ -115,7 +119,7 @@ impl Info {
 }
 
 /// Signals that wait to be delivered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pending(Vec<Info>);
 
 impl Pending {
@@ -140,7 +144,7 @@ impl Pending {
 }
 
 /// A thread's other stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherStack {
     /// Its lowest address.
     pub start: u64,
@@ -158,7 +162,7 @@ impl OtherStack {
 }
 
 /// A thread's part.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ThreadSignals {
     /// Those that are blocked.
     pub mask: u64,
@@ -201,33 +205,24 @@ impl ThreadSignals {
 }
 
 /// A process's part.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Signals {
-    actions: [Action; LAST as usize],
+    /// What is done with signals, where that is not the default.
+    actions: BTreeMap<u8, Action>,
     pending: Pending,
     /// When SIGALRM comes next, and how often after, in nanoseconds.
     alarm: Option<(u64, u64)>,
 }
 
-impl Default for Signals {
-    fn default() -> Self {
-        Self {
-            actions: [Action::default(); LAST as usize],
-            pending: Pending::default(),
-            alarm: None,
-        }
-    }
-}
-
 impl Signals {
     /// What is done with `signal`, which is 1 to [`LAST`].
     pub fn action(&self, signal: u8) -> Action {
-        self.actions[usize::from(signal - 1)]
+        self.actions.get(&signal).copied().unwrap_or_default()
     }
 
     /// Sets it; the one before.
     pub fn set_action(&mut self, signal: u8, action: Action) -> Action {
-        let old = std::mem::replace(&mut self.actions[usize::from(signal - 1)], action);
+        let old = self.actions.insert(signal, action).unwrap_or_default();
         if self.is_ignored(signal) {
             self.pending.take(bit(signal));
         }

@@ -4,12 +4,16 @@
 //!  Fresh ── bind ──▶ Fresh (with an address) ── listen ──▶ Listening ── accept ─▶ Connected
 //!    └── connect ──▶ Connected (two pipes, where the process itself listens)
 //!    └── connect ──▶ Linked (out into the world)
+//!    └── connect ──▶ Served (by the host, on the process's loopback)
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use super::errno::Errno;
+use super::lambda::Connection;
 use super::pipe::PipeId;
 use super::poll::{ERR, HUP, IN, OUT, RDHUP, Ready};
 use super::process::Process;
@@ -23,11 +27,11 @@ const SOCKETS_MAX: usize = 1024;
 const PORTS: std::ops::Range<u16> = 32_768..60_999;
 
 /// The number of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SocketId(u32);
 
 /// A family of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family {
     /// Names within the process.
     Unix,
@@ -38,7 +42,7 @@ pub enum Family {
 }
 
 /// A kind of socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Bytes in order.
     Stream,
@@ -49,7 +53,7 @@ pub enum Kind {
 }
 
 /// Where a socket is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Address {
     /// A name within the process; empty for none.
     Unix(Vec<u8>),
@@ -57,7 +61,7 @@ pub enum Address {
     Inet(SocketAddr),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum State {
     Fresh,
     Listening {
@@ -69,10 +73,11 @@ enum State {
         sends: PipeId,
     },
     Linked(Link),
+    Served(Connection),
 }
 
 /// A socket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Socket {
     /// Its family.
     pub family: Family,
@@ -90,7 +95,7 @@ pub struct Socket {
 }
 
 /// The sockets of a process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sockets {
     all: BTreeMap<SocketId, Socket>,
     next: u32,
@@ -155,12 +160,29 @@ impl Sockets {
             })
     }
 
-    fn vacant_port(&self) -> Result<u16, Errno> {
+    /// A port that nobody has.
+    pub fn vacant_port(&self) -> Result<u16, Errno> {
         let any = |port| Address::Inet(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
         let mut ports = PORTS;
         ports
             .find(|port| !self.is_taken(&any(*port)))
             .ok_or(Errno::EADDRINUSE)
+    }
+
+    /// Connects a socket to what the host serves at `to`.
+    pub fn serve(
+        &mut self,
+        id: SocketId,
+        connection: Connection,
+        own: Address,
+        to: Address,
+    ) -> Result<(), Errno> {
+        let socket = self.find_mut(id)?;
+        socket.state = State::Served(connection);
+        socket.local.get_or_insert(own);
+        socket.peer = Some(to);
+        socket.changes += 1;
+        Ok(())
     }
 
     /// Gives a socket its address.
@@ -299,7 +321,7 @@ impl Process {
                 self.world.network().end(link, false);
                 self.sockets.find_mut(id)?.state = State::Fresh;
             }
-            State::Connected { .. } => return Err(Errno::EISCONN),
+            State::Connected { .. } | State::Served(_) => return Err(Errno::EISCONN),
             State::Listening { .. } => return Err(Errno::EINVAL),
         }
         let stream = self.sockets.find(id)?.kind != Kind::Datagram;
@@ -307,7 +329,13 @@ impl Process {
         match (listener, &to) {
             (Some(listener), _) => self.connect_within(id, listener, to),
             (None, Address::Unix(_)) => Err(Errno::ECONNREFUSED),
+            (None, Address::Inet(address)) if stream && self.is_served(*address) => {
+                self.connect_served(id, to)
+            }
             (None, Address::Inet(address)) => {
+                if !self.may_go_out() {
+                    return Err(Errno::EACCES);
+                }
                 let link = self.world.network().connect(stream, *address)?;
                 let socket = self.sockets.find_mut(id)?;
                 socket.state = State::Linked(link);
@@ -389,7 +417,7 @@ impl Process {
     pub fn socket_connected(&mut self, id: SocketId) -> Result<(), Errno> {
         match self.sockets.find(id)?.state {
             State::Linked(link) => self.world.network().connected(link).map(|_| ()),
-            State::Connected { .. } => Ok(()),
+            State::Connected { .. } | State::Served(_) => Ok(()),
             _ => Err(Errno::ENOTCONN),
         }
     }
@@ -407,6 +435,7 @@ impl Process {
                 self.stir();
                 taken
             }
+            State::Served(connection) => self.receive_served(connection, most, peek),
             State::Linked(_) if peek => Err(Errno::EOPNOTSUPP),
             State::Linked(link) => {
                 let mut taken = vec![0; most];
@@ -432,6 +461,7 @@ impl Process {
                 taken
             }
             State::Linked(link) => self.world.network().send(link, data),
+            State::Served(connection) => self.send_served(connection, data),
             State::Fresh if socket.kind == Kind::Datagram => Err(Errno::EDESTADDRREQ),
             State::Fresh | State::Listening { .. } => Err(Errno::ENOTCONN),
         }
@@ -446,7 +476,8 @@ impl Process {
         match socket.state {
             State::Connected { sends, .. } if send => self.pipes.close_writer(sends),
             State::Linked(link) if send => self.world.network().end(link, true),
-            State::Connected { .. } | State::Linked(_) => {}
+            State::Served(connection) if send => self.end_served(connection, true),
+            State::Connected { .. } | State::Linked(_) | State::Served(_) => {}
             State::Fresh | State::Listening { .. } => return Err(Errno::ENOTCONN),
         }
         self.stir();
@@ -473,6 +504,7 @@ impl Process {
                 let link = *link;
                 self.world.network().ready(link)
             }
+            State::Served(connection) => self.served_ready(*connection),
             State::Connected { receives, sends } => {
                 let (receives, sends) = (self.pipes.find(*receives), self.pipes.find(*sends));
                 let pipes = [receives, sends].into_iter().flatten();
@@ -494,7 +526,11 @@ impl Process {
         if events & ERR != 0 {
             events |= IN | OUT;
         }
-        Ready { events, changes }
+        Ready {
+            events,
+            changes,
+            awaits: false,
+        }
     }
 
     /// Bytes that can be received now.
@@ -502,6 +538,10 @@ impl Process {
         match self.sockets.find(id).map(|socket| &socket.state) {
             Ok(State::Connected { receives, .. }) => {
                 self.pipes.find(*receives).map_or(0, |pipe| pipe.len())
+            }
+            Ok(State::Served(connection)) => {
+                let api = self.lambda.as_ref();
+                api.map_or(0, |api| api.bytes(*connection))
             }
             _ => 0,
         }
@@ -542,6 +582,7 @@ impl Process {
                 }
             }
             State::Linked(link) => self.world.network().end(link, false),
+            State::Served(connection) => self.end_served(connection, false),
         }
         self.stir();
     }

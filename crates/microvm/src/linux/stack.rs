@@ -1,8 +1,13 @@
 //! What a program finds on its stack when it begins (System V ABI for AMD64, 3.4.1).
 //!
+//! Before the environment there may be places for variables that come later: each is an empty text,
+//! which names no variable.
+//!
 //! ```text
 //!  rsp ▶ argc │ argv… │ 0 │ envp… │ 0 │ auxiliary vector │ padding │ strings, random bytes ◀ top
 //! ```
+
+use serde::{Deserialize, Serialize};
 
 use super::errno::Errno;
 use super::program::Program;
@@ -45,10 +50,56 @@ pub struct Start<'a> {
     pub random: [u8; 16],
     /// Bytes that a signal's frame takes.
     pub signal_bytes: u64,
+    /// Whether variables may come later.
+    pub places: bool,
 }
 
-/// The bytes of a stack that ends at `top`, and where they begin: the stack pointer.
-pub fn build(start: &Start<'_>, top: u64) -> Result<(Vec<u8>, u64), Errno> {
+/// A stack that was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Where they begin: the stack pointer.
+    pub rsp: u64,
+    /// Where the random bytes are.
+    pub random_at: u64,
+    /// Places for variables that come later.
+    pub places: Option<Places>,
+}
+
+/// Places in an environment for variables that come later, and for their text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// Where the pointers are.
+    pointers_at: u64,
+    /// Where the text goes.
+    text_at: u64,
+}
+
+/// Variables that there are places for, and bytes for their text.
+const PLACES: usize = 64;
+const TEXT_BYTES: usize = 16 << 10;
+
+impl Places {
+    /// What is to be written where for these variables; none if they do not fit.
+    pub fn fill(&self, env: &[Vec<u8>]) -> Option<[(u64, Vec<u8>); 2]> {
+        let (mut pointers, mut text) = (Vec::new(), Vec::new());
+        for variable in env {
+            if variable.contains(&0) {
+                return None;
+            }
+            let at = self.text_at + text.len() as u64;
+            pointers.extend_from_slice(&at.to_le_bytes());
+            text.extend_from_slice(variable);
+            text.push(0);
+        }
+        let fits = env.len() <= PLACES && text.len() <= TEXT_BYTES;
+        fits.then_some([(self.pointers_at, pointers), (self.text_at, text)])
+    }
+}
+
+/// The stack that ends at `top`.
+pub fn build(start: &Start<'_>, top: u64) -> Result<Built, Errno> {
     let mut strings = Strings {
         bytes: Vec::new(),
         pointers: Vec::new(),
@@ -60,6 +111,11 @@ pub fn build(start: &Start<'_>, top: u64) -> Result<(Vec<u8>, u64), Errno> {
     strings.bytes.extend_from_slice(b"x86_64\0");
     let random = strings.bytes.len();
     strings.bytes.extend_from_slice(&start.random);
+    let text = strings.bytes.len();
+    if start.places {
+        // One zero more, for the text that is empty.
+        strings.bytes.resize(text + TEXT_BYTES + 1, 0);
+    }
 
     let strings_at = (top - strings.bytes.len() as u64) & !15;
     let at = |offset: usize| strings_at + offset as u64;
@@ -67,6 +123,10 @@ pub fn build(start: &Start<'_>, top: u64) -> Result<(Vec<u8>, u64), Errno> {
     let (args, env) = strings.pointers.split_at(start.args.len());
     words.extend(args.iter().map(|offset| at(*offset)));
     words.push(0);
+    let pointers = words.len() as u64 * 8;
+    if start.places {
+        words.extend([at(text + TEXT_BYTES); PLACES]);
+    }
     words.extend(env.iter().map(|offset| at(*offset)));
     words.push(0);
     let name = args.first().map_or(at(platform), |offset| at(*offset));
@@ -76,7 +136,15 @@ pub fn build(start: &Start<'_>, top: u64) -> Result<(Vec<u8>, u64), Errno> {
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     bytes.resize((strings_at - rsp) as usize, 0);
     bytes.extend_from_slice(&strings.bytes);
-    Ok((bytes, rsp))
+    Ok(Built {
+        bytes,
+        rsp,
+        random_at: at(random),
+        places: start.places.then_some(Places {
+            pointers_at: rsp + pointers,
+            text_at: at(text),
+        }),
+    })
 }
 
 struct Strings {
@@ -148,6 +216,7 @@ mod tests {
             program,
             random: [7; 16],
             signal_bytes: 5120,
+            places: false,
         }
     }
 
@@ -155,7 +224,8 @@ mod tests {
     fn everything_is_where_the_abi_says() {
         let (args, env) = (vec![b"prog".to_vec(), b"x".to_vec()], vec![b"A=b".to_vec()]);
         let top = 0x10_0000;
-        let (bytes, rsp) = build(&start(&args, &env, &program()), top).unwrap();
+        let built = build(&start(&args, &env, &program()), top).unwrap();
+        let Built { bytes, rsp, .. } = built;
         assert_eq!(rsp % 16, 0);
         assert!(rsp + bytes.len() as u64 <= top);
         let word = |index: usize| {
@@ -175,9 +245,48 @@ mod tests {
             .collect();
         let value = |key: u64| pairs.iter().find(|pair| pair.0 == key).unwrap().1;
         assert_eq!((value(AT_PHDR), value(AT_PHNUM)), (0x40_0040, 7));
+        assert_eq!(value(AT_RANDOM), built.random_at);
         let random = (value(AT_RANDOM) - rsp) as usize;
         assert_eq!(bytes[random..random + 16], [7; 16]);
         assert_eq!(text(value(AT_EXECFN)), b"prog");
+    }
+
+    #[test]
+    fn variables_that_come_later_are_found_before_the_others() {
+        let (args, env) = (vec![b"prog".to_vec()], vec![b"A=b".to_vec()]);
+        let program = program();
+        let with_places = Start {
+            places: true,
+            ..start(&args, &env, &program)
+        };
+        let Built {
+            mut bytes,
+            rsp,
+            places,
+            ..
+        } = build(&with_places, 0x10_0000).unwrap();
+        let places = places.unwrap();
+        let texts = |bytes: &[u8]| {
+            let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+            let pointers = (24..).step_by(8).map(word).take_while(|at| *at != 0);
+            let text = |at: u64| {
+                let from = &bytes[(at - rsp) as usize..];
+                let end = from.iter().position(|byte| *byte == 0).unwrap();
+                String::from_utf8(from[..end].to_vec()).unwrap()
+            };
+            pointers
+                .map(text)
+                .filter(|text| !text.is_empty())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&bytes), ["A=b"]);
+        for (at, written) in places.fill(&[b"C=d".to_vec(), b"E=".to_vec()]).unwrap() {
+            let from = (at - rsp) as usize;
+            bytes[from..from + written.len()].copy_from_slice(&written);
+        }
+        assert_eq!(texts(&bytes), ["C=d", "E=", "A=b"]);
+        assert!(places.fill(&vec![b"A=b".to_vec(); PLACES + 1]).is_none());
+        assert!(places.fill(&[vec![b'a'; TEXT_BYTES]]).is_none());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::errno::Errno;
 use super::memory::GuestMemory;
 use super::memory::fake::FakeMemory;
 use super::process::{Beginning, Clocks, Exit, Flow, Process, Turn};
+use super::request_loop::Stage;
 use super::signal::SIGKILL;
 use super::table::TABLE;
 use super::thread::{FIRST, Request, State, THREADS_MAX, Tid};
@@ -16,7 +17,7 @@ use crate::space::Protection;
 
 const MIB: u64 = 1 << 20;
 /// Memory that the process has mapped, and that is zero.
-const DATA: u64 = 0x50_0000;
+pub(super) const DATA: u64 = 0x50_0000;
 const DATA_BYTES: u64 = 64 << 10;
 
 struct Quiet(NoNetwork);
@@ -39,7 +40,7 @@ impl World for Quiet {
     }
 }
 
-fn process() -> (Process, FakeMemory) {
+pub(super) fn process() -> (Process, FakeMemory) {
     let mut layer = LayerBuilder::default();
     layer.directory("tmp").unwrap();
     let quota = Quota {
@@ -53,10 +54,12 @@ fn process() -> (Process, FakeMemory) {
     let process = Process::new(Beginning {
         segments: vec![(DATA..DATA + DATA_BYTES, Protection::READ_WRITE)],
         args: vec![b"function".to_vec()],
+        stage: Stage::Call,
         input: Bytes::from_static(b"input"),
-        files: Files::new(std::sync::Arc::new(layer.build()), quota),
+        files: Files::with_clock(std::sync::Arc::new(layer.build()), quota, || 7),
         world: Box::new(Quiet(NoNetwork)),
         memory_bytes_max: 8 * MIB,
+        lambda: None,
     });
     (process, memory)
 }
@@ -67,7 +70,7 @@ fn number(name: &str) -> u64 {
         .number
 }
 
-fn call(
+pub(super) fn call(
     process: &mut Process,
     memory: &mut FakeMemory,
     tid: Tid,

@@ -12,6 +12,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::signal::ThreadSignals;
 use crate::kvm::{XSAVE_WORDS, kvm_regs};
 
@@ -21,11 +23,11 @@ pub const FIRST: Tid = Tid(2);
 pub const THREADS_MAX: usize = 512;
 
 /// A thread's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Tid(pub u32);
 
 /// A system call: its number, and its arguments.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Which.
     pub number: u64,
@@ -34,7 +36,7 @@ pub struct Request {
 }
 
 /// What a thread waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wait {
     /// A wake-up of this word that has one of these bits.
     Futex {
@@ -49,10 +51,12 @@ pub enum Wait {
     Signal(u64),
     /// That making the call again may have another result.
     Change,
+    /// The input that only a call of the function brings: see [`super::request_loop`].
+    Input,
 }
 
 /// Where a thread is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// It can run.
     Ready,
@@ -63,13 +67,15 @@ pub enum State {
 }
 
 /// A thread.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Thread {
     /// Its registers at CPL 3, while it is not running.
+    #[serde(with = "super::form::registers")]
     pub regs: kvm_regs,
     /// The base of its own data.
     pub base: u64,
     /// Its vector registers, while another thread has the processor.
+    #[serde(with = "super::form::vectors")]
     pub vectors: Option<Box<[u32; XSAVE_WORDS]>>,
     /// Where it is.
     pub state: State,
@@ -106,7 +112,7 @@ impl Thread {
 }
 
 /// The threads of a process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Threads {
     all: BTreeMap<Tid, Thread>,
     /// Those that are ready or retrying, in the order of their turns.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 use super::errno::Errno;
 
@@ -24,12 +25,15 @@ pub trait World: Send {
 }
 
 /// The number of a link: a socket's way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Link(pub u32);
 
 /// Ways out of a process. Nothing here blocks: what cannot be done now fails with
 /// [`Errno::EAGAIN`].
 pub trait Network: Send {
+    /// Whether anything at all lies past the loopback.
+    fn leads_out(&self) -> bool;
+
     /// Begins to connect a stream, or sets where datagrams go.
     fn connect(&mut self, stream: bool, to: SocketAddr) -> Result<Link, Errno>;
 
@@ -61,6 +65,10 @@ pub trait Network: Send {
 pub struct NoNetwork;
 
 impl Network for NoNetwork {
+    fn leads_out(&self) -> bool {
+        false
+    }
+
     fn connect(&mut self, _: bool, to: SocketAddr) -> Result<Link, Errno> {
         Err(match to.ip().is_loopback() {
             true => Errno::ECONNREFUSED,

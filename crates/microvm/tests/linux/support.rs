@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -45,12 +46,19 @@ pub fn kvm() -> Option<&'static Kvm> {
     KVM.get_or_init(open).as_ref()
 }
 
+/// What no other build is called: tests run at once, in one process or in several.
+fn unique() -> String {
+    static BUILDS: AtomicU32 = AtomicU32::new(0);
+    let build = BUILDS.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{build}", std::process::id())
+}
+
 /// A program of this folder, built by `compiler` with `flags`; once a run of the tests.
 pub fn build(source: &str, compiler: &str, flags: &[&str]) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/linux");
     let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let name = source.replace(['.', '/'], "-");
-    let program = out.join(format!("{name}-{compiler}-{}", std::process::id()));
+    let program = out.join(format!("{name}-{compiler}-{}", unique()));
     let status = Command::new(compiler)
         .args(["-static", "-O1", "-o"])
         .arg(&program)
@@ -68,7 +76,7 @@ pub fn build(source: &str, compiler: &str, flags: &[&str]) -> Vec<u8> {
 pub fn rust(source: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/linux");
     let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let program = out.join(format!("{source}-{}", std::process::id()));
+    let program = out.join(format!("{source}-{}", unique()));
     let status = Command::new("rustc")
         .args([
             "--edition=2024",
@@ -243,6 +251,7 @@ pub fn run(program: &[u8], run: &Run<'_>) -> Option<Ran> {
                 Egress::new(grants, begin + run.time),
             )),
             deadline: begin + run.time,
+            lambda: None,
         },
     );
     let runtime = tokio::runtime::Builder::new_current_thread()

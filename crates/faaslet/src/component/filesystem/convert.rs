@@ -6,11 +6,13 @@ use wasmtime_wasi::p2::bindings::filesystem::types as p2;
 use wasmtime_wasi::p3::bindings::clocks::system_clock::Instant;
 use wasmtime_wasi::p3::bindings::filesystem::types as p3;
 
+use super::{Modes, Opening};
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Words that both versions have by the same names.
 macro_rules! same_words {
-    ($types:ident, $code:ident, $kind:ident, $flags:ident) => {
+    ($types:ident, $code:ident, $kind:ident, $flags:ident, $modes:ident) => {
         pub(super) fn $code(errno: Errno) -> $types::ErrorCode {
             use $types::ErrorCode;
             match errno {
@@ -46,9 +48,9 @@ macro_rules! same_words {
             path: $types::PathFlags,
             open: $types::OpenFlags,
             flags: $types::DescriptorFlags,
-        ) -> OpenFlags {
+        ) -> Opening {
             let write = flags.contains($types::DescriptorFlags::WRITE);
-            OpenFlags {
+            let of_file = OpenFlags {
                 // What is opened for neither can be read.
                 read: flags.contains($types::DescriptorFlags::READ) || !write,
                 write,
@@ -58,13 +60,29 @@ macro_rules! same_words {
                 truncate: open.contains($types::OpenFlags::TRUNCATE),
                 directory: open.contains($types::OpenFlags::DIRECTORY),
                 no_follow: !path.contains($types::PathFlags::SYMLINK_FOLLOW),
+            };
+            Opening {
+                flags: of_file,
+                mutate: flags.contains($types::DescriptorFlags::MUTATE_DIRECTORY),
             }
+        }
+
+        pub(super) fn $modes(modes: Modes) -> $types::DescriptorFlags {
+            let all = [
+                (modes.read, $types::DescriptorFlags::READ),
+                (modes.write, $types::DescriptorFlags::WRITE),
+                (modes.mutate, $types::DescriptorFlags::MUTATE_DIRECTORY),
+            ];
+            let had = all.into_iter().filter(|(has, _)| *has);
+            had.fold($types::DescriptorFlags::empty(), |flags, (_, flag)| {
+                flags | flag
+            })
         }
     };
 }
 
-same_words!(p2, p2_code, p2_kind, p2_open);
-same_words!(p3, p3_code, p3_kind, p3_open);
+same_words!(p2, p2_code, p2_kind, p2_open, p2_modes);
+same_words!(p3, p3_code, p3_kind, p3_open, p3_modes);
 
 pub(super) fn p2_stat(stat: &Stat) -> p2::DescriptorStat {
     let time = |ns: u64| {

@@ -7,6 +7,8 @@ mod convert;
 mod p2;
 mod p3;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -60,6 +62,7 @@ impl GuestFiles {
         Opened {
             files,
             file: Some(file),
+            mutate: true,
         }
     }
 }
@@ -118,11 +121,28 @@ pub(super) fn add_files(linker: &mut Linker<Guest>, flavour: Flavour) -> wasmtim
     Ok(())
 }
 
+/// How a guest asks for a path to be opened.
+pub(super) struct Opening {
+    flags: OpenFlags,
+    /// Whether it asks to change what is in a directory.
+    mutate: bool,
+}
+
+/// What a descriptor says that it was opened for.
+pub(super) struct Modes {
+    read: bool,
+    write: bool,
+    mutate: bool,
+}
+
 /// Something that is open.
 pub(super) struct Opened {
     files: Arc<Mutex<Files>>,
     /// Only taken to be closed.
     file: Option<OpenFile>,
+    /// Whether it was asked for to change what is in it. It is told, and nothing is refused for it:
+    /// programs of preview 1, through their adapter, never ask.
+    mutate: bool,
 }
 
 impl Drop for Opened {
@@ -149,6 +169,7 @@ impl Opened {
         Ok(Self {
             files: self.files.clone(),
             file: Some(file),
+            mutate: self.mutate,
         })
     }
 
@@ -167,9 +188,14 @@ impl Opened {
         self.with(|_, file| Ok(file.kind()))
     }
 
-    /// Whether it may be read, and whether it may be written.
-    fn modes(&self) -> Result<(bool, bool), Errno> {
-        self.with(|_, file| Ok((file.read, file.write)))
+    fn modes(&self) -> Result<Modes, Errno> {
+        self.with(|_, file| {
+            Ok(Modes {
+                read: file.read,
+                write: file.write,
+                mutate: self.mutate && file.kind() == Kind::Directory,
+            })
+        })
     }
 
     /// Refuses what is no regular file.
@@ -250,15 +276,19 @@ impl Opened {
         })
     }
 
-    fn open_at(&self, path: &str, flags: OpenFlags) -> Result<Self, Errno> {
+    fn open_at(&self, path: &str, opening: &Opening) -> Result<Self, Errno> {
+        let flags = opening.flags;
         if flags.directory && (flags.create || flags.exclusive || flags.truncate) {
             return Err(Errno::Invalid);
         }
         self.room()?;
-        let file = self.at(path, |files, at| files.open(at, flags, FILE_MODE))?;
+        let mut file = self.at(path, |files, at| files.open(at, flags, FILE_MODE))?;
+        // As with other hosts, who may make or empty a file may write it.
+        file.write |= flags.create || flags.truncate;
         Ok(Self {
             files: self.files.clone(),
             file: Some(file),
+            mutate: opening.mutate,
         })
     }
 

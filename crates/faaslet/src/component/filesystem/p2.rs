@@ -5,7 +5,7 @@ use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::p2::bindings::filesystem::{preopens, types};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use super::convert::{p2_code, p2_kind, p2_open, p2_stat, p2_time};
+use super::convert::{p2_code, p2_kind, p2_modes, p2_open, p2_stat, p2_time};
 use super::streams::{Into, Reader, Writer};
 use super::{FilesHost, FilesView, Handle, Opened, hash};
 use crate::component::guest::Guest;
@@ -84,19 +84,7 @@ impl types::HostDescriptor for FilesView<'_> {
     }
 
     async fn get_flags(&mut self, fd: Handle) -> FsResult<types::DescriptorFlags> {
-        let opened = self.opened(&fd).map_err(broken)?;
-        let (read, write) = opened.modes().map_err(told)?;
-        let mut flags = types::DescriptorFlags::empty();
-        if read {
-            flags |= types::DescriptorFlags::READ;
-        }
-        if write {
-            flags |= types::DescriptorFlags::WRITE;
-        }
-        if opened.kind().map_err(told)? == Kind::Directory {
-            flags |= types::DescriptorFlags::MUTATE_DIRECTORY;
-        }
-        Ok(flags)
+        with!(self, fd, |opened: &Opened| opened.modes().map(p2_modes))
     }
 
     async fn get_type(&mut self, fd: Handle) -> FsResult<types::DescriptorType> {
@@ -200,8 +188,8 @@ impl types::HostDescriptor for FilesView<'_> {
         open_flags: types::OpenFlags,
         flags: types::DescriptorFlags,
     ) -> FsResult<Handle> {
-        let flags = p2_open(path_flags, open_flags, flags);
-        let opened = with!(self, fd, |opened: &Opened| opened.open_at(&path, flags))?;
+        let opening = p2_open(path_flags, open_flags, flags);
+        let opened = with!(self, fd, |opened: &Opened| opened.open_at(&path, &opening))?;
         self.keep(opened).map_err(broken)
     }
 
@@ -243,7 +231,7 @@ impl types::HostDescriptor for FilesView<'_> {
         let opened = with!(self, fd, |opened: &Opened| {
             match opened.kind()? {
                 Kind::Directory => Err(Errno::IsDirectory),
-                _ if !opened.modes()?.0 => Err(Errno::BadFile),
+                _ if !opened.modes()?.read => Err(Errno::BadFile),
                 _ => opened.again(),
             }
         })?;
@@ -288,7 +276,7 @@ impl FilesView<'_> {
     fn writer(&mut self, fd: &Handle, into: Into) -> FsResult<Resource<DynOutputStream>> {
         let opened = self.opened(fd).map_err(broken)?;
         let writable = opened.as_file().and_then(Opened::modes);
-        if !writable.map_err(told)?.1 {
+        if !writable.map_err(told)?.write {
             return Err(told(Errno::BadFile));
         }
         let opened = opened.again().map_err(told)?;

@@ -5,7 +5,7 @@ use wasmtime::component::{Access, Accessor, FutureReader, Linker, StreamReader};
 use wasmtime_wasi::p3::bindings::filesystem::{preopens, types};
 use wasmtime_wasi::p3::filesystem::{FilesystemError, FilesystemResult};
 
-use super::convert::{p3_code, p3_kind, p3_open, p3_stat, p3_time};
+use super::convert::{p3_code, p3_kind, p3_modes, p3_open, p3_stat, p3_time};
 use super::streams::{Consumed, Ending, Into, Produced, Reader, Writer};
 use super::{FilesHost, FilesView, Handle, Opened, hash, opened};
 use crate::component::guest::Guest;
@@ -78,7 +78,7 @@ fn write<U>(
     into: Into,
 ) -> wasmtime::Result<Ended> {
     let (mut ending, ended) = Ending::new();
-    let writable = |opened: &Opened| match opened.as_file()?.modes()?.1 {
+    let writable = |opened: &Opened| match opened.as_file()?.modes()?.write {
         true => opened.again(),
         false => Err(Errno::BadFile),
     };
@@ -104,7 +104,7 @@ impl<U> types::HostDescriptorWithStore<U> for FilesHost {
         let (mut ending, ended) = Ending::new();
         let readable = |opened: &Opened| match opened.kind()? {
             Kind::Directory => Err(Errno::IsDirectory),
-            _ if !opened.modes()?.0 => Err(Errno::BadFile),
+            _ if !opened.modes()?.read => Err(Errno::BadFile),
             _ => opened.again(),
         };
         let stream = match readable(opened(store.get().table, &fd)?) {
@@ -160,20 +160,7 @@ impl<U> types::HostDescriptorWithStore<U> for FilesHost {
         store: &Accessor<U, Self>,
         fd: Handle,
     ) -> FilesystemResult<types::DescriptorFlags> {
-        with(store, &fd, |opened| {
-            let (read, write) = opened.modes()?;
-            let mut flags = types::DescriptorFlags::empty();
-            if read {
-                flags |= types::DescriptorFlags::READ;
-            }
-            if write {
-                flags |= types::DescriptorFlags::WRITE;
-            }
-            if opened.kind()? == Kind::Directory {
-                flags |= types::DescriptorFlags::MUTATE_DIRECTORY;
-            }
-            Ok(flags)
-        })
+        with(store, &fd, |opened| opened.modes().map(p3_modes))
     }
 
     async fn get_type(
@@ -284,8 +271,8 @@ impl<U> types::HostDescriptorWithStore<U> for FilesHost {
         open_flags: types::OpenFlags,
         flags: types::DescriptorFlags,
     ) -> FilesystemResult<Handle> {
-        let flags = p3_open(path_flags, open_flags, flags);
-        let opened = with(store, &fd, |opened| opened.open_at(&path, flags))?;
+        let opening = p3_open(path_flags, open_flags, flags);
+        let opened = with(store, &fd, |opened| opened.open_at(&path, &opening))?;
         let kept = store.with(|mut store| store.get().keep(opened));
         kept.map_err(FilesystemError::trap)
     }

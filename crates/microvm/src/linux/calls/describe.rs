@@ -3,7 +3,8 @@
 use super::super::descriptor::{DESCRIPTORS_MAX, O_APPEND, O_CLOEXEC, O_NONBLOCK, Object};
 use super::super::errno::Errno;
 use super::super::pipe::PIPE_BYTES;
-use super::super::process::{Answer, Call, Process};
+use super::super::process::{Answer, Call, Halt, Process};
+use super::super::thread::Wait;
 
 /// `close`.
 pub fn close(call: &mut Call<'_>) -> Answer {
@@ -161,16 +162,19 @@ pub fn ioctl(call: &mut Call<'_>) -> Answer {
 }
 
 /// Bytes that can be read now.
-fn readable(process: &Process, descriptor: i32) -> Result<u32, Errno> {
+fn readable(process: &Process, descriptor: i32) -> Result<u32, Halt> {
     let count = match &process.descriptors.find(descriptor)?.object {
-        Object::Input => process.input.0.len() - process.input.1,
+        Object::Input => {
+            let left = process.input.left();
+            left.ok_or(Halt::Wait(Wait::Input, None))?
+        }
         Object::PipeReader(pipe) => process.pipes.find(*pipe).map_or(0, |pipe| pipe.len()),
         Object::Socket(socket) => process.receivable(*socket),
         Object::File(file) => {
             let stat = process.files.stat(file.ino())?;
             stat.bytes.saturating_sub(file.offset) as usize
         }
-        _ => return Err(Errno::ENOTTY),
+        _ => return Err(Errno::ENOTTY.into()),
     };
     Ok(u32::try_from(count).unwrap_or(i32::MAX as u32))
 }

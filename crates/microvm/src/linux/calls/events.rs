@@ -7,6 +7,7 @@ use super::super::epoll::{Change, Epoll};
 use super::super::errno::Errno;
 use super::super::poll::{ERR, HUP, IN, NVAL, OUT};
 use super::super::process::{Answer, Call, Halt};
+use super::super::thread::Wait;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Flags that open things take here.
@@ -105,6 +106,8 @@ pub fn timerfd_settime(call: &mut Call<'_>) -> Answer {
     let (interval, value) = (call.timespec(at)?, call.timespec(at.wrapping_add(16))?);
     let (now, absolute) = (call.process.now, call.uint(1) & ABSOLUTE != 0);
     let old = *timer(call)?;
+    // A time of day that comes sooner or later than it seems, in a process that was frozen.
+    call.process.asked.time |= absolute && old.realtime && value != 0;
     let next = match (absolute, old.realtime) {
         _ if value == 0 => None,
         (false, _) => Some(now.monotonic_ns.saturating_add(value)),
@@ -214,9 +217,9 @@ pub fn epoll_wait(call: &mut Call<'_>) -> Answer {
         mask_for_call(call, call.arg(4), call.arg(5))?;
     }
     let epoll = call.process.descriptors.id(call.int(0))?;
-    let told = call.process.epoll_told(epoll, most.min(TOLD_MAX))?;
+    let (told, awaits) = call.process.epoll_told(epoll, most.min(TOLD_MAX))?;
     if told.is_empty() {
-        return or_zero(call, time);
+        return or_zero(call, time, awaits);
     }
     let mut bytes = Vec::with_capacity(told.len() * 12);
     for (events, data) in &told {
@@ -232,8 +235,12 @@ fn milliseconds(ms: i32) -> Option<u64> {
     u64::try_from(ms).ok().map(|ms| ms * 1_000_000)
 }
 
-/// Waits for a change; 0 when the time is over.
-fn or_zero(call: &mut Call<'_>, time: Option<u64>) -> Answer {
+/// Waits for a change; 0 when the time is over. Who would see the input that a call brings waits
+/// for the call, however short: that there is none yet is never told.
+fn or_zero(call: &mut Call<'_>, time: Option<u64>, awaits: bool) -> Answer {
+    if awaits {
+        return Err(Halt::Wait(Wait::Input, None));
+    }
     let until = call.until(time);
     match call.wait(until, Halt::Over) {
         Halt::Over => Ok(0),
@@ -276,20 +283,24 @@ fn poll_for(call: &mut Call<'_>, time: Option<u64>) -> Answer {
         return Err(Errno::EINVAL.into());
     }
     let mut asked = call.copy(call.arg(0), count * BYTES as u64)?;
-    let mut ready = 0;
+    let (mut ready, mut awaits) = (0, false);
     for one in asked.chunks_exact_mut(BYTES) {
         let descriptor = i32::from_le_bytes([one[0], one[1], one[2], one[3]]);
         let wanted = u32::from(u16::from_le_bytes([one[4], one[5]]));
         let events = match call.process.descriptors.id(descriptor) {
             _ if descriptor < 0 => 0,
             Err(_) => NVAL,
-            Ok(id) => call.process.ready(id)?.events & (wanted | ERR | HUP),
+            Ok(id) => {
+                let found = call.process.ready(id)?;
+                awaits |= found.awaits && wanted & IN != 0;
+                found.events & (wanted | ERR | HUP)
+            }
         };
         one[6..8].copy_from_slice(&(events as u16).to_le_bytes());
         ready += u64::from(events != 0);
     }
     if ready == 0 {
-        let waited = or_zero(call, time);
+        let waited = or_zero(call, time, awaits);
         waited?;
     }
     call.write(call.arg(0), &asked)?;
@@ -329,7 +340,7 @@ fn select_for(call: &mut Call<'_>, time: Option<u64>) -> Answer {
     // Reading, writing, exceptions, of which there are none.
     let wanted = [IN | HUP | ERR, OUT | ERR, 0];
     let mut sets: Vec<Option<Vec<u8>>> = Vec::new();
-    let mut ready = 0;
+    let (mut ready, mut awaits) = (0, false);
     for (index, wanted) in wanted.iter().enumerate() {
         let at = call.arg(1 + index);
         if at == 0 {
@@ -343,7 +354,9 @@ fn select_for(call: &mut Call<'_>, time: Option<u64>) -> Answer {
                 continue;
             }
             let id: OpenId = call.process.descriptors.id(descriptor as i32)?;
-            if call.process.ready(id)?.events & wanted != 0 {
+            let state = call.process.ready(id)?;
+            awaits |= state.awaits && wanted & IN != 0;
+            if state.events & wanted != 0 {
                 found[descriptor / 8] |= 1 << (descriptor % 8);
                 ready += 1;
             }
@@ -351,7 +364,7 @@ fn select_for(call: &mut Call<'_>, time: Option<u64>) -> Answer {
         sets.push(Some(found));
     }
     if ready == 0 {
-        or_zero(call, time)?;
+        or_zero(call, time, awaits)?;
     }
     for (index, set) in sets.into_iter().enumerate() {
         if let Some(set) = set {

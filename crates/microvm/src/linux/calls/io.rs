@@ -6,6 +6,7 @@ use super::super::descriptor::{Object, OpenId};
 use super::super::errno::Errno;
 use super::super::process::{Answer, Call, Exit, Halt, IO_BYTES_MAX, Process};
 use super::super::signal::{Info, SI_USER, SIGPIPE};
+use super::super::thread::Wait;
 use crate::space::Protection;
 
 /// Most parts that a call reads into or writes from.
@@ -149,12 +150,10 @@ pub fn take(
     let nonblocking = open.nonblocking();
     let word = |word: u64| Ok(word.to_le_bytes().to_vec());
     let taken = match &mut open.object {
-        Object::Input => {
-            let rest = &input.0[input.1.min(input.0.len())..];
-            let data = rest[..rest.len().min(most)].to_vec();
-            input.1 += data.len();
-            Ok(data)
-        }
+        Object::Input => match input.take(most) {
+            Some(data) => Ok(data),
+            None => return Err(Halt::Wait(Wait::Input, None)),
+        },
         Object::File(file) => {
             let mut data = vec![0; most];
             let count = match offset {
@@ -255,6 +254,19 @@ pub fn write_parts(
     Ok(done)
 }
 
+/// Takes a reply or log before there is a call; false if it is neither, or there is one.
+fn is_early(process: &mut Process, id: OpenId, data: &[u8]) -> Result<bool, Errno> {
+    if process.stage.is_call() {
+        return Ok(false);
+    }
+    match process.descriptors.open(id)?.object {
+        Object::Reply => process.asked.replied |= !data.is_empty(),
+        Object::Log => process.said.extend_from_slice(data),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
 /// Gives bytes to what is open; how many it took.
 pub fn put(
     call: &mut Call<'_>,
@@ -262,6 +274,9 @@ pub fn put(
     data: &[u8],
     offset: Option<u64>,
 ) -> Result<usize, Halt> {
+    if is_early(call.process, id, data)? {
+        return Ok(data.len());
+    }
     let Process {
         descriptors,
         files,
