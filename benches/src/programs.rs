@@ -172,8 +172,9 @@ impl Bundle {
         let bundle = folder.join("bundle");
         std::fs::create_dir_all(bundle.join("rootfs"))?;
         std::fs::copy(program, bundle.join("rootfs/upper"))?;
-        let made = Command::new("runc").arg("spec").current_dir(&bundle);
-        let made = made.status().context("runc (apt-get install runc)")?;
+        let mut making = Command::new("runc");
+        let made = making.arg("spec").current_dir(&bundle).status();
+        let made = made.context("runc (apt-get install runc)")?;
         ensure!(made.success(), "runc spec failed");
         let config = bundle.join("config.json");
         let mut spec: Value = serde_json::from_slice(&std::fs::read(&config)?)?;

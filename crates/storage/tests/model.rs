@@ -241,8 +241,10 @@ fn the_store_on_disk_does_what_a_map_does() {
     check(48, |runtime, steps| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
-        let open = async || -> Box<dyn Store> {
-            Box::new(RedbStore::open(&path, Config::default()).unwrap())
+        let open = async || {
+            let store: Box<dyn Store> =
+                Box::new(RedbStore::open(&path, Config::default()).unwrap());
+            store
         };
         runtime.block_on(agree(open, steps));
     });
@@ -255,9 +257,10 @@ fn the_store_in_a_cluster_does_what_a_map_does() {
     check(24, |runtime, steps| {
         let case = case.fetch_add(1, Ordering::Relaxed);
         let address = cluster.address(&format!("case-{case}"));
-        let open = async || -> Box<dyn Store> {
+        let open = async || {
             let config = EtcdConfig::default();
-            Box::new(EtcdStore::open(&address, config).await.unwrap())
+            let store: Box<dyn Store> = Box::new(EtcdStore::open(&address, config).await.unwrap());
+            store
         };
         runtime.block_on(agree(open, steps));
     });

@@ -92,6 +92,7 @@ fn check_kind(kind: Kind, wasm: &[u8]) -> Result<(), PrepareError> {
         _ if crate::backend::is_component(wasm) => "components",
         Kind::Http => "http functions",
         Kind::Command => "commands of WebAssembly",
+        Kind::Lambda => "Lambda functions, which are Linux programs,",
         Kind::Reactor => return Ok(()),
     };
     Err(PrepareError::Unsupported {
