@@ -1,8 +1,8 @@
 //! Builds the runtime that WebAssembly has inside of a micro-VM, `inside/`: a program for bare
 //! machines, with features of wasmtime that no other crate here may get.
 //!
-//! It is built by the same cargo and compiler, offline where that is, for the standard library's own
-//! target, so that nothing has to be installed for it.
+//! It is built by the same cargo and compiler, offline where that is, for the standard library's
+//! own target, so that nothing has to be installed for it.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! Runs one program in this process, as `wasmtime run` does: standard streams are the process's
 //! own, directories are those given, and nothing limits its time. Modules of preview 1, or of the
-//! `wasi_unstable` before it, and `wasi:cli` components run on an engine without epoch checks, at full speed.
+//! `wasi_unstable` before it, and `wasi:cli` components run on an engine without epoch checks, at
+//! full speed.
 //!
 //! No server is involved: a person runs a program that they trust with what they give it.
 

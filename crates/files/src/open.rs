@@ -193,12 +193,13 @@ impl Files {
         offset: u64,
         into: &mut [u8],
     ) -> Result<usize, Errno> {
-        within(offset)?;
+        within(offset, 0)?;
+        if file.kind != Kind::Directory && !file.read {
+            return Err(Errno::BadFile);
+        }
+        within(offset, into.len())?;
         if file.kind == Kind::Directory {
             return Err(Errno::IsDirectory);
-        }
-        if !file.read {
-            return Err(Errno::BadFile);
         }
         let count = match self.view(file.ino).ok_or(Errno::Io)? {
             View::Own(inode) => match &inode.body {
@@ -231,10 +232,11 @@ impl Files {
 
     /// Writes at an offset, as [`Files::write`] does.
     pub fn write_at(&mut self, file: &OpenFile, offset: u64, data: &[u8]) -> Result<usize, Errno> {
-        within(offset)?;
+        within(offset, 0)?;
         if !file.write {
             return Err(Errno::BadFile);
         }
+        within(offset, data.len())?;
         if data.is_empty() {
             return Ok(0);
         }
@@ -367,10 +369,10 @@ impl Files {
     }
 }
 
-/// Refuses an offset that no file has, which Linux takes for a negative one.
-fn within(offset: u64) -> Result<(), Errno> {
-    match offset > FILE_BYTES_MAX {
-        true => Err(Errno::Invalid),
-        false => Ok(()),
+/// Refuses bytes that no file has: Linux takes their offset, or that of their end, for negative.
+fn within(offset: u64, length: usize) -> Result<(), Errno> {
+    match offset.checked_add(length as u64) {
+        Some(end) if end <= FILE_BYTES_MAX => Ok(()),
+        _ => Err(Errno::Invalid),
     }
 }

@@ -218,8 +218,9 @@ impl Ours {
             Op::Write(_, data) => answer(files.write(file, data), |n| Answer::Count(n as u64)),
             Op::WriteAt(_, at, data) => {
                 // Linux's pwrite appends to what was opened to append, whatever the offset, if it
-                // is one.
-                let at = match file.append && i64::try_from(*at).is_ok() {
+                // and the bytes' end are offsets.
+                let end = at.saturating_add(data.len() as u64);
+                let at = match file.append && i64::try_from(end).is_ok() {
                     true => files.stat(file.ino()).unwrap().bytes,
                     false => *at,
                 };
@@ -500,6 +501,18 @@ fn a_trailing_slash_asks_for_a_directory_first_of_all() {
 #[test]
 fn no_room_is_asked_for_nothing_whatever_the_file_is_open_for() {
     answer_alike(&[Op::Open(2, "a".into(), Flags(172)), Op::Allocate(2, 0, 0)]);
+}
+
+#[test]
+fn no_bytes_end_past_the_largest_offset() {
+    answer_alike(&[
+        Op::Open(0, "a".into(), Flags(43)),
+        Op::WriteAt(0, i64::MAX as u64, vec![0]),
+        Op::WriteAt(0, i64::MAX as u64, vec![]),
+        Op::ReadAt(0, i64::MAX as u64, 1),
+        Op::ReadAt(0, i64::MAX as u64, 0),
+        Op::ReadAt(0, i64::MAX as u64 - 1, 1),
+    ]);
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn bad_deploys(artifact: &Digest) -> Vec<(serde_json::Value, u16, &'static str)>
             "not-wasm",
         ),
         (
-            json!({ "kind": "lambda", "artifact": artifact }),
+            json!({ "kind": "applet", "artifact": artifact }),
             400,
             "bad-request",
         ),

@@ -12,9 +12,10 @@
 //! buffers that it names, without leaving the machine.
 //!
 //! A guest may have memory at addresses of its own choice, by `vm_map`, and make of it what it can
-//! execute, but not write at once. It may have faults of such code told to itself, by `vm_catch`: it
-//! goes on at its handler on the same stack, with the instruction in rdi, whether a page was touched
-//! in rsi, and the address in rdx. So a runtime that has code of others in it can tell its traps.
+//! execute, but not write at once. It may have faults of such code told to itself, by `vm_catch`:
+//! it goes on at its handler on the same stack, with the instruction in rdi, whether a page was
+//! touched in rsi, and the address in rdx. So a runtime that has code of others in it can tell its
+//! traps.
 
 use model::TrapKind;
 use sandbox::host::number_of;

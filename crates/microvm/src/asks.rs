@@ -55,8 +55,8 @@ pub(crate) struct Told {
     pub mapped: Option<u64>,
 }
 
-/// Makes the call of a row and gives what the guest is told. What it maps becomes part of the memory
-/// at `linear`, if there is such.
+/// Makes the call of a row and gives what the guest is told. What it maps becomes part of the
+/// memory at `linear`, if there is such.
 pub(crate) async fn answer(
     machine: &mut Machine,
     session: &mut dyn Session,

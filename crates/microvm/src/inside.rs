@@ -8,10 +8,11 @@
 //! 0x1_eff0_0000  (the end of) the stack, then the call's page, as of every freestanding guest
 //! ```
 //!
-//! The runtime is a program of its own, in `inside/` of this crate, that `build.rs` builds: wasmtime
-//! without a compiler. To its host it is a freestanding guest. It loads the code, makes an instance
-//! and runs what is to be run once; what it then holds is the image. So nothing of a module is
-//! rewritten: an instance's globals and tables are memory of the machine's as everything else is.
+//! The runtime is a program of its own, in `inside/` of this crate, that `build.rs` builds:
+//! wasmtime without a compiler. To its host it is a freestanding guest. It loads the code, makes an
+//! instance and runs what is to be run once; what it then holds is the image. So nothing of a
+//! module is rewritten: an instance's globals and tables are memory of the machine's as everything
+//! else is.
 
 use memory::Range;
 use model::VersionSpec;

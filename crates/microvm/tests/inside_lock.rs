@@ -1,5 +1,5 @@
-//! The runtime inside is built of what the node is built of, so that whoever has fetched the one can
-//! build the other, and an update of one is seen to be missing from the other.
+//! The runtime inside is built of what the node is built of, so that whoever has fetched the one
+//! can build the other, and an update of one is seen to be missing from the other.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::HashSet;

@@ -128,7 +128,7 @@ async fn a_runtime_is_given_its_event_and_replies_with_its_response() {
     let id = InvocationId::new(1);
     for part in [
         "\"arn\":\"arn:of:it\"",
-        "\"client\":\"{}\"",
+        "\"client\":{}",
         "\"name\":\"app_function\",\"memory\":\"256\",\"region\":\"us-east-1\"",
         "\"root\":\"/var/task\",\"calls\":1",
     ] {

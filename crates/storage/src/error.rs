@@ -177,6 +177,11 @@ impl StorageError {
                 let source = Arc::new(error);
                 StorageError::Refused { doing, source }
             }
+            // By the code in S3's own answer: a list of a bucket that is missing is not `NotFound`.
+            error if error.to_string().contains("<Code>NoSuchBucket</Code>") => {
+                let source = Arc::new(error);
+                StorageError::Refused { doing, source }
+            }
             error => StorageError::of_disk(doing, error),
         }
     }

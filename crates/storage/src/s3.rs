@@ -71,10 +71,6 @@ pub(crate) async fn open(
     // Later, an object that is missing and a bucket that is missing look alike.
     match objects.list(None).next().await {
         None | Some(Ok(_)) => Ok(Arc::new(objects)),
-        Some(Err(error @ object_store::Error::NotFound { .. })) => Err(StorageError::Refused {
-            doing: DOING,
-            source: Arc::new(error),
-        }),
         Some(Err(error)) => Err(StorageError::of_objects(DOING, error)),
     }
 }

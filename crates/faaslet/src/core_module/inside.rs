@@ -1,8 +1,8 @@
 //! Core modules compiled for the runtime inside of micro-VMs, which has no compiler of its own.
 //!
 //! Nothing of such a module is rewritten but that its memory has a name: the machine's image holds
-//! globals and tables, and a timer of the machine's ends what runs too long. The engine is configured
-//! as the runtime's is, and the runtime refuses code that was compiled otherwise.
+//! globals and tables, and a timer of the machine's ends what runs too long. The engine is
+//! configured as the runtime's is, and the runtime refuses code that was compiled otherwise.
 
 use std::collections::HashSet;
 use std::convert::Infallible;

@@ -108,8 +108,8 @@ impl From<Failure> for Exception {
     }
 }
 
-/// A function's error: what it reported, or what Lambda says in its place. An exception if it is not
-/// the function's.
+/// A function's error: what it reported, or what Lambda says in its place. An exception if it is
+/// not the function's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FunctionError {
     /// `Handled` if the function's runtime caught it and did not say otherwise.

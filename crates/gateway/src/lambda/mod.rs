@@ -7,8 +7,9 @@
 //!    DryRun          ─▶ 204
 //! ```
 //!
-//! Who may ask is who may ask the listener at all: the signature of a request is not looked at, for it
-//! is made with a secret that a node does not have. A node's own token comes as the session token.
+//! Who may ask is who may ask the listener at all: the signature of a request is not looked at, for
+//! it is made with a secret that a node does not have. A node's own token comes as the session
+//! token.
 
 mod error;
 mod log;

@@ -1,8 +1,8 @@
 //! The runtime's own heap: blocks of a few sizes, each freed to the list of its size.
 //!
-//! A call allocates next to nothing, and its reset undoes that. What lives longer is made once, when
-//! the module is loaded. So this need not be clever, and must only give memory back to who asks for
-//! the same size again.
+//! A call allocates next to nothing, and its reset undoes that. What lives longer is made once,
+//! when the module is loaded. So this need not be clever, and must only give memory back to who
+//! asks for the same size again.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;

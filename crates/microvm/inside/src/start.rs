@@ -1,9 +1,10 @@
 //! From what the host gives to an instance, and from there one call after the other.
 
+use alloc::format;
 use core::convert::Infallible;
 use core::ptr::NonNull;
 
-use wasmtime::{Instance, Linker, Module, Result, Store, TypedFunc, bail};
+use wasmtime::{Error, Instance, Linker, Module, Result, Store, TypedFunc, bail};
 
 use crate::abi::{self, Given};
 use crate::calls::{self, Guest};
@@ -47,7 +48,10 @@ pub fn run(given: &Given) -> Result<Infallible> {
     let mut linker = Linker::new(&engine);
     calls::offer(&mut linker, given)?;
     let mut store = Store::new(&engine, Guest::new(given));
-    let instance = linker.instantiate(&mut store, &module)?;
+    // Of what does not fit, the outer error says which import it is.
+    let fitted = linker.instantiate_pre(&module);
+    let fitted = fitted.map_err(|error| Error::msg(format!("{error:#}")))?;
+    let instance = fitted.instantiate(&mut store)?;
     store.data_mut().memory = instance.get_memory(&mut store, calls::MEMORY);
     for name in ["_initialize", "init"] {
         if let Some(entry) = Entry::of(&mut store, &instance, name) {

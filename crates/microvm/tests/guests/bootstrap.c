@@ -114,7 +114,7 @@ int main(void) {
     if (strstr(body, "told")) {
       static char told[8192];
       snprintf(told, sizeof told,
-               "{\"id\":\"%s\",\"deadline_ms\":%s,\"arn\":\"%s\",\"trace\":\"%s\",\"client\":\"%s\","
+               "{\"id\":\"%s\",\"deadline_ms\":%s,\"arn\":\"%s\",\"trace\":\"%s\",\"client\":%s,"
                "\"name\":\"%s\",\"memory\":\"%s\",\"region\":\"%s\",\"root\":\"%s\",\"calls\":%u,"
                "\"born\":%lld%09ld}",
                id, header("Lambda-Runtime-Deadline-Ms"), header("Lambda-Runtime-Invoked-Function-Arn"),

@@ -66,6 +66,7 @@ log = base64.b64decode(reply["LogResult"]).decode()
 told = replied(reply)
 assert told["arn"] == "arn:aws:lambda:us-east-1:000000000000:function:shop_plain", told
 assert (told["name"], told["calls"]) == ("shop_plain", 1), told
+assert told["client"] == {"client": {"app_title": "é"}}, told
 assert told["id"] == reply["ResponseMetadata"]["RequestId"], told
 assert told["deadline_ms"] > 1_700_000_000_000 and told["trace"].startswith("Root=1-"), told
 assert "\ncalled 1\nEND RequestId: " in log, log

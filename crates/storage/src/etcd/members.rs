@@ -74,7 +74,7 @@ impl Members {
         let deadline = Instant::now() + self.request_timeout;
         let (mut repeated, mut pause) = (false, PAUSE_MIN);
         loop {
-            for _ in 0..self.all.len() {
+            for left in (0..self.all.len()).rev() {
                 let at = self.first.load(Ordering::Relaxed);
                 let until = match repeat {
                     Repeat::Free => deadline.min(Instant::now() + self.try_timeout),
@@ -96,11 +96,12 @@ impl Members {
                     }
                 };
                 self.leave(at);
-                if Instant::now() >= deadline {
+                let again = Instant::now() + if left == 0 { pause } else { Duration::ZERO };
+                if again >= deadline {
                     return Err(told(last, repeated));
                 }
+                tokio::time::sleep_until(again).await;
             }
-            tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
             pause = PAUSE_MAX.min(pause * 2);
         }
     }

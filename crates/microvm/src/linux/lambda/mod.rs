@@ -8,8 +8,9 @@
 //!          ── POST …/init/error ─────────────▶ there will be no call
 //! ```
 //!
-//! Nothing of it is a socket of the host's: it is part of the process, whose sockets that are connected
-//! to [`ADDRESS`] lead to [`api`], which answers them by bytes, without a clock or a wait.
+//! Nothing of it is a socket of the host's: it is part of the process, whose sockets that are
+//! connected to [`ADDRESS`] lead to [`api`], which answers them by bytes, without a clock or a
+//! wait.
 
 mod answer;
 mod api;
