@@ -177,14 +177,28 @@ impl StorageError {
                 let source = Arc::new(error);
                 StorageError::Refused { doing, source }
             }
-            // By the code in S3's own answer: a list of a bucket that is missing is not `NotFound`.
-            error if error.to_string().contains("<Code>NoSuchBucket</Code>") => {
+            error if is_refusal(&error) => {
                 let source = Arc::new(error);
                 StorageError::Refused { doing, source }
             }
             error => StorageError::of_disk(doing, error),
         }
     }
+}
+
+/// Whether S3 will not do it, by the code in its answer: of a list, the kind of the error does not
+/// say so.
+fn is_refusal(error: &object_store::Error) -> bool {
+    const CODES: [&str; 4] = [
+        "NoSuchBucket",
+        "AccessDenied",
+        "SignatureDoesNotMatch",
+        "InvalidAccessKeyId",
+    ];
+    let text = error.to_string();
+    CODES
+        .iter()
+        .any(|code| text.contains(&format!("<Code>{code}</Code>")))
 }
 
 /// Whether an I/O error that says "no space" or "no quota" is among the causes.
