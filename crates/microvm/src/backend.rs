@@ -20,6 +20,7 @@ use crate::machine::MachineError;
 use crate::program::{MicroVmProgram, Parts};
 use crate::shells::Shells;
 use crate::stored::{self, Made, StoreError};
+use crate::turns::Turns;
 
 /// Address space of one machine: the largest guest, its page tables, and what it maps.
 const RESERVATION_BYTES: usize = 6 << 30;
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub table: &'static [sandbox::host::HostCall],
     pub numbers: Arc<Numbers>,
     compiler: Option<Arc<Compile>>,
+    turns: Turns,
 }
 
 impl MicroVms {
@@ -75,6 +77,7 @@ impl MicroVms {
             table: config.table,
             numbers: Arc::new(Numbers::of(config.table)),
             compiler: config.compiler,
+            turns: Turns::default(),
         })))
     }
 
@@ -153,6 +156,7 @@ fn check_settings(spec: &VersionSpec) -> Result<(), PrepareError> {
 
 impl Inner {
     fn prepare(&self, spec: &VersionSpec, artifact: &Bytes) -> Result<Prepared, PrepareError> {
+        let _turn = self.turns.enter(spec.digest());
         if spec.settings.isolation == Isolation::WasmVm {
             return self.prepare_inside(spec, artifact);
         }

@@ -55,7 +55,8 @@ pub mod space;
 mod standing;
 mod stored;
 mod system;
-pub mod view;
+pub mod turns;
+mod view;
 mod watchdog;
 
 pub use backend::{MicroVms, MicroVmsError};

@@ -83,7 +83,7 @@ fn describe<E: Into<BodyError>>(error: E) -> StoreError {
     StoreError::Describe(error.into())
 }
 
-/// Stores what was made of an artifact. Gives the bytes of the images.
+/// Stores what was made of an artifact, in place of what was there. Gives the bytes of the images.
 pub(crate) fn store(
     cache: &Cache,
     spec: &VersionSpec,
@@ -92,6 +92,10 @@ pub(crate) fn store(
     features: &[u8],
 ) -> Result<u64, StoreError> {
     let [entry, request_loop] = keys(spec);
+    // What is left when this is cut short must not be parts of two runs.
+    for key in [&entry, &request_loop] {
+        cache.remove(key)?;
+    }
     cache.store(&entry, EntryKind::Names, &Symbols::read(artifact).encode())?;
     let mut bytes = store_taken(cache, &entry, &made.entry, features)?;
     let process = match &made.request_loop {

@@ -36,6 +36,12 @@ const NEEDED: [(Cap, &str); 5] = [
 const LEAF_PMU: u32 = 0xa;
 /// CPUID: sizes of vector state.
 const LEAF_XSTATE: u32 = 0xd;
+/// Features, and in ecx that there is `rdrand`.
+const LEAF_FEATURES: u32 = 1;
+const ECX_RDRAND: u32 = 1 << 30;
+/// More of them, and in ebx that there is `rdseed`.
+const LEAF_MORE_FEATURES: u32 = 7;
+const EBX_RDSEED: u32 = 1 << 18;
 /// CPUID: the first of the hypervisor's own.
 const LEAF_HYPERVISOR: u32 = 0x4000_0000;
 const LEAF_HYPERVISOR_LAST: u32 = 0x4000_ffff;
@@ -118,7 +124,8 @@ impl Kvm {
     }
 }
 
-/// Takes away what guests are not to have: counters and what a hypervisor offers its kernels.
+/// Takes away what guests are not to have: counters, what a hypervisor offers its kernels, and random
+/// numbers of the processor's: who draws some of those before it is frozen does so unseen.
 /// Returns the vector state that guests may use.
 fn restrict(cpuid: &mut CpuId) -> u64 {
     let mut xcr0 = 0;
@@ -128,6 +135,8 @@ fn restrict(cpuid: &mut CpuId) -> u64 {
     });
     for entry in cpuid.as_mut_slice() {
         match (entry.function, entry.index) {
+            (LEAF_FEATURES, _) => entry.ecx &= !ECX_RDRAND,
+            (LEAF_MORE_FEATURES, 0) => entry.ebx &= !EBX_RDSEED,
             (LEAF_AMD_FEATURES, _) => entry.ecx &= !ECX_AMD_COUNTERS,
             (LEAF_XSTATE, 0) => xcr0 = u64::from(entry.edx) << 32 | u64::from(entry.eax),
             _ => {}
@@ -146,8 +155,7 @@ fn usable_xcr0(offered: u64) -> u64 {
 
 /// What an image depends on: every leaf but those that name the processor they were read on.
 fn features(cpuid: &CpuId, xcr0: u64) -> Vec<u8> {
-    /// Ids of the processor in its package, in ebx; of its topology, in edx and all over.
-    const LEAF_FEATURES: u32 = 1;
+    // Ids of the processor in its package, in ebx of its features; of its topology, all over.
     const TOPOLOGY: [u32; 4] = [0xb, 0x1f, 0x8000_001e, 0x8000_0026];
     let mut bytes = xcr0.to_le_bytes().to_vec();
     for entry in cpuid.as_slice() {
@@ -450,5 +458,32 @@ impl Vcpu for KvmVcpu {
 
     fn kick(&self) -> &Kick {
         &self.kick
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvm_bindings::kvm_cpuid_entry2;
+
+    use super::*;
+
+    #[test]
+    fn guests_are_not_told_of_random_numbers_that_nobody_sees_them_draw() {
+        let entry = |function, index| kvm_cpuid_entry2 {
+            function,
+            index,
+            ebx: u32::MAX,
+            ecx: u32::MAX,
+            ..Default::default()
+        };
+        let entries = [entry(1, 0), entry(7, 0), entry(7, 1)];
+        let mut cpuid = CpuId::from_entries(&entries).unwrap();
+        restrict(&mut cpuid);
+        let [one, seven, more] = cpuid.as_slice() else {
+            panic!("{cpuid:?}")
+        };
+        assert_eq!((one.ecx, one.ebx), (!(1 << 30), u32::MAX));
+        assert_eq!((seven.ebx, seven.ecx), (!(1 << 18), u32::MAX));
+        assert_eq!(more.ebx, u32::MAX);
     }
 }

@@ -30,6 +30,10 @@ use crate::space::Protection;
 
 /// The user and group that a program runs as.
 pub const USER: u32 = 1000;
+/// Numbers of calls that are not offered and are counted one by one.
+const UNKNOWN_MAX: usize = 64;
+/// The number under which all others are counted.
+pub const OTHERS: u64 = u64::MAX;
 /// Most bytes that one call reads or writes; more is done in part, as Linux may.
 pub const IO_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of a path, with its zero.
@@ -249,7 +253,11 @@ impl Process {
         retried: Option<Option<u64>>,
     ) -> Answer {
         let Some(row) = table::find(request.number) else {
-            let count = self.unknown.entry(request.number).or_default();
+            let number = match self.unknown.len() < UNKNOWN_MAX {
+                false if !self.unknown.contains_key(&request.number) => OTHERS,
+                _ => request.number,
+            };
+            let count = self.unknown.entry(number).or_default();
             *count = count.saturating_add(1);
             return Err(Errno::ENOSYS.into());
         };

@@ -12,7 +12,6 @@
 
 use bytes::Bytes;
 
-use super::lambda::RuntimeApi;
 use super::process::{Exit, Process};
 use super::thread::Wait;
 
@@ -154,15 +153,14 @@ impl NotFrozen {
 impl Process {
     /// What it waits for that only a call brings, if it does; asked while none of its threads runs.
     pub fn awaits(&mut self) -> Option<Awaits> {
-        let mut waiting = self.threads.waiting();
-        match waiting.any(|(_, wait, _)| wait == Wait::Input) {
-            true => Some(Awaits::Input),
-            false => {
-                let api = self.lambda.as_ref();
-                let asks = api.is_some_and(RuntimeApi::is_waiting);
-                asks.then_some(Awaits::Invocation)
-            }
+        // Who is given invocations may have said half of something while a thread reads its input.
+        if let Some(api) = &self.lambda {
+            return api.is_waiting().then_some(Awaits::Invocation);
         }
+        let mut waiting = self.threads.waiting();
+        waiting
+            .any(|(_, wait, _)| wait == Wait::Input)
+            .then_some(Awaits::Input)
     }
 
     /// Whether it has connections that end with its world.

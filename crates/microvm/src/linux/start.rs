@@ -8,7 +8,7 @@ use files::Files;
 use super::frame;
 use super::lambda::{self, Invocation, RuntimeApi};
 use super::numbers;
-use super::process::{Beginning, Exit, Process};
+use super::process::{Beginning, Exit, OTHERS, Process};
 use super::program::Program;
 use super::request_loop::{NotFrozen, Stage};
 use super::run::{Left, Runner};
@@ -185,6 +185,7 @@ fn not_frozen(end: &End, begin: Instant) -> NotFrozen {
 fn ended(process: Process, end: End) -> Ended {
     let name = |number: u64| match numbers::name(number) {
         Some(name) => name.to_owned(),
+        None if number == OTHERS => "others".to_owned(),
         None => format!("call {number}"),
     };
     let unknown = process.unknown.into_iter();

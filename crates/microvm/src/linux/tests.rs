@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::errno::Errno;
 use super::memory::GuestMemory;
 use super::memory::fake::FakeMemory;
-use super::process::{Beginning, Clocks, Exit, Flow, Process, Turn};
+use super::process::{Beginning, Clocks, Exit, Flow, OTHERS, Process, Turn};
 use super::request_loop::Stage;
 use super::signal::SIGKILL;
 use super::table::TABLE;
@@ -150,6 +150,21 @@ fn too_many_threads_and_every_process_are_refused() {
         assert_eq!(refused, failed(Errno::ENOSYS));
     }
     assert_eq!(process.unknown.len(), 3);
+}
+
+#[test]
+fn calls_that_are_not_offered_are_counted_in_bounds() {
+    let (mut process, mut memory) = process();
+    for number in 1000..1100 {
+        let request = Request {
+            number,
+            args: [0; 6],
+        };
+        let refused = process.call(&mut memory, FIRST, request);
+        assert_eq!(refused, failed(Errno::ENOSYS));
+    }
+    assert_eq!(process.unknown.len(), 65);
+    assert_eq!(process.unknown.get(&OTHERS), Some(&36));
 }
 
 #[test]

@@ -26,6 +26,8 @@ use super::report::{ERROR_TYPE, Report};
 const CONNECTIONS_MAX: usize = 32;
 /// Answers that a connection may leave unread before it is not read any more.
 const ANSWERS_MAX: usize = 64;
+/// What all connections may keep of requests past one body of the most bytes.
+const HELD_BYTES_MAX: usize = 4 << 20;
 
 const PREFIX: &str = "/2018-06-01/runtime/";
 
@@ -226,17 +228,22 @@ impl RuntimeApi {
             };
         }
         let mut out = Vec::new();
-        let mut rest = VecDeque::new();
         for answer in &open.answers {
-            let mut answer = answer.clone();
-            let taken = answer.split_to(answer.len().min(most - out.len()));
-            out.extend_from_slice(&taken);
-            if !answer.is_empty() {
-                rest.push_back(answer);
-            }
+            let room = most - out.len();
+            out.extend_from_slice(&answer[..answer.len().min(room)]);
         }
         if !look {
-            open.answers = rest;
+            let mut left = out.len();
+            while left > 0
+                && let Some(mut answer) = open.answers.pop_front()
+            {
+                left -= answer.split_to(answer.len().min(left)).len();
+                if !answer.is_empty() {
+                    open.answers.push_front(answer);
+                }
+            }
+            // What was sent with more requests than are answered at a time is read on.
+            self.read(connection);
         }
         Received::Bytes(out)
     }
@@ -251,11 +258,19 @@ impl RuntimeApi {
         }
         open.reader.push(bytes);
         self.read(connection);
+        let held: usize = self
+            .connections
+            .values()
+            .map(|open| open.reader.held())
+            .sum();
+        if held > self.body_bytes_max.saturating_add(HELD_BYTES_MAX) {
+            self.unreadable(connection, Unreadable::BodyTooLarge);
+        }
     }
 
     /// Answers the requests that have come whole, up to one that is not answered yet.
     fn read(&mut self, connection: Connection) {
-        while !self.waiting.contains(&connection) {
+        while self.takes(connection) {
             let Some(open) = self.connections.get_mut(&connection) else {
                 return;
             };
@@ -269,10 +284,7 @@ impl RuntimeApi {
                     open.ends |= !request.keeps;
                     self.request(connection, request);
                 }
-                Err(why) => {
-                    open.ends = true;
-                    return self.unreadable(connection, why);
-                }
+                Err(why) => return self.unreadable(connection, why),
             }
         }
     }
@@ -352,7 +364,13 @@ impl RuntimeApi {
         self.answer_json(connection, Head::new(status.0, status.1), &error);
     }
 
+    /// Ends a connection whose requests cannot be read on.
     fn unreadable(&mut self, connection: Connection, why: Unreadable) {
+        let Some(open) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        open.ends = true;
+        let reader = std::mem::replace(&mut open.reader, Reader::new(0));
         match why {
             Unreadable::Malformed => {
                 let words = "the request is malformed";
@@ -370,7 +388,9 @@ impl RuntimeApi {
             Unreadable::BodyTooLarge => {
                 let words = "the reply passes its limit";
                 self.refuse(connection, TOO_LARGE, "RequestEntityTooLarge", words);
-                if self.given.is_some() {
+                let reply = |id: &String| format!("{PREFIX}invocation/{id}/response");
+                let path = reader.path().split('?').next();
+                if self.given.as_ref().map(reply).as_deref() == path {
                     self.over(Ended::TooLong);
                 }
             }

@@ -222,6 +222,50 @@ fn a_reply_over_its_limit_ends_the_call() {
 }
 
 #[test]
+fn a_body_over_its_limit_that_is_no_reply_is_refused_alone() {
+    let (mut api, _) = running();
+    let other = api.connect().expect("room");
+    let body = "x".repeat(65);
+    api.send(other, post("elsewhere", "", &body).as_bytes());
+    assert!(received(&mut api, other).starts_with("HTTP/1.1 413 "));
+    assert_eq!(
+        (received(&mut api, other).as_str(), api.ended()),
+        ("END", None)
+    );
+}
+
+#[test]
+fn many_requests_at_once_are_answered_a_few_at_a_time() {
+    let (mut api, connection) = running();
+    let many = "GET / HTTP/1.1\r\n\r\n".repeat(1000);
+    api.send(connection, many.as_bytes());
+    let mut answers = 0;
+    loop {
+        let bytes = api.bytes(connection);
+        assert!(bytes <= 64 * 200, "{bytes} bytes wait");
+        let Received::Bytes(got) = api.receive(connection, 97, false) else {
+            break;
+        };
+        answers += got.iter().filter(|byte| **byte == b'{').count();
+    }
+    assert_eq!(answers, 1000);
+    assert!(api.takes(connection));
+}
+
+#[test]
+fn what_connections_keep_of_requests_is_bounded_together() {
+    let mut api = RuntimeApi::new(3 << 20);
+    let all: Vec<_> = (0..32).map(|_| api.connect().expect("room")).collect();
+    let head = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", 3 << 20);
+    let refused = all.iter().filter(|connection| {
+        api.send(**connection, head.as_bytes());
+        api.send(**connection, &vec![b'x'; 1 << 20]);
+        received(&mut api, **connection).starts_with("HTTP/1.1 413 ")
+    });
+    assert_eq!(refused.count(), 32 - 7);
+}
+
+#[test]
 fn connections_are_counted_and_end_as_asked() {
     let mut api = api();
     let all: Vec<_> = std::iter::from_fn(|| api.connect()).collect();

@@ -95,6 +95,8 @@ enum Next {
 pub(super) struct Reader {
     body_bytes_max: usize,
     buffer: Vec<u8>,
+    /// Bytes of it that have been read.
+    at: usize,
     next: Next,
     request: Request,
 }
@@ -105,6 +107,7 @@ impl Reader {
         Self {
             body_bytes_max,
             buffer: Vec::new(),
+            at: 0,
             next: Next::Head,
             request: Request::default(),
         }
@@ -112,12 +115,30 @@ impl Reader {
 
     /// Takes bytes. What they come to is read by [`Reader::read`].
     pub fn push(&mut self, bytes: &[u8]) {
+        // Here, and not wherever something is read: who sends many small things makes us move each
+        // byte once for all of that.
+        self.buffer.drain(..self.at);
+        self.at = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
     /// Whether nothing of a request has come.
     pub fn is_between_requests(&self) -> bool {
-        self.next == Next::Head && self.buffer.is_empty()
+        self.next == Next::Head && self.rest().is_empty()
+    }
+
+    /// Bytes that it keeps.
+    pub fn held(&self) -> usize {
+        self.rest().len() + self.request.body.len()
+    }
+
+    /// The path of the request whose body is being read.
+    pub fn path(&self) -> &str {
+        &self.request.path
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.at..]
     }
 
     /// The next thing that has come whole.
@@ -159,9 +180,10 @@ impl Reader {
     fn head(&mut self) -> Result<Option<bool>, Unreadable> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
-        let bytes = match parsed.parse(&self.buffer) {
+        let rest = &self.buffer[self.at..];
+        let bytes = match parsed.parse(rest) {
             Ok(Status::Complete(bytes)) if bytes <= HEAD_BYTES_MAX => bytes,
-            Ok(Status::Partial) if self.buffer.len() <= HEAD_BYTES_MAX => return Ok(None),
+            Ok(Status::Partial) if rest.len() <= HEAD_BYTES_MAX => return Ok(None),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Unreadable::HeadTooLarge),
             Err(_) => return Err(Unreadable::Malformed),
         };
@@ -170,8 +192,6 @@ impl Reader {
             Some(0) => headers.has("connection", "keep-alive"),
             _ => !headers.has("connection", "close"),
         };
-        self.next = self.framing(&headers)?;
-        let waits = self.next != Next::Length(0) && headers.has("expect", "100-continue");
         self.request = Request {
             method: parsed.method.unwrap_or_default().to_owned(),
             path: parsed.path.unwrap_or_default().to_owned(),
@@ -179,51 +199,37 @@ impl Reader {
             keeps,
             ..Request::default()
         };
-        self.buffer.drain(..bytes);
-        Ok(Some(waits))
-    }
-
-    fn framing(&self, headers: &Headers) -> Result<Next, Unreadable> {
-        let coded = headers.find("transfer-encoding").is_some();
-        match (coded, headers.find("content-length")) {
-            // What is both could be read in two ways.
-            (true, Some(_)) => Err(Unreadable::Malformed),
-            (true, None) if headers.has("transfer-encoding", "chunked") => Ok(Next::Size),
-            (true, None) => Err(Unreadable::Malformed),
-            (false, None) => Ok(Next::Length(0)),
-            (false, Some(length)) => {
-                let digits = length.bytes().all(|byte| byte.is_ascii_digit());
-                let length = length.parse::<u64>().ok().filter(|_| digits);
-                let length = length.ok_or(Unreadable::Malformed)?;
-                match usize::try_from(length) {
-                    Ok(length) if length <= self.body_bytes_max => Ok(Next::Length(length)),
-                    _ => Err(Unreadable::BodyTooLarge),
-                }
-            }
-        }
+        self.at += bytes;
+        let headers = &self.request.headers;
+        self.next = framing(headers, self.body_bytes_max)?;
+        Ok(Some(
+            self.next != Next::Length(0) && headers.has("expect", "100-continue"),
+        ))
     }
 
     /// Moves up to `left` bytes to the body; how many are missing then.
     fn body(&mut self, left: usize) -> usize {
-        let here = left.min(self.buffer.len());
-        self.request.body.extend(self.buffer.drain(..here));
+        let here = left.min(self.rest().len());
+        let bytes = &self.buffer[self.at..self.at + here];
+        self.request.body.extend_from_slice(bytes);
+        self.at += here;
         left - here
     }
 
     fn size(&mut self) -> Result<bool, Unreadable> {
-        match httparse::parse_chunk_size(&self.buffer) {
+        match httparse::parse_chunk_size(self.rest()) {
             Ok(Status::Complete((bytes, size))) => {
                 let room = self.body_bytes_max - self.request.body.len();
                 let size = usize::try_from(size).ok().filter(|size| *size <= room);
                 let size = size.ok_or(Unreadable::BodyTooLarge)?;
-                self.buffer.drain(..bytes);
+                self.at += bytes;
                 self.next = match size {
                     0 => Next::Trailers,
                     size => Next::Chunk(size),
                 };
                 Ok(true)
             }
-            Ok(Status::Partial) if self.buffer.len() <= CHUNK_LINE_BYTES_MAX => Ok(false),
+            Ok(Status::Partial) if self.rest().len() <= CHUNK_LINE_BYTES_MAX => Ok(false),
             Ok(Status::Partial) => Err(Unreadable::HeadTooLarge),
             Err(_) => Err(Unreadable::Malformed),
         }
@@ -231,12 +237,12 @@ impl Reader {
 
     fn chunk_end(&mut self) -> Result<bool, Unreadable> {
         const END: &[u8] = b"\r\n";
-        if self.buffer.starts_with(END) {
-            self.buffer.drain(..END.len());
+        if self.rest().starts_with(END) {
+            self.at += END.len();
             self.next = Next::Size;
             return Ok(true);
         }
-        match END.starts_with(&self.buffer) {
+        match END.starts_with(self.rest()) {
             true => Ok(false),
             false => Err(Unreadable::Malformed),
         }
@@ -244,16 +250,38 @@ impl Reader {
 
     fn trailers(&mut self) -> Result<bool, Unreadable> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        match httparse::parse_headers(&self.buffer, &mut headers) {
+        let rest = &self.buffer[self.at..];
+        match httparse::parse_headers(rest, &mut headers) {
             Ok(Status::Complete((bytes, parsed))) if bytes <= HEAD_BYTES_MAX => {
                 self.request.trailers = Headers::of(parsed);
-                self.buffer.drain(..bytes);
+                self.at += bytes;
                 self.next = Next::Length(0);
                 Ok(true)
             }
-            Ok(Status::Partial) if self.buffer.len() <= HEAD_BYTES_MAX => Ok(false),
+            Ok(Status::Partial) if rest.len() <= HEAD_BYTES_MAX => Ok(false),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => Err(Unreadable::HeadTooLarge),
             Err(_) => Err(Unreadable::Malformed),
+        }
+    }
+}
+
+/// How the body after such a head is told from what follows.
+fn framing(headers: &Headers, body_bytes_max: usize) -> Result<Next, Unreadable> {
+    let coded = headers.find("transfer-encoding").is_some();
+    match (coded, headers.find("content-length")) {
+        // What is both could be read in two ways.
+        (true, Some(_)) => Err(Unreadable::Malformed),
+        (true, None) if headers.has("transfer-encoding", "chunked") => Ok(Next::Size),
+        (true, None) => Err(Unreadable::Malformed),
+        (false, None) => Ok(Next::Length(0)),
+        (false, Some(length)) => {
+            let digits = length.bytes().all(|byte| byte.is_ascii_digit());
+            let length = length.parse::<u64>().ok().filter(|_| digits);
+            let length = length.ok_or(Unreadable::Malformed)?;
+            match usize::try_from(length) {
+                Ok(length) if length <= body_bytes_max => Ok(Next::Length(length)),
+                _ => Err(Unreadable::BodyTooLarge),
+            }
         }
     }
 }
@@ -331,6 +359,19 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_byte_is_moved_only_by_who_sends_more() {
+        let chunks = "1\r\nx\r\n".repeat(1 << 17);
+        let mut reader = Reader::new(1 << 17);
+        reader.push(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(reader.read(), Ok(None));
+        reader.push(chunks.as_bytes());
+        let place = reader.buffer.as_ptr();
+        assert_eq!(reader.read(), Ok(None));
+        assert_eq!((reader.buffer.as_ptr(), reader.at), (place, chunks.len()));
+        assert_eq!((reader.held(), reader.path()), (1 << 17, "/"));
     }
 
     #[test]
