@@ -124,8 +124,8 @@ impl Kvm {
     }
 }
 
-/// Takes away what guests are not to have: counters, what a hypervisor offers its kernels, and random
-/// numbers of the processor's: who draws some of those before it is frozen does so unseen.
+/// Takes away what guests are not to have: counters, what a hypervisor offers its kernels, and
+/// random numbers of the processor's: who draws some of those before it is frozen does so unseen.
 /// Returns the vector state that guests may use.
 fn restrict(cpuid: &mut CpuId) -> u64 {
     let mut xcr0 = 0;
