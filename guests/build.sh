@@ -94,6 +94,12 @@ build_invoice_lambda() {
   flags=-Ctarget-feature=+crt-static rust x86_64-unknown-linux-gnu "$1" invoice-lambda "$2"
 }
 build_sha256_vm() { "${freestanding[@]}" "$1/main.c" -o "$2"; }
+# Its flags are in its own .cargo/config.toml, where RUSTFLAGS would take their place.
+build_sha256_rs_vm() {
+  (cd "$1" && env -u RUSTUP_TOOLCHAIN -u RUSTFLAGS PATH="$TOOLS:/usr/bin:/bin" \
+    CARGO_TARGET_DIR="$TOOLCHAINS/target/sha256-rs-vm" "$DEBIAN_CARGO" build -q --release --locked) &&
+    cp "$TOOLCHAINS/target/sha256-rs-vm/x86_64-unknown-linux-gnu/release/sha256-rs-vm" "$2"
+}
 
 # vm NAME OUT: the bench's guest, and, where it computes, the same as a native program and as wasm.
 vm() {
@@ -313,7 +319,7 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type sha256-vm invoice-lambda kernels probes vm linux workloads workers hostcalls egress files runtimes packages)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type sha256-vm sha256-rs-vm invoice-lambda kernels probes vm linux workloads workers hostcalls egress files runtimes packages)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
   if [ "$name" = kernels ] || [ "$name" = probes ] || [ "$name" = vm ]; then

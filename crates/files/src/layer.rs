@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use model::Digest;
+
 use crate::directory::{FIRST_COOKIE, Name};
 use crate::inode::{Ino, Kind, Stat, Times};
 use crate::path::{NAME_BYTES_MAX, PATH_BYTES_MAX};
@@ -62,6 +64,8 @@ pub(crate) struct LayerDirectory {
 /// A read-only tree; its root is inode 1.
 #[derive(Debug)]
 pub struct Layer {
+    /// Another one for other files, or for the same in another order.
+    digest: Digest,
     /// Inode `n` is at `n - 1`.
     nodes: Vec<LayerNode>,
 }
@@ -72,6 +76,11 @@ impl Layer {
         static EMPTY: LazyLock<Arc<Layer>> =
             LazyLock::new(|| Arc::new(LayerBuilder::default().build()));
         EMPTY.clone()
+    }
+
+    /// What tells it from others.
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     pub(crate) fn node(&self, ino: Ino) -> Option<&LayerNode> {
@@ -141,6 +150,26 @@ impl LayerNode {
     }
 }
 
+/// An entry that a layer has unless its list says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub enum Standard {
+    /// A directory at a path.
+    Directory(&'static str),
+    /// A file at a path, with a text in it.
+    File(&'static str, &'static str),
+}
+
+impl Standard {
+    /// What tells lists of them apart.
+    pub(crate) fn digest(entries: &[Standard]) -> Digest {
+        let parts = entries.iter().flat_map(|entry| match *entry {
+            Standard::Directory(path) => ["directory", path, ""],
+            Standard::File(path, text) => ["file", path, text],
+        });
+        Digest::of_parts(parts.map(str::as_bytes))
+    }
+}
+
 /// Collects the entries of a layer. Directories on the way to an entry come by themselves.
 #[derive(Debug)]
 pub struct LayerBuilder {
@@ -186,6 +215,13 @@ impl Planned {
 }
 
 impl LayerBuilder {
+    /// Begins with these entries.
+    pub fn of(entries: &[Standard]) -> Result<Self, LayerError> {
+        let mut builder = Self::default();
+        builder.fill(entries)?;
+        Ok(builder)
+    }
+
     /// Adds a file.
     pub fn file(
         &mut self,
@@ -262,8 +298,47 @@ impl LayerBuilder {
         Ok(index)
     }
 
-    /// The layer.
+    /// Makes what `entries` lists, but for what is there already.
+    pub(crate) fn fill(&mut self, entries: &[Standard]) -> Result<(), LayerError> {
+        for entry in entries {
+            let made = match *entry {
+                Standard::Directory(path) => self.directory(path),
+                Standard::File(path, text) => self.file(path, Contents::of(text.as_bytes()), false),
+            };
+            match made {
+                Ok(()) | Err(LayerError::Conflict { .. }) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// The layer. All of it is read for its digest.
     pub fn build(self) -> Layer {
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        for planned in &self.nodes {
+            parts.push(planned.mode.to_le_bytes().to_vec());
+            match &planned.body {
+                PlannedBody::File(contents) => {
+                    let mut bytes = vec![0; usize::try_from(contents.bytes()).unwrap_or(0)];
+                    contents.read(0, &mut bytes);
+                    parts.extend([b"file".to_vec(), bytes]);
+                }
+                PlannedBody::Symlink(target) => parts.extend([b"link".to_vec(), target.to_vec()]),
+                PlannedBody::Directory { names, .. } => {
+                    parts.push(b"directory".to_vec());
+                    parts.push((names.len() as u64).to_le_bytes().to_vec());
+                    for (name, at) in names {
+                        parts.extend([name.to_vec(), (*at as u64).to_le_bytes().to_vec()]);
+                    }
+                }
+            }
+        }
+        self.build_as(Digest::of_parts(parts.iter().map(Vec::as_slice)))
+    }
+
+    /// The layer, by a digest that no other layer has.
+    pub(crate) fn build_as(self, digest: Digest) -> Layer {
         let is_directory: Vec<_> = self
             .nodes
             .iter()
@@ -283,6 +358,7 @@ impl LayerBuilder {
             },
         };
         Layer {
+            digest,
             nodes: self.nodes.into_iter().map(finish).collect(),
         }
     }

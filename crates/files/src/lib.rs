@@ -35,7 +35,7 @@ mod tree;
 pub use contents::Contents;
 pub use errno::Errno;
 pub use inode::{Ino, Kind, Stat, Times};
-pub use layer::{Layer, LayerBuilder, LayerError};
+pub use layer::{Layer, LayerBuilder, LayerError, Standard};
 pub use ledger::Quota;
 pub use library::{Library, LibraryError, Source, check_list};
 pub use names::Replace;

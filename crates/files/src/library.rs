@@ -9,7 +9,7 @@ use model::{Digest, FileEntry, FileList, FileListError};
 use parking_lot::Mutex;
 
 use crate::contents::WeakContents;
-use crate::{Contents, Layer, LayerBuilder, LayerError};
+use crate::{Contents, Layer, LayerBuilder, LayerError, Standard};
 
 /// Where contents come from. It may block.
 pub trait Source: Send + Sync {
@@ -21,6 +21,7 @@ pub trait Source: Send + Sync {
 pub struct Library {
     source: Box<dyn Source>,
     held: Mutex<HashMap<Digest, WeakContents>>,
+    /// By their own digest.
     layers: Mutex<HashMap<Digest, Weak<Layer>>>,
 }
 
@@ -80,21 +81,32 @@ impl Library {
     /// The layer that the list named `digest` describes; the same one for all who ask while someone
     /// has it. It may block.
     pub fn layer(&self, digest: &Digest) -> Result<Arc<Layer>, LibraryError> {
-        let found = |layers: &HashMap<_, Weak<Layer>>| layers.get(digest)?.upgrade();
+        self.layer_with(digest, &[])
+    }
+
+    /// The same, with what is to be there unless the list has something else in its place.
+    pub fn layer_with(
+        &self,
+        list: &Digest,
+        standard: &[Standard],
+    ) -> Result<Arc<Layer>, LibraryError> {
+        let parts = [*list, Standard::digest(standard)];
+        let digest = Digest::of_parts(parts.iter().map(|part| part.as_bytes().as_slice()));
+        let found = |layers: &HashMap<_, Weak<Layer>>| layers.get(&digest)?.upgrade();
         if let Some(layer) = found(&self.layers.lock()) {
             return Ok(layer);
         }
-        let layer = Arc::new(self.build(digest)?);
+        let layer = Arc::new(self.build(list, standard)?.build_as(digest));
         let mut layers = self.layers.lock();
         if let Some(layer) = found(&layers) {
             return Ok(layer);
         }
         layers.retain(|_, layer| layer.strong_count() > 0);
-        layers.insert(*digest, Arc::downgrade(&layer));
+        layers.insert(digest, Arc::downgrade(&layer));
         Ok(layer)
     }
 
-    fn build(&self, list: &Digest) -> Result<Layer, LibraryError> {
+    fn build(&self, list: &Digest, standard: &[Standard]) -> Result<LayerBuilder, LibraryError> {
         let open = |digest: &Digest| {
             self.contents(digest)
                 .map_err(|source| LibraryError::Contents {
@@ -124,7 +136,8 @@ impl Library {
             };
             added.map_err(unfit)?;
         }
-        Ok(builder.build())
+        builder.fill(standard).map_err(unfit)?;
+        Ok(builder)
     }
 
     /// The contents named `digest`. It may block.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use model::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Data, Page};
@@ -21,8 +22,8 @@ pub struct OtherLayer;
 /// again, with all that is open.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Saved {
-    /// The first inode that is not of the layer, which tells layers apart.
-    layer_end: Ino,
+    /// The layer's.
+    layer: Digest,
     next: Ino,
     bytes: u64,
     inodes: u64,
@@ -70,7 +71,7 @@ impl Files {
         let mut opens: Vec<_> = self.opens.iter().map(|(ino, n)| (*ino, *n)).collect();
         opens.sort_unstable();
         Saved {
-            layer_end: self.layer.end(),
+            layer: *self.layer.digest(),
             next: self.next,
             bytes: self.ledger.bytes(),
             inodes: self.ledger.inodes(),
@@ -81,7 +82,7 @@ impl Files {
 
     /// The files that were saved, over their layer and held to `quota` from here on.
     pub fn restore(layer: Arc<Layer>, quota: Quota, saved: &Saved) -> Result<Self, OtherLayer> {
-        if saved.layer_end != layer.end() {
+        if saved.layer != *layer.digest() {
             return Err(OtherLayer);
         }
         let mut own = HashMap::with_capacity(saved.own.len());

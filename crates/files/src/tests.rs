@@ -351,6 +351,41 @@ fn whole(files: &mut Files, open: &mut OpenFile) -> (Vec<Vec<u8>>, Usage) {
     ([read.to_vec(), vec![nameless]].concat(), files.usage())
 }
 
+/// Contents by digest, of these texts.
+struct Texts(HashMap<Digest, &'static str>);
+
+impl Source for Texts {
+    fn open(&self, digest: &Digest) -> std::io::Result<Contents> {
+        let found = self.0.get(digest).ok_or(std::io::ErrorKind::NotFound)?;
+        Ok(Contents::of(found.as_bytes()))
+    }
+}
+
+#[test]
+fn what_every_layer_has_gives_way_to_the_list() {
+    let list = r#"{"entries": {
+        "etc/hosts": {"file": {"digest": "sha256:OWN", "bytes": 3}}, "tmp": {"link": "/var"}}}"#;
+    let own = Digest::of(b"own");
+    let list = list.replace("sha256:OWN", &own.to_string()).leak();
+    let digest = Digest::of(list.as_bytes());
+    let library = Library::new(Texts([(own, "own"), (digest, &*list)].into()));
+    let standard = [
+        Standard::Directory("tmp"),
+        Standard::File("tmp/x", "in the way"),
+        Standard::File("etc/hosts", "standard"),
+        Standard::File("etc/group", "standard"),
+    ];
+    let layer = library.layer_with(&digest, &standard).unwrap();
+    let again = library.layer_with(&digest, &standard).unwrap();
+    assert!(Arc::ptr_eq(&layer, &again));
+    let plain = library.layer(&digest).unwrap();
+    assert_eq!((layer.entries(), plain.entries()), (4, 3));
+    let mut files = Files::new(layer, QUOTA);
+    assert_eq!(read(&mut files, "/etc/hosts").unwrap(), b"own");
+    assert_eq!(read(&mut files, "/etc/group").unwrap(), b"standard");
+    assert_eq!(files.read_link(root("/tmp")).unwrap(), b"/var");
+}
+
 #[test]
 fn what_was_saved_comes_back_over_its_layer_and_over_no_other() {
     let (mut files, mut open) = of_everything();
@@ -369,8 +404,16 @@ fn what_was_saved_comes_back_over_its_layer_and_over_no_other() {
         files.usage().inodes,
         "the nameless file is gone"
     );
-    let refused = Files::restore(Layer::empty(), QUOTA, &saved);
-    assert_eq!(refused.unwrap_err(), OtherLayer);
+    let mut of_as_many = LayerBuilder::default();
+    let big = Contents::of(vec![0; 10_000]);
+    of_as_many.file("a/b/small", big.clone(), false).unwrap();
+    of_as_many.file("/a/big", big, true).unwrap();
+    of_as_many.symlink("link", "/a/b").unwrap();
+    of_as_many.directory("empty").unwrap();
+    for other in [Layer::empty(), Arc::new(of_as_many.build())] {
+        let refused = Files::restore(other, QUOTA, &saved);
+        assert_eq!(refused.unwrap_err(), OtherLayer);
+    }
 }
 
 #[test]

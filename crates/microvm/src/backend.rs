@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use files::{Layer, Library};
 use memory::{Slab, SlabConfig};
 use model::{Isolation, Kind, VersionSpec};
 use sandbox::{Artifacts, Backend, Cache, CacheError, LoadError, PrepareError, Prepared, Program};
@@ -15,7 +16,7 @@ use crate::elf::Elf;
 use crate::frozen::FrozenError;
 use crate::inside::{self, Compile, Inside};
 use crate::kvm::{Hypervisor, Kvm, Unavailable};
-use crate::linux::SavedError;
+use crate::linux::{SavedError, base};
 use crate::machine::MachineError;
 use crate::program::{MicroVmProgram, Parts};
 use crate::shells::Shells;
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub shells: Shells,
     pub table: &'static [sandbox::host::HostCall],
     pub numbers: Arc<Numbers>,
+    files: Arc<Library>,
     compiler: Option<Arc<Compile>>,
     turns: Turns,
 }
@@ -76,6 +78,7 @@ impl MicroVms {
             shells,
             table: config.table,
             numbers: Arc::new(Numbers::of(config.table)),
+            files: config.files,
             compiler: config.compiler,
             turns: Turns::default(),
         })))
@@ -143,7 +146,9 @@ pub(crate) fn note(reason: &str) -> String {
 fn check_settings(spec: &VersionSpec) -> Result<(), PrepareError> {
     let unsupported = match &spec.settings {
         settings if !settings.layers.is_empty() => "`layers`",
-        settings if settings.files.is_some() => "`files`",
+        settings if settings.files.is_some() && !runs_linux(spec.kind) => {
+            "`files`, unless they are Linux programs"
+        }
         settings if !settings.snapshot.is_auto() && !runs_linux(spec.kind) => {
             "`snapshot`, unless they are Linux programs"
         }
@@ -220,13 +225,23 @@ impl Inner {
         })
     }
 
+    /// What lies under the private files of a version.
+    pub fn layer(&self, spec: &VersionSpec) -> Result<Arc<Layer>, PrepareError> {
+        if !runs_linux(spec.kind) {
+            return Ok(Layer::empty());
+        }
+        let layer = base::layer(&self.files, spec.kind, &spec.settings);
+        layer.map_err(|error| platform("open its files", error))
+    }
+
     /// The program, if the cache holds all of it, made on a processor like this one.
     fn find(&self, spec: &VersionSpec) -> Result<Option<MicroVmProgram>, PrepareError> {
         let Some(paths) = stored::find(&self.cache, spec).map_err(full)? else {
             return Ok(None);
         };
         let features = self.shells.hypervisor().features();
-        match stored::load(&paths, spec, features, &self.shells) {
+        let layer = self.layer(spec)?;
+        match stored::load(&paths, spec, features, &self.shells, &layer) {
             Ok(found) => Ok(Some(MicroVmProgram(Arc::new(Parts {
                 shells: self.shells.clone(),
                 entry: found.entry,
@@ -234,6 +249,7 @@ impl Inner {
                 not_frozen: found.not_frozen,
                 symbols: found.symbols,
                 settings: spec.settings.clone(),
+                layer,
                 kind: spec.kind,
                 table: self.table,
                 numbers: self.numbers.clone(),

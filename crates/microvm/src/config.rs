@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use files::Library;
 use sandbox::host::HostCall;
 
 use crate::inside::Compile;
@@ -18,6 +19,8 @@ pub struct Config {
     pub shells: usize,
     /// What guests may ask of the platform.
     pub table: &'static [HostCall],
+    /// Where the files of versions are found.
+    pub files: Arc<Library>,
     /// What compiles WebAssembly; none where only executables run.
     pub compiler: Option<Arc<Compile>>,
 }
@@ -30,6 +33,7 @@ impl Config {
             machines_max: 4000,
             shells: 8,
             table: &[],
+            files: Arc::new(Library::empty()),
             compiler: None,
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use files::Layer;
 use memory::{ImageBuilder, PAGE_BYTES};
 use model::{InvocationId, Kind, Snapshot, VersionSpec};
 use sandbox::{BodyError, CallLog, HeldLog, LogSink, LogStream, PrepareError, Reply};
@@ -59,7 +60,8 @@ impl Inner {
         let (moved_by, entry, guest) = prepared.map_err(unloadable)?;
         machine.cpu.begin(entry, 0).map_err(begun)?;
         let entry = take(&mut machine, moved_by, guest)?;
-        let request_loop = self.to_request_loop(&mut machine, spec, &entry.frozen)?;
+        let layer = self.layer(spec)?;
+        let request_loop = self.to_request_loop(&mut machine, spec, &layer, &entry.frozen)?;
         Ok(Made {
             entry,
             request_loop: Some(request_loop),
@@ -123,6 +125,7 @@ impl Inner {
         &self,
         machine: &mut Machine,
         spec: &VersionSpec,
+        layer: &Arc<Layer>,
         entry: &Frozen,
     ) -> Result<Result<(Taken, Saved), NotFrozen>, PrepareError> {
         let settings = &spec.settings;
@@ -132,8 +135,8 @@ impl Inner {
         let is_lambda = spec.kind == Kind::Lambda;
         let frozen = futures::executor::block_on(async {
             match is_lambda {
-                true => lambda::freeze(machine, settings, &entry.guest).await,
-                false => command::freeze(machine, settings, &entry.guest).await,
+                true => lambda::freeze(machine, settings, layer, &entry.guest).await,
+                false => command::freeze(machine, settings, layer, &entry.guest).await,
             }
         });
         match frozen {

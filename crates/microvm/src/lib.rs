@@ -35,6 +35,7 @@ mod asks;
 mod backend;
 mod blank;
 mod config;
+pub mod confine;
 mod deploy;
 pub mod elf;
 mod entropy;

@@ -132,6 +132,7 @@ impl MicroVm {
         let saved = saved.filter(|_| self.from == From::Loop);
         let passed = command::Passed {
             settings: &self.parts.settings,
+            layer: &self.parts.layer,
             args: &args,
             env: &env,
         };

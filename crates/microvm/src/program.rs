@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use files::Layer;
 use memory::{Image, MemoryError, Overlay};
 use model::{Kind, Settings};
 use sandbox::host::HostCall;
@@ -43,6 +44,8 @@ pub(crate) struct Parts {
     pub not_frozen: Option<String>,
     pub symbols: Symbols,
     pub settings: Settings,
+    /// What lies under the private files of a Linux program.
+    pub layer: Arc<Layer>,
     pub kind: Kind,
     pub table: &'static [HostCall],
     pub numbers: Arc<Numbers>,

@@ -10,6 +10,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use files::Layer;
 use memory::{Image, ImageBuilder};
 use model::{Digest, Isolation, Kind, VersionSpec};
 use sandbox::{BodyError, Cache, CacheError, EntryKind};
@@ -18,7 +19,7 @@ use crate::backend::note;
 use crate::elf::Symbols;
 use crate::frozen::Frozen;
 use crate::inside;
-use crate::linux::{NotFrozen, Saved, command, lambda};
+use crate::linux::{NotFrozen, Saved, command};
 use crate::program::Beginning;
 use crate::shells::Shells;
 
@@ -172,12 +173,13 @@ pub(crate) fn find(cache: &Cache, spec: &VersionSpec) -> Result<Option<Paths>, C
     Ok(Some(paths))
 }
 
-/// Reads a version that is in the cache.
+/// Reads a version that is in the cache, whose files lie over `layer`.
 pub(crate) fn load(
     paths: &Paths,
     spec: &VersionSpec,
     features: &[u8],
     shells: &Shells,
+    layer: &Arc<Layer>,
 ) -> Result<Found, BodyError> {
     let [image, meta, names] = &paths.entry;
     let beginning = |image: &PathBuf, meta: &PathBuf| -> Result<Beginning, BodyError> {
@@ -199,10 +201,7 @@ pub(crate) fn load(
         let rest = process.get(1..).unwrap_or_default();
         match files {
             Some([image, meta]) => {
-                let saved = match spec.kind {
-                    Kind::Lambda => lambda::read(rest, &spec.settings)?,
-                    _ => command::read(rest, &spec.settings)?,
-                };
+                let saved = command::read(rest, &spec.settings, layer)?;
                 found.request_loop = Some((beginning(image, meta)?, saved));
             }
             None => found.not_frozen = Some(String::from_utf8_lossy(rest).into_owned()),

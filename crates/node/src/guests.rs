@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::NodeError;
+use crate::{NodeError, confined};
 
 /// Dropped, it ends without waiting: a guest may hold a thread until its deadline, and whoever
 /// drops it, as a start that fails does, may be a task itself.
@@ -18,6 +18,7 @@ impl Guests {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads.max(1))
             .thread_name("guest")
+            .on_thread_start(confined::begin)
             .enable_time()
             .enable_io()
             .build();
@@ -50,5 +51,32 @@ impl Drop for Guests {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::process::Command;
+
+    use super::*;
+
+    /// How a program could not be started.
+    fn start() -> ErrorKind {
+        let started = Command::new("/bin/true").status();
+        started.expect_err("it must not start").kind()
+    }
+
+    #[tokio::test]
+    async fn no_thread_of_guests_starts_a_program() {
+        let mut guests = Guests::start(2).expect("threads");
+        let worker = guests.handle().spawn(async {
+            let blocking = tokio::task::spawn_blocking(start).await;
+            (start(), blocking.expect("no panic"))
+        });
+        let refused = worker.await.expect("no panic");
+        let denied = ErrorKind::PermissionDenied;
+        assert_eq!(refused, (denied, denied));
+        guests.stop(Duration::from_secs(10)).await;
     }
 }

@@ -15,6 +15,7 @@
 mod artifacts;
 mod chain;
 mod config;
+mod confined;
 mod data_dir;
 mod error;
 mod guests;
@@ -25,6 +26,7 @@ mod up;
 mod walls;
 
 pub use config::Config;
+pub use confined::not_confined;
 pub use error::NodeError;
 pub use faaslet::run::{RunError, RunOptions, run};
 pub use node::{Node, start};

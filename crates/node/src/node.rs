@@ -237,14 +237,15 @@ async fn executor(
     data_dir: &DataDir,
     guests: &Handle,
 ) -> Result<Executor, NodeError> {
+    let files = Arc::new(files::Library::new(BlobFiles::new(data_dir.blobs.clone())));
     let faaslets = faaslet::Config {
         sandboxes_max,
         table: hostcalls::TABLE,
-        files: Arc::new(files::Library::new(BlobFiles::new(data_dir.blobs.clone()))),
+        files: files.clone(),
         ..faaslet::Config::new(data_dir.cache())
     };
     let faaslets = blocking(move || Ok(faaslet::Faaslets::new(faaslets)?)).await?;
-    let backend = Walls::new(faaslets, data_dir.cache());
+    let backend = Walls::new(faaslets, data_dir.cache(), files);
     let artifacts = BlobArtifacts(data_dir.blobs.clone());
     Ok(Executor::new(
         config,

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::data_dir::DataDir;
 use crate::telemetry::{LogConfig, Telemetry};
-use crate::{Config, Node, NodeError, start};
+use crate::{Config, Node, NodeError, confined, start};
 
 /// Runs a node until SIGTERM or SIGINT, then drains it. `ready` is told once it answers. Whether
 /// all that ran was finished. Sets up the process's log: call it once, from `main`.
@@ -41,10 +41,12 @@ pub fn up(config: Config, log: &LogConfig, ready: impl FnOnce(&Node)) -> Result<
     })
 }
 
+/// Its threads run guests that yield, and deploys.
 fn main_runtime() -> Result<Runtime, NodeError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("node")
+        .on_thread_start(confined::begin)
         .build()
         .map_err(|source| NodeError::Runtime {
             runtime: "main",
@@ -87,5 +89,32 @@ pub mod offline {
             let tokens = Tokens::open(data_dir.store.clone()).await?;
             work(tokens).await
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn no_thread_of_the_node_starts_a_program() {
+        let start = || {
+            Command::new("/bin/true")
+                .status()
+                .map_err(|error| error.kind())
+        };
+        let runtime = main_runtime().expect("threads");
+        let worker = runtime.spawn(async move { start() });
+        let blocking = runtime.spawn_blocking(start);
+        for refused in [worker, blocking] {
+            let refused = runtime.block_on(refused).expect("no panic");
+            assert_eq!(
+                refused.expect_err("no program"),
+                ErrorKind::PermissionDenied
+            );
+        }
     }
 }

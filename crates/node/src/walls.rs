@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use faaslet::{Faaslets, InsideCompiler, Reservations};
+use files::Library;
 use microvm::inside::{self, Compile};
 use microvm::{MicroVms, MicroVmsError};
 use model::{Isolation, VersionSpec};
@@ -20,6 +21,7 @@ pub(crate) struct Walls {
     faaslets: Faaslets,
     micro_vms: Mutex<Option<Arc<MicroVms>>>,
     cache_dir: PathBuf,
+    files: Arc<Library>,
 }
 
 /// Why no micro-VM can run on this machine; none if one can.
@@ -30,11 +32,12 @@ pub fn micro_vms_missing() -> Option<String> {
 }
 
 impl Walls {
-    pub fn new(faaslets: Faaslets, cache_dir: PathBuf) -> Self {
+    pub fn new(faaslets: Faaslets, cache_dir: PathBuf, files: Arc<Library>) -> Self {
         Self {
             faaslets,
             micro_vms: Mutex::default(),
             cache_dir,
+            files,
         }
     }
 
@@ -46,6 +49,7 @@ impl Walls {
         }
         let config = microvm::Config {
             table: hostcalls::TABLE,
+            files: self.files.clone(),
             compiler: Some(compiler()?),
             ..microvm::Config::new(self.cache_dir.join(IMAGES))
         };

@@ -50,7 +50,11 @@ async fn modules_inside_of_micro_vms_conform() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let faaslets = Faaslets::new(faaslet::Config::new(folder.path().join("core")));
-    let walls = Walls::new(faaslets.expect("engines"), folder.path().to_owned());
+    let walls = Walls::new(
+        faaslets.expect("engines"),
+        folder.path().to_owned(),
+        Arc::new(Library::empty()),
+    );
     let mut fixtures = testkit::reactors();
     fixtures.exit_7 = Some(exits());
     let checks = run(&Both(walls), &fixtures).await;

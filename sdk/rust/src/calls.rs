@@ -2,7 +2,7 @@
 //!
 //! The calls as they are; `state`, `chain` and `objects` are made of them.
 
-use std::fmt;
+use core::fmt;
 
 /// Why a call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,7 +83,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl core::error::Error for Error {}
 
 fn answer(code: i64) -> Result<u64, Error> {
     u64::try_from(code).map_err(|_| Error::of(code))

@@ -16,6 +16,8 @@
 //! [`objects`] are counters, matrices, lists and dictionaries that functions share without copies.
 //! [`calls`] has the calls that they are made of.
 
+extern crate alloc;
+
 #[rustfmt::skip]
 pub mod calls;
 pub mod chain;

@@ -1,8 +1,12 @@
 //! Bytes under keys, which the functions of an app share.
 
-use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
-use std::time::Duration;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+use core::time::Duration;
 
 use crate::calls::{self, Error};
 
@@ -172,7 +176,7 @@ pub fn map_mut<T: Plain>(key: &str, offset: u64, count: usize) -> Result<ViewMut
 
 fn map_at<T: Plain>(key: &str, offset: u64, count: usize, mode: u32) -> Result<*mut T, Error> {
     if count == 0 {
-        return Ok(std::ptr::dangling_mut());
+        return Ok(core::ptr::dangling_mut());
     }
     let bytes = count.checked_mul(size_of::<T>()).ok_or(Error::TooLarge)?;
     if bytes > isize::MAX as usize {
@@ -208,7 +212,7 @@ impl<T: Plain> Deref for View<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: the node mapped so many aligned numbers, until the sandbox ends. Whoever writes
         // does so from another sandbox; any bytes it may leave are a `T`.
-        unsafe { std::slice::from_raw_parts(self.at, self.count) }
+        unsafe { core::slice::from_raw_parts(self.at, self.count) }
     }
 }
 
@@ -217,13 +221,13 @@ impl<T: Plain> Deref for ViewMut<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: as for `View`.
-        unsafe { std::slice::from_raw_parts(self.at, self.count) }
+        unsafe { core::slice::from_raw_parts(self.at, self.count) }
     }
 }
 
 impl<T: Plain> DerefMut for ViewMut<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as for `View`; every mapping has addresses of its own in the sandbox.
-        unsafe { std::slice::from_raw_parts_mut(self.at, self.count) }
+        unsafe { core::slice::from_raw_parts_mut(self.at, self.count) }
     }
 }

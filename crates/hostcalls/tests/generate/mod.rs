@@ -6,6 +6,7 @@ mod docs;
 mod guests;
 mod languages;
 mod rust;
+mod rust_vm;
 mod vm;
 mod wit;
 
@@ -40,6 +41,7 @@ pub fn files() -> Vec<File> {
         File::new("sdk/c/dunlin_calls.h", c::header()),
         File::new("sdk/c/dunlin_vm_calls.h", vm::header()),
         File::new("sdk/rust/src/calls.rs", rust::module()),
+        File::new("sdk/rust-vm/src/calls.rs", rust_vm::module()),
         File::new("sdk/assemblyscript/calls.ts", assemblyscript::module()),
         File::new("sdk/wit/dunlin-platform.wit", wit::package()),
     ];

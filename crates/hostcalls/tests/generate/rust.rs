@@ -10,7 +10,7 @@ pub fn module() -> String {
         "//! {}\n//!\n//! The calls as they are; `state`, `chain` and `objects` are made of them.\n\n",
         notice()
     );
-    text += "use std::fmt;\n\n";
+    text += "use core::fmt;\n\n";
     text += &errors();
     text += &raw();
     for call in calls().filter(|call| !is_payload(call)) {
@@ -87,12 +87,17 @@ fn raw() -> String {
     text + "    }\n}\n"
 }
 
-fn safe(call: &HostCall) -> String {
+/// What is written over the safe function of a call.
+pub fn heading(call: &HostCall) -> String {
+    let errors: Vec<String> = call.errors.iter().map(|&it| variant(it)).collect();
     let mut text = String::from("\n");
     text += &wrap(&doc(call), "/// ");
-    let errors: Vec<String> = call.errors.iter().map(|&it| variant(it)).collect();
     text += "///\n/// # Errors\n";
-    text += &wrap(&format!("{}.", errors.join(", ")), "/// ");
+    text + &wrap(&format!("{}.", errors.join(", ")), "/// ")
+}
+
+fn safe(call: &HostCall) -> String {
+    let mut text = heading(call);
     let args = call.params.iter().flat_map(|param| {
         let name = param.name;
         match param.ty {
@@ -117,7 +122,8 @@ fn variant(errno: Errno) -> String {
     format!("[`Error::{}`]", pascal(errno.as_str()))
 }
 
-fn errors() -> String {
+/// The error of every call, and how an answer becomes one.
+pub fn errors() -> String {
     let mut text = String::from(
         "/// Why a call failed.\n#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]\n\
          #[non_exhaustive]\npub enum Error {\n",
@@ -152,7 +158,7 @@ fn errors() -> String {
         );
     }
     text += "            Self::Other(code) => return write!(f, \"error {code}\"),\n        \
-             })\n    }\n}\n\nimpl std::error::Error for Error {}\n\n";
+             })\n    }\n}\n\nimpl core::error::Error for Error {}\n\n";
     text + "fn answer(code: i64) -> Result<u64, Error> {\n    \
             u64::try_from(code).map_err(|_| Error::of(code))\n}\n\n"
 }

@@ -6,8 +6,8 @@ use sandbox::host::{HostCall, Type, number_of};
 use super::c::signature;
 use super::{calls, is_payload, notice};
 
-/// Calls of the machine itself, which only its own header makes.
-const MACHINE: [&str; 6] = [
+/// Calls of the machine itself, which only its own guests make.
+pub const MACHINE: [&str; 6] = [
     "vm_next", "vm_exit", "vm_grow", "vm_map", "vm_catch", "vm_trap",
 ];
 

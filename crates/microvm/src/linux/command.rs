@@ -1,11 +1,11 @@
 //! A Linux program as a command function: made ready at deploy, called, and its end told.
 
 use std::fmt::Write;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use files::{Contents, Files, Layer, LayerBuilder, LayerError, Quota};
+use files::{Files, Layer, Quota};
 use model::{Settings, Snapshot};
 use sandbox::{BodyError, HeldLog, LogStream, Reply};
 
@@ -26,11 +26,6 @@ use crate::space::Space;
 const NAME: &str = "function";
 /// Log bytes that are held back while a call may be repeated; with more it is, without a budget.
 const HELD_BYTES_MAX: usize = 64 << 10;
-/// Most that the private layer of a call holds.
-const FILES_MAX: Quota = Quota {
-    bytes_max: 64 << 20,
-    inodes_max: 65_536,
-};
 /// Longest time in which a program comes to its request loop.
 pub(super) const INIT_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a signal that ends a process adds to its number, as shells have it.
@@ -53,16 +48,17 @@ pub(crate) fn prepare(
 pub(crate) async fn freeze(
     machine: &mut Machine,
     settings: &Settings,
+    layer: &Arc<Layer>,
     guest: &[u8],
 ) -> Result<Saved, NotFrozen> {
     let platform = |reason: String| NotFrozen::Platform(reason);
     let malformed = || platform("its frozen state is malformed".into());
     let program = Program::decode(guest).ok_or_else(malformed)?;
-    let layer = base().map_err(|error| platform(error.to_string()))?;
     let time = Duration::from_millis(settings.limits.deadline_ms).min(INIT_TIME_MAX);
     let deadline = Instant::now() + time;
     let passed = Passed {
         settings,
+        layer,
         args: &[],
         env: &[],
     };
@@ -71,7 +67,7 @@ pub(crate) async fn freeze(
         args: passed.args(),
         env: passed.env(),
         input: Bytes::new(),
-        files: Files::new(layer, quota(settings)),
+        files: Files::new(layer.clone(), quota(settings)),
         world: Box::new(InitWorld(Egress::new(settings.allow.clone(), deadline))),
         deadline,
         lambda: None,
@@ -81,22 +77,29 @@ pub(crate) async fn freeze(
     Ok(saved)
 }
 
-/// Reads a process back that was frozen.
-pub(crate) fn read(bytes: &[u8], settings: &Settings) -> Result<Saved, BodyError> {
-    Ok(Saved::decode(bytes, base()?, quota(settings))?)
+/// Reads a process back that was frozen with its files over `layer`.
+pub(crate) fn read(
+    bytes: &[u8],
+    settings: &Settings,
+    layer: &Arc<Layer>,
+) -> Result<Saved, BodyError> {
+    Ok(Saved::decode(bytes, layer.clone(), quota(settings))?)
 }
 
 /// Most that the private layer of a call holds.
 pub(super) fn quota(settings: &Settings) -> Quota {
+    let limits = &settings.limits;
     Quota {
-        bytes_max: FILES_MAX.bytes_max.min(settings.limits.memory_bytes_max),
-        ..FILES_MAX
+        bytes_max: limits.files_bytes_max.min(limits.memory_bytes_max),
+        inodes_max: limits.files_max.into(),
     }
 }
 
 /// What one call passes beside its input.
 pub(crate) struct Passed<'a> {
     pub settings: &'a Settings,
+    /// What lies under its private files.
+    pub layer: &'a Arc<Layer>,
     pub args: &'a [String],
     pub env: &'a [(String, String)],
 }
@@ -140,15 +143,11 @@ pub(crate) async fn call(
             false,
         );
     };
-    let layer = match base() {
-        Ok(layer) => layer,
-        Err(error) => return (Ended::Platform(error.to_string()), false),
-    };
     let start = Start {
         program: &program,
         args: passed.args(),
         env: passed.env(),
-        files: Files::new(layer, quota(passed.settings)),
+        files: Files::new(passed.layer.clone(), quota(passed.settings)),
         world: world(&given, passed.settings),
         deadline: given.until.of_run(),
         input: given.input,
@@ -224,34 +223,6 @@ pub(super) fn tell_unknown(log: &HeldLog, unknown: &[(String, u64)]) {
     }
     line.push('\n');
     log.write(LogStream::Log(WARN), line.as_bytes());
-}
-
-/// What every program finds: names of its user, of its host, and where to put temporary files.
-fn base() -> Result<Arc<Layer>, LayerError> {
-    static BASE: OnceLock<Arc<Layer>> = OnceLock::new();
-    if let Some(base) = BASE.get() {
-        return Ok(base.clone());
-    }
-    let layer = standard_files()?;
-    Ok(BASE.get_or_init(|| Arc::new(layer.build())).clone())
-}
-
-/// The same, to be added to.
-pub(super) fn standard_files() -> Result<LayerBuilder, LayerError> {
-    let mut layer = LayerBuilder::default();
-    for directory in ["tmp", "etc", "bin", "home"] {
-        layer.directory(directory)?;
-    }
-    for (path, text) in [
-        ("etc/passwd", "function:x:1000:1000::/tmp:/bin/sh\n"),
-        ("etc/group", "function:x:1000:\n"),
-        ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
-        ("etc/resolv.conf", "nameserver 127.0.0.1\n"),
-        ("etc/nsswitch.conf", "hosts: files dns\n"),
-    ] {
-        layer.file(path, Contents::of(text.as_bytes()), false)?;
-    }
-    Ok(layer)
 }
 
 /// Whether the log may take more: not if too much is held back already.

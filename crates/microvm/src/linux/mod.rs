@@ -15,6 +15,7 @@
 //! - A call that is not offered is answered with `ENOSYS`, counted, and told in the log.
 //! - Nothing that a guest does makes the host wait past the call's deadline.
 
+pub(crate) mod base;
 mod call;
 mod calls;
 pub(crate) mod command;

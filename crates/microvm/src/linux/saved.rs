@@ -21,7 +21,7 @@ use super::thread::{Threads, Tid};
 use super::world::World;
 
 /// The form of what is written; another is not read. It changes with the golden test below.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Why a saved process cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -123,6 +123,13 @@ int main(void) {
                getenv("AWS_REGION"), getenv("LAMBDA_TASK_ROOT"), calls, (long long)born.tv_sec,
                born.tv_nsec);
       post(path, "", told);
+    } else if (strstr(body, "greet")) {
+      FILE *file = fopen("/var/task/greeting", "r");
+      if (!file || !fgets(text, 64, file)) die("greeting");
+      fclose(file);
+      char greeting[64];
+      snprintf(greeting, sizeof greeting, "%s", text);
+      post(path, "", greeting);
     } else if (strstr(body, "fail")) {
       snprintf(path, sizeof path, "invocation/%s/error", id);
       const char *kind = "Lambda-Runtime-Function-Error-Type: Unhandled\r\n";

@@ -34,6 +34,18 @@ fn a_c_program_reads_writes_and_exits_as_it_says() {
 }
 
 #[test]
+fn a_thread_that_is_confined_runs_programs() {
+    let program = build("threads.c", "gcc", &["-pthread"]);
+    let confined = std::thread::spawn(move || {
+        microvm::confine::this_thread().unwrap();
+        run(&program, &with(&["program"], "")).map(|ran| ran.reply())
+    });
+    if let Some(reply) = confined.join().unwrap() {
+        assert!(reply.starts_with("160000 120\n"), "{reply}");
+    }
+}
+
+#[test]
 fn busybox_runs_as_debian_ships_it() {
     let program = std::fs::read("/bin/busybox").unwrap();
     let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  -\n";

@@ -22,6 +22,7 @@ pub fn checks(data: &Path) -> Vec<Check> {
         pagemap_scan(),
         userfaultfd(),
         kvm(node::micro_vms_missing()),
+        confined(node::not_confined()),
         map_count(&read("/proc/sys/vm/max_map_count")),
         files(),
         cgroup(),
@@ -137,6 +138,22 @@ fn kvm(missing: Option<String>) -> Check {
         "Needed only for functions with `isolation = \"vm\"`, whose deploys are refused here; \
          WebAssembly runs without. To allow them: enable virtualisation, load kvm_intel, kvm_amd \
          or kvm_pvm, and add the user to the group that owns /dev/kvm, often `kvm`.",
+    )
+}
+
+/// Whether threads that run guests are confined; `reason` says why not.
+fn confined(reason: Option<String>) -> Check {
+    const NAME: &str = "seccomp";
+    let Some(reason) = reason else {
+        return Check::ok(NAME, "threads that run guests are confined");
+    };
+    Check::new(
+        NAME,
+        Level::Note,
+        reason,
+        "Threads that run guests take a filter of system calls, and could not here: what breaks \
+         out of a wall may start programs. Use a kernel with CONFIG_SECCOMP_FILTER, and allow \
+         `seccomp` and `prctl` in the profile of the container.",
     )
 }
 

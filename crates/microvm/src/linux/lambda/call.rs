@@ -1,12 +1,12 @@
 //! A call of a function that is a Lambda runtime: what it is given, and what came of it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use files::{Files, Layer, LayerError};
+use files::{Files, Layer};
 use model::{Settings, Status};
-use sandbox::{BodyError, HeldLog, LogStream, Reply};
+use sandbox::{HeldLog, LogStream, Reply};
 
 use super::api::{Ended as CallEnded, Invocation, RuntimeApi};
 use super::environment;
@@ -36,6 +36,7 @@ const CLIENT: &str = "LAMBDA_CLIENT_CONTEXT";
 pub(crate) async fn freeze(
     machine: &mut Machine,
     settings: &Settings,
+    layer: &Arc<Layer>,
     guest: &[u8],
 ) -> Result<Saved, NotFrozen> {
     let time = Duration::from_millis(settings.limits.deadline_ms).min(command::INIT_TIME_MAX);
@@ -44,15 +45,9 @@ pub(crate) async fn freeze(
     let program = Program::decode(guest);
     let program = program.ok_or_else(|| NotFrozen::Platform(MALFORMED.to_owned()))?;
     let world = Box::new(command::InitWorld(egress));
-    let start = start(&program, settings, world, deadline);
-    let start = start.map_err(|error| NotFrozen::Platform(error.to_string()))?;
+    let start = start(&program, (settings, layer), world, deadline);
     let (saved, _) = start::freeze(machine, start, true).await?;
     Ok(saved)
-}
-
-/// Reads a process back that was frozen.
-pub(crate) fn read(bytes: &[u8], settings: &Settings) -> Result<Saved, BodyError> {
-    Ok(Saved::decode(bytes, base()?, command::quota(settings))?)
 }
 
 /// Calls a program that a machine holds from its first instruction.
@@ -66,11 +61,8 @@ pub(crate) async fn call(
         return (Ended::Platform(MALFORMED.to_owned()), false);
     };
     let world = world(&given, passed.settings);
-    let start = start(&program, passed.settings, world, given.until.of_run());
-    let mut start = match start {
-        Ok(start) => start,
-        Err(error) => return (Ended::Platform(error.to_string()), false),
-    };
+    let over = (passed.settings, passed.layer);
+    let mut start = start(&program, over, world, given.until.of_run());
     if let Some(api) = &mut start.lambda {
         let event = given.input.clone();
         api.give(invocation(passed.env, event, given.until.deadline));
@@ -103,23 +95,23 @@ const MALFORMED: &str = "its frozen state is malformed";
 
 fn start<'a>(
     program: &'a Program,
-    settings: &Settings,
+    (settings, layer): (&Settings, &Arc<Layer>),
     world: Box<dyn World>,
     deadline: Instant,
-) -> Result<Start<'a>, LayerError> {
+) -> Start<'a> {
     let bytes_max = usize::try_from(settings.limits.output_bytes_max).unwrap_or(usize::MAX);
     let args = settings.args.iter().map(String::as_str);
     let args = std::iter::once(NAME).chain(args);
-    Ok(Start {
+    Start {
         program,
         args: args.map(|arg| arg.as_bytes().to_vec()).collect(),
         env: environment::of(settings),
         input: Bytes::new(),
-        files: Files::new(base()?, command::quota(settings)),
+        files: Files::new(layer.clone(), command::quota(settings)),
         world,
         deadline,
         lambda: Some(RuntimeApi::new(bytes_max)),
-    })
+    }
 }
 
 fn world(given: &Given<'_>, settings: &Settings) -> Box<LambdaWorld> {
@@ -189,19 +181,6 @@ fn trace_header(parent: &str) -> Option<String> {
     Some(format!(
         "Root=1-{time}-{rest};Parent={span:016x};Sampled={sampled}"
     ))
-}
-
-/// What every program finds, and the folders that Lambda has beside it.
-fn base() -> Result<Arc<Layer>, LayerError> {
-    static BASE: OnceLock<Arc<Layer>> = OnceLock::new();
-    if let Some(base) = BASE.get() {
-        return Ok(base.clone());
-    }
-    let mut layer = command::standard_files()?;
-    for directory in ["opt", "var", "var/task", "var/runtime"] {
-        layer.directory(directory)?;
-    }
-    Ok(BASE.get_or_init(|| Arc::new(layer.build())).clone())
 }
 
 /// The world of one call.

@@ -21,7 +21,7 @@ mod report;
 
 pub(super) use api::{Connection, Received};
 pub use api::{Ended, Invocation, RuntimeApi};
-pub(crate) use call::{call, freeze, read, resume};
+pub(crate) use call::{call, freeze, resume};
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
