@@ -25,6 +25,7 @@ mod programs;
 mod python;
 mod redis;
 mod report;
+mod scheduler;
 mod start;
 mod state;
 mod vm;
@@ -40,7 +41,7 @@ use report::Report;
 /// A bench: measures, and reports.
 type Bench = fn(&Setting) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 12] = [
+const BENCHES: [(&str, Bench); 13] = [
     ("start", start::run),
     ("http", http::run),
     ("density", density::run),
@@ -53,6 +54,7 @@ const BENCHES: [(&str, Bench); 12] = [
     ("inference", workloads::inference::run),
     ("python", python::run),
     ("vm", vm::run),
+    ("scheduler", scheduler::run),
 ];
 
 /// The environment's variable that names the `dunlin` to measure.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::Resources;
 use crate::demand::Demand;
 use crate::view::Node;
 
@@ -70,33 +71,64 @@ impl Cost {
         ];
         parts.into_iter().fold(0, u64::saturating_add)
     }
+}
 
-    pub(crate) fn of(
-        node: &Node,
-        near: Near,
-        waits: bool,
-        demand: &Demand,
-        data_bytes: u64,
-        weights: &Weights,
-    ) -> Self {
-        let travel = |bytes: u64| bytes / weights.bytes_per_us.max(1);
-        let fetch = || weights.fetch_us.saturating_add(travel(demand.image_bytes));
-        let start_us = match (near.warm, near.has_image) {
-            (1.., _) => 0,
-            (0, true) => weights.restore_us,
-            (0, false) => fetch().saturating_add(weights.restore_us),
-        };
-        let sent = if near.is_here { 0 } else { demand.input_bytes };
-        let pulled = data_bytes.saturating_sub(near.data_bytes);
-        let taken = node.taken().permille_of(node.capacity).min(1000);
+/// Reckons costs of one demand: what is the same on most nodes is reckoned once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reckoner {
+    weights: Weights,
+    run_us: u64,
+    input_bytes: u64,
+    data_bytes: u64,
+    /// Until there is a sandbox where there is no image.
+    fetched_us: u64,
+    /// What travels to a node where nothing of it is.
+    sent_us: u64,
+}
+
+impl Reckoner {
+    /// `data_bytes` is all of the state that the call will use.
+    pub fn new(demand: &Demand, data_bytes: u64, weights: &Weights) -> Self {
+        let travel = |bytes| travel_us(bytes, weights);
+        let fetched_us = weights.fetch_us.saturating_add(travel(demand.image_bytes));
         Self {
-            hop_us: if near.is_here { 0 } else { weights.hop_us },
-            start_us,
-            move_us: travel(sent.saturating_add(pulled)),
-            wait_us: if waits { wait_us(node, demand) } else { 0 },
-            crowd_us: demand.run_us.saturating_mul(taken) / 1000,
+            weights: *weights,
+            run_us: demand.run_us,
+            input_bytes: demand.input_bytes,
+            data_bytes,
+            fetched_us: fetched_us.saturating_add(weights.restore_us),
+            sent_us: travel(demand.input_bytes.saturating_add(data_bytes)),
         }
     }
+
+    #[inline]
+    pub fn cost(&self, node: &Node, near: Near, waits: bool, demand: &Demand) -> Cost {
+        let start_us = match (near.warm, near.has_image) {
+            (1.., _) => 0,
+            (0, true) => self.weights.restore_us,
+            (0, false) => self.fetched_us,
+        };
+        let move_us = match (near.is_here, near.data_bytes) {
+            (false, 0) => self.sent_us,
+            (is_here, near) => {
+                let sent = if is_here { 0 } else { self.input_bytes };
+                let pulled = self.data_bytes.saturating_sub(near);
+                travel_us(sent.saturating_add(pulled), &self.weights)
+            }
+        };
+        let taken = node.full_permille(Resources::default()).min(1000);
+        Cost {
+            hop_us: if near.is_here { 0 } else { self.weights.hop_us },
+            start_us,
+            move_us,
+            wait_us: if waits { wait_us(node, demand) } else { 0 },
+            crowd_us: self.run_us.saturating_mul(taken) / 1000,
+        }
+    }
+}
+
+fn travel_us(bytes: u64, weights: &Weights) -> u64 {
+    bytes / weights.bytes_per_us.max(1)
 }
 
 /// Until one more call gets a place: those before it, over the places that they share.

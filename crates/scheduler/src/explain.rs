@@ -31,19 +31,20 @@ pub fn explain(view: &View, demand: &Demand, weights: &Weights) -> Explanation {
     let mut pass = Pass::new(view, demand, weights);
     let mut weighed: Vec<_> = view
         .nodes()
-        .map(|(slot, node)| (pass.judge(slot, node), &node.id))
+        .map(|(slot, node)| (pass.judge(slot, node), node))
         .collect();
-    weighed.sort_by_key(|(judged, id)| match judged {
-        Ok(judged) => (0, Some(judged.rank), judged.tie, *id),
-        Err(_) => (1, None, 0, *id),
+    weighed.sort_by_key(|(judged, node)| match judged {
+        Ok(judged) => (0, Some(judged.order()), &node.id),
+        Err(_) => (1, None, &node.id),
     });
-    let candidates = weighed.into_iter().map(|(judged, id)| Candidate {
-        node: id.clone(),
-        verdict: judged.map(|judged| (judged.cost, judged.via, judged.rank)),
+    let candidates = weighed.into_iter().map(|(judged, node)| Candidate {
+        node: node.id.clone(),
+        verdict: judged.map(|it| (pass.cost(node, &it), it.via, it.rank)),
     });
+    let candidates = candidates.collect();
     Explanation {
         decision: decide(view, demand, weights),
-        candidates: candidates.collect(),
+        candidates,
     }
 }
 

@@ -68,10 +68,12 @@ pub fn decide_group(
     let Found {
         mut offers, tally, ..
     } = found;
+    // The order of slots has no say, between equals and in the result.
+    offers.sort_by_key(|offer| &offer.node.id);
     match demand.policy {
         Policy::Spread => share_out(&mut offers, members, demand.needs),
         Policy::Pack => {
-            let full = |o: &Offer| Reverse(o.node.taken().permille_of(o.node.capacity));
+            let full = |o: &Offer| Reverse(o.node.full_permille(Resources::default()));
             offers.sort_by_key(|o| (full(o), o.cost.total_us(), o.tie));
             fill(&mut offers, members);
         }
@@ -139,7 +141,7 @@ impl<'a> Found<'a> {
             found.offers.push(Offer {
                 node,
                 is_here: near.is_here,
-                cost: Cost::of(node, near, false, demand, pass.data_bytes(), weights),
+                cost: pass.reckoner().cost(node, near, false, demand),
                 tie: mix(node.salt ^ demand.seed),
                 room,
                 members: 0,
@@ -185,10 +187,7 @@ fn fill(offers: &mut [Offer], members: u32) {
 
 /// Gives each member to the node that is the emptiest with it.
 fn share_out(offers: &mut [Offer], members: u32, needs: Resources) {
-    let full = |offer: &Offer, more: u32| {
-        let with = offer.node.taken().plus(needs.times(more));
-        (with.permille_of(offer.node.capacity), offer.tie)
-    };
+    let full = |offer: &Offer, more: u32| (offer.node.full_permille(needs.times(more)), offer.tie);
     let first = offers.iter().enumerate();
     let mut heap: BinaryHeap<_> = first
         .map(|(at, offer)| Reverse((full(offer, 1), at)))

@@ -5,7 +5,7 @@ use std::fmt;
 
 use model::NodeId;
 
-use crate::cost::{Near, wait_us};
+use crate::cost::{Near, Reckoner, wait_us};
 use crate::view::Node;
 use crate::{Cost, Demand, Facts, Policy, Rank, Refused, Resources, Standing, View, Weights, Why};
 
@@ -57,14 +57,22 @@ pub struct Decision {
     pub tally: Tally,
 }
 
-/// What became of one node in the pass.
+/// What became of one node in the pass. The parts of its cost are not kept: copying them for each
+/// node would take longer than reckoning them again for the one that is chosen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Judged {
     pub via: Via,
-    pub cost: Cost,
     pub rank: Rank,
     pub tie: u64,
     pub is_first: bool,
+    near: Near,
+}
+
+impl Judged {
+    /// What nodes are compared by.
+    pub fn order(&self) -> (bool, Rank, u64) {
+        (self.via == Via::Queue, self.rank, self.tie)
+    }
 }
 
 /// Chooses a node for one call. Takes time in proportion to the number of nodes.
@@ -73,7 +81,7 @@ pub fn decide(view: &View, demand: &Demand, weights: &Weights) -> Decision {
     let mut tally = Tally::default();
     if let Some((node, judged)) = pass.first() {
         tally.nodes = 1;
-        return decision(demand, Ok(placement(node, &judged)), tally);
+        return decision(demand, Ok(pass.placement(node, &judged)), tally);
     }
     let mut best: Option<(&Node, Judged)> = None;
     for (slot, node) in view.nodes() {
@@ -89,7 +97,7 @@ pub fn decide(view: &View, demand: &Demand, weights: &Weights) -> Decision {
         }
     }
     let outcome = match best {
-        Some((node, judged)) => Ok(placement(node, &judged)),
+        Some((node, judged)) => Ok(pass.placement(node, &judged)),
         None => Err(tally.refused(demand.needs)),
     };
     decision(demand, outcome, tally)
@@ -104,18 +112,10 @@ fn decision(demand: &Demand, outcome: Result<Placement, Refused>, tally: Tally) 
     }
 }
 
-fn placement(node: &Node, judged: &Judged) -> Placement {
-    Placement {
-        node: node.id.clone(),
-        via: judged.via,
-        cost: judged.cost,
-    }
-}
-
 /// Which of two nodes comes before the other. No two are equal, so that slots have no say.
 fn order(one: (&Node, &Judged), other: (&Node, Judged)) -> Ordering {
     let ((node, judged), (other, than)) = (one, other);
-    let by_rank = judged.rank.cmp(&than.rank).then(judged.tie.cmp(&than.tie));
+    let by_rank = judged.order().cmp(&than.order());
     by_rank.then_with(|| node.id.cmp(&other.id))
 }
 
@@ -130,7 +130,7 @@ pub(crate) struct Pass<'a> {
     images: &'a [u32],
     /// In the order of slots; one for each.
     data: Vec<(u32, u64)>,
-    data_bytes: u64,
+    reckoner: Reckoner,
     avoid: Vec<u32>,
     /// The call's data does not call it away from here.
     may_stay: bool,
@@ -168,7 +168,7 @@ impl<'a> Pass<'a> {
             weights,
             here,
             data,
-            data_bytes,
+            reckoner: Reckoner::new(demand, data_bytes, weights),
             may_stay,
         }
     }
@@ -188,6 +188,7 @@ impl<'a> Pass<'a> {
     }
 
     /// What the next node offers. Slots must come in their order.
+    #[inline(always)]
     pub fn judge(&mut self, slot: u32, node: &Node) -> Result<Judged, Why> {
         let near = self.near(slot);
         let demand = self.demand;
@@ -202,22 +203,35 @@ impl<'a> Pass<'a> {
             _ => return Err(Why::Full),
         };
         let waits = via == Via::Queue;
-        let cost = Cost::of(node, near, waits, demand, self.data_bytes, self.weights);
         let is_first = near.is_here && !waits && self.may_stay;
         let facts = Facts {
             is_first,
             waits,
-            full_permille: node.taken().plus(demand.needs).permille_of(node.capacity),
-            cost,
+            full_permille: node.full_permille(demand.needs),
+            cost: self.reckoner.cost(node, near, waits, demand),
             step_us: self.weights.step_us,
         };
         Ok(Judged {
             via,
-            cost,
             rank: (self.rank)(&facts),
             tie: mix(node.salt ^ demand.seed),
             is_first,
+            near,
         })
+    }
+
+    /// What a node costs that was judged.
+    pub fn cost(&self, node: &Node, judged: &Judged) -> Cost {
+        let waits = judged.via == Via::Queue;
+        self.reckoner.cost(node, judged.near, waits, self.demand)
+    }
+
+    fn placement(&self, node: &Node, judged: &Judged) -> Placement {
+        Placement {
+            node: node.id.clone(),
+            via: judged.via,
+            cost: self.cost(node, judged),
+        }
     }
 
     /// Whether the node is out of the question, whatever its load.
@@ -250,8 +264,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    pub fn data_bytes(&self) -> u64 {
-        self.data_bytes
+    pub fn reckoner(&self) -> Reckoner {
+        self.reckoner
     }
 }
 

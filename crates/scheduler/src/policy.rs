@@ -21,11 +21,10 @@ pub struct Facts {
     pub step_us: u64,
 }
 
-/// The order of nodes: the lowest is chosen, and chance decides between equals.
+/// The order of nodes: the lowest is chosen, and chance decides between equals. Nodes with room
+/// come before those where the call would wait, whatever their ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
-    /// Room before queues.
-    pub tier: u8,
     /// What the policy looks at.
     pub first: u64,
     /// What it looks at between equals.
@@ -52,15 +51,13 @@ pub fn locality(facts: &Facts) -> Rank {
         // One more than the deciding node's.
         false => (steps.saturating_add(1), 0),
     };
-    let tier = tier(facts);
-    Rank { tier, first, then }
+    Rank { first, then }
 }
 
 /// The emptiest node.
 pub fn spread(facts: &Facts) -> Rank {
     let (first, then) = (facts.full_permille, facts.cost.total_us());
-    let tier = tier(facts);
-    Rank { tier, first, then }
+    Rank { first, then }
 }
 
 /// The fullest node that has room, so that others run empty and can be given back.
@@ -71,12 +68,7 @@ pub fn pack(facts: &Facts) -> Rank {
         false => 1000_u64.saturating_sub(facts.full_permille),
     };
     let then = facts.cost.total_us();
-    let tier = tier(facts);
-    Rank { tier, first, then }
-}
-
-fn tier(facts: &Facts) -> u8 {
-    u8::from(facts.waits)
+    Rank { first, then }
 }
 
 impl Policy {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use model::{Digest, NodeId};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::amount::Gauge;
 use crate::{Ledger, Resources};
 
 /// Whether a node takes new calls.
@@ -61,6 +62,7 @@ pub(crate) struct Node {
     pub salt: u64,
     pub standing: Standing,
     pub capacity: Resources,
+    pub gauge: Gauge,
     pub used: Resources,
     pub reserved: Resources,
     pub waiting: u32,
@@ -73,6 +75,11 @@ impl Node {
     /// What is taken, by calls and for groups.
     pub fn taken(&self) -> Resources {
         self.used.plus(self.reserved)
+    }
+
+    /// How full it would be with `more`, in thousandths.
+    pub fn full_permille(&self, more: Resources) -> u64 {
+        self.gauge.permille(self.taken().plus(more))
     }
 
     pub fn free(&self) -> Resources {
@@ -138,6 +145,7 @@ impl View {
         if let Some(node) = &mut self.nodes[slot as usize] {
             node.standing = standing;
             (node.capacity, node.used) = (load.capacity, load.used);
+            node.gauge = Gauge::of(load.capacity);
             (node.waiting, node.waiting_max) = (load.waiting, load.waiting_max);
         }
     }
@@ -214,6 +222,7 @@ impl View {
             salt: xxh3_64(id.as_str().as_bytes()),
             standing: Standing::default(),
             capacity: Resources::default(),
+            gauge: Gauge::of(Resources::default()),
             used: Resources::default(),
             reserved: Resources::default(),
             waiting: 0,

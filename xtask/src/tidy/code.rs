@@ -23,13 +23,14 @@ const UNSAFE_ALLOWED: [&str; 6] = [
 ];
 
 /// The only places that serde may shape: wire types, records on disk, configuration.
-const SERDE_ALLOWED: [&str; 19] = [
+const SERDE_ALLOWED: [&str; 20] = [
     "crates/model/",
     "crates/api/",
     "crates/transport/",
     "crates/storage/",
     "crates/invoker/src/",
     "crates/metering/src/",
+    "crates/membership/src/record",
     "crates/faaslet/src/cache",
     "crates/faaslet/src/component/holding",
     "crates/faaslet/src/core_module/",
