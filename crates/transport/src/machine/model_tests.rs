@@ -234,8 +234,12 @@ impl World {
                 bulk,
                 timeout_ms,
             } => self.open(bytes, end, bulk, timeout_ms),
-            Step::Ask { call, bytes, end } => self.send(DIALLER, call, bytes, end),
-            Step::Answer { call, bytes, end } => self.send(ACCEPTOR, call, bytes, end),
+            Step::Ask { call, bytes, end } => {
+                self.send(DIALLER, call, bytes, end);
+            }
+            Step::Answer { call, bytes, end } => {
+                self.send(ACCEPTOR, call, bytes, end);
+            }
             Step::Reply { call, bytes, end } => self.reply(call, bytes, end),
             Step::Read {
                 call,
@@ -306,9 +310,10 @@ impl World {
         self.handle(ACCEPTOR, event);
     }
 
-    fn send(&mut self, side: usize, call: usize, bytes: usize, end: bool) {
+    /// Whether there was a body to send more of.
+    fn send(&mut self, side: usize, call: usize, bytes: usize, end: bool) -> bool {
         let Some(id) = self.pick(call, side) else {
-            return;
+            return false;
         };
         let body = self.made_up(bytes);
         let call = self.calls.get_mut(&id).unwrap();
@@ -317,12 +322,13 @@ impl World {
             _ => (call.replied, &mut call.reply),
         };
         if !begun || stream.ended {
-            return;
+            return false;
         }
         stream.sent.extend(&body);
         stream.ended = end;
         let bytes = Bytes::from(body);
         self.handle(side, Event::Send { id, bytes, end });
+        true
     }
 
     fn read(&mut self, side: usize, call: usize, bytes: usize) {
@@ -390,8 +396,8 @@ impl World {
                     bytes: 5,
                     end: true,
                 });
-                self.send(DIALLER, call, 3, true);
-                self.send(ACCEPTOR, call, 3, true);
+                busy |= self.send(DIALLER, call, 3, true);
+                busy |= self.send(ACCEPTOR, call, 3, true);
             }
             if !busy {
                 return;
