@@ -245,7 +245,9 @@ impl World {
                 call,
                 bytes,
                 dialler,
-            } => self.read(side(dialler), call, bytes),
+            } => {
+                self.read(side(dialler), call, bytes);
+            }
             Step::Cancel { call, dialler } => {
                 if let Some(id) = self.pick(call, side(dialler)) {
                     let reason = Reset::Cancelled;
@@ -331,9 +333,10 @@ impl World {
         true
     }
 
-    fn read(&mut self, side: usize, call: usize, bytes: usize) {
+    /// Whether there was anything to read.
+    fn read(&mut self, side: usize, call: usize, bytes: usize) -> bool {
         let Some(id) = self.pick(call, side) else {
-            return;
+            return false;
         };
         let call = self.calls.get_mut(&id).unwrap();
         let stream = match side {
@@ -343,6 +346,7 @@ impl World {
         let bytes = bytes.min(stream.arrived.len() - stream.free - stream.read);
         stream.read += bytes;
         self.handle(side, Event::Consumed { id, bytes });
+        bytes > 0
     }
 
     /// Whether anything was sent.
@@ -386,7 +390,7 @@ impl World {
             }
             for call in 0..self.calls.len() {
                 for side in [DIALLER, ACCEPTOR] {
-                    self.read(side, call, usize::MAX);
+                    busy |= self.read(side, call, usize::MAX);
                 }
                 busy |= self
                     .pick(call, ACCEPTOR)
