@@ -28,6 +28,8 @@ fn main() {
     for part in ["src", "memfd", ".cargo", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed=inside/{part}");
     }
+    // The functions of memory, which guests in Rust have as well.
+    println!("cargo::rerun-if-changed=../../sdk/rust-vm/src/memory.rs");
     let built = build(&folder, &variable("OUT_DIR").join("inside"));
     println!("cargo::rustc-env=DUNLIN_INSIDE={}", built.display());
 }

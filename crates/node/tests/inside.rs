@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use support::{Answer, World, wasm, world};
+use support::{Answer, World, kvm, wasm, world};
 
 const BOTH: &str = "wasm+vm";
 const WALLS: [&str; 2] = ["wasm", BOTH];
@@ -55,16 +55,6 @@ fn traps() -> String {
 }
 
 const TRAPS: u8 = 14;
-
-/// Whether there is KVM; says so where not, and fails where it must be.
-fn kvm() -> bool {
-    let Some(missing) = node::micro_vms_missing() else {
-        return true;
-    };
-    assert!(std::env::var_os("REQUIRE_KVM").is_none(), "{missing}");
-    eprintln!("left out, since there are no micro-VMs: {missing}");
-    false
-}
 
 async fn try_deploy(world: &World, path: &str, text: &str, settings: Value) -> Answer {
     world

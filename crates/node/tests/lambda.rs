@@ -7,17 +7,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use serde_json::json;
-use support::{ECHO, wasm, world};
-
-/// Whether there is KVM; says so where not, and fails where it must be.
-fn kvm() -> bool {
-    let Some(missing) = node::micro_vms_missing() else {
-        return true;
-    };
-    assert!(std::env::var_os("REQUIRE_KVM").is_none(), "{missing}");
-    eprintln!("left out, since there are no micro-VMs: {missing}");
-    false
-}
+use support::{ECHO, kvm, wasm, world};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

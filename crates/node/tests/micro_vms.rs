@@ -7,7 +7,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use support::{World, wasm, world};
+use support::{World, kvm, wasm, world};
 
 /// What a faaslet of the same app does with the mapped value: adds one to its first word, and
 /// replies what that was.
@@ -28,16 +28,6 @@ const SAYS_OTHER: &str = r#"(module
   (memory (export "memory") 1)
   (data (i32.const 16) "other")
   (func (export "handle") (result i32) (call $write (i32.const 16) (i32.const 5))))"#;
-
-/// Whether there is KVM; says so where not, and fails where it must be.
-fn kvm() -> bool {
-    let Some(missing) = node::micro_vms_missing() else {
-        return true;
-    };
-    assert!(std::env::var_os("REQUIRE_KVM").is_none(), "{missing}");
-    eprintln!("left out, since there are no micro-VMs: {missing}");
-    false
-}
 
 fn guest() -> Bytes {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

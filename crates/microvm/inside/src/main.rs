@@ -16,11 +16,12 @@
 extern crate alloc;
 
 mod abi;
-mod bytes;
 mod calls;
 mod engine;
 mod heap;
 mod linear;
+#[path = "../../../../sdk/rust-vm/src/memory.rs"]
+mod memory;
 mod platform;
 mod processor;
 mod start;

@@ -14,6 +14,16 @@ use model::Digest;
 use node::{Config, Node, NodeError};
 use serde_json::{Value, json};
 
+/// Whether there is KVM; says so where not, and fails where it must be.
+pub fn kvm() -> bool {
+    let Some(missing) = node::micro_vms_missing() else {
+        return true;
+    };
+    assert!(std::env::var_os("REQUIRE_KVM").is_none(), "{missing}");
+    eprintln!("left out, since there are no micro-VMs: {missing}");
+    false
+}
+
 /// A command that writes its standard input to its standard output.
 pub const ECHO: &str = r#"(module
   (import "wasi_snapshot_preview1" "fd_read"
