@@ -6,10 +6,23 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+/// What `cargo run` tells a program of its own package. Build scripts of dependencies ask to be run
+/// anew where it changes, so that a build started from here would not share with one started by hand.
+const OF_THIS_PACKAGE: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+
 /// A program with its arguments, to be run in `root`.
 pub fn program(root: &Path, line: &[&str]) -> Command {
     let mut command = Command::new(line[0]);
     command.args(&line[1..]).current_dir(root);
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if OF_THIS_PACKAGE
+            .iter()
+            .any(|prefix| name_text.starts_with(prefix))
+        {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
