@@ -46,6 +46,9 @@ build_file_type() {
     /usr/bin/python3 "$1/convert.py" "$MODEL" "$out/file-type.weights.new" &&
     mv "$out/file-type.weights.new" "$out/file-type.weights"
 }
+build_orders() {
+  "${clang[@]}" -mbulk-memory -mexec-model=reactor -I "$root/sdk/c" "$1/main.c" -o "$2"
+}
 # Linked as a component straight from wasip1, because there wit-bindgen brings all that no_std lacks.
 build_hello_http() {
   CARGO_TARGET_WASM32_WASIP1_LINKER=wasm-component-ld rust wasm32-wasip1 "$1" hello_http.wasm "$2"
@@ -319,7 +322,7 @@ build_one() {
 
 # The names to build: what was asked for, or every example, slowest first, and then what benches need.
 names=()
-all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type sha256-vm sha256-rs-vm invoice-lambda kernels probes vm linux workloads workers hostcalls egress files runtimes packages)
+all=(sqlite stats-py list-js webp hello-http3 hello-http rollup redact-rs wordcount table-go distance-as file-type orders sha256-vm sha256-rs-vm invoice-lambda kernels probes vm linux workloads workers hostcalls egress files runtimes packages)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
   if [ "$name" = kernels ] || [ "$name" = probes ] || [ "$name" = vm ]; then

@@ -32,6 +32,7 @@ usage: ./x VERB [ARGUMENTS]
 
   test                    format, lints, tidy rules, guests, every test
   demo                    builds all, starts a node, deploys and calls every example
+  demo cluster            starts etcd, a bucket and three nodes, and kills one during the work
   tour                    runs the shell blocks of README.md, as pasted
   bench [NAME…] [--check] measures; --check fails when a figure of BUDGETS.md is missed
                           names: start http density kernels first-call state
@@ -59,13 +60,17 @@ fn main() -> ExitCode {
 
 /// Runs one verb; false when what it checked is not as it should be.
 fn dispatch(root: &Path, verb: &str, rest: &[String]) -> Result<bool> {
-    if !rest.is_empty() && !["bench", "fuzz"].contains(&verb) {
+    if !rest.is_empty() && !["bench", "demo", "fuzz"].contains(&verb) {
         bail!("`{verb}` takes no arguments\n{HELP}");
     }
     match verb {
         "test" => suite::run(root),
         "ci" => Ok(suite::run(root)? & chores::deny(root)?),
-        "demo" => demo::run(root),
+        "demo" => match rest.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] => demo::run(root),
+            ["cluster"] => demo::cluster::run(root),
+            _ => bail!("`demo` takes `cluster` or nothing\n{HELP}"),
+        },
         "tour" => tour::run(root),
         "bench" => chores::bench(root, rest),
         "fuzz" => fuzz::run(root, rest),

@@ -19,11 +19,21 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often a wait looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// What a node is told beside its folder and its listeners; nothing for a node alone.
+#[derive(Clone, Default)]
+pub struct Joining {
+    /// Arguments of `dunlin up`.
+    pub arguments: Vec<String>,
+    /// Variables.
+    pub variables: Vec<(String, String)>,
+}
+
 /// A node; dropped, it is stopped and its data is removed.
 pub struct Node {
     binary: PathBuf,
     child: Child,
     folder: PathBuf,
+    joining: Joining,
     /// `host:port` of the data listener.
     pub data: String,
     /// `host:port` of the admin listener.
@@ -33,27 +43,34 @@ pub struct Node {
 impl Node {
     /// Starts `binary` on an empty data folder and waits until it is ready.
     pub fn start(binary: &Path, agent: &Agent) -> Result<Self> {
+        let mut node = Self::begin(binary, Joining::default())?;
+        node.wait_until_ready(agent)?;
+        Ok(node)
+    }
+
+    /// Starts `binary` on an empty data folder; does not wait until it is ready.
+    pub fn begin(binary: &Path, joining: Joining) -> Result<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let name = format!("dunlin-node-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).context("making the node's folder")?;
         let (data, admin) = (free_address()?, free_address()?);
-        let child = spawn(binary, &folder, &data, &admin)?;
-        let mut node = Self {
+        let child = spawn(binary, &folder, &data, &admin, &joining)?;
+        Ok(Self {
             binary: binary.to_owned(),
             child,
             folder,
+            joining,
             data,
             admin,
-        };
-        node.wait_until_ready(agent)?;
-        Ok(node)
+        })
     }
 
     /// Starts the stopped node again on its data; does not wait until it is ready.
     pub fn start_again(&mut self) -> Result<()> {
-        self.child = spawn(&self.binary, &self.folder, &self.data, &self.admin)?;
+        let (data, admin) = (&self.data, &self.admin);
+        self.child = spawn(&self.binary, &self.folder, data, admin, &self.joining)?;
         Ok(())
     }
 
@@ -69,7 +86,8 @@ impl Node {
         self.child.id()
     }
 
-    fn wait_until_ready(&mut self, agent: &Agent) -> Result<()> {
+    /// Waits until the node says that it is ready.
+    pub fn wait_until_ready(&mut self, agent: &Agent) -> Result<()> {
         let url = format!("http://{}/readyz", self.admin);
         let end = Instant::now() + READY_WAIT_MAX;
         while !agent
@@ -112,6 +130,13 @@ impl Node {
         Ok(output.stdout)
     }
 
+    /// `kill -9`.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("killing a node")?;
+        self.child.wait().context("waiting for a killed node")?;
+        Ok(())
+    }
+
     /// Asks the node to drain and waits until it is gone; by force after [`STOP_WAIT_MAX`].
     pub fn stop(&mut self) {
         let asked = Command::new("kill")
@@ -136,7 +161,13 @@ impl Drop for Node {
     }
 }
 
-fn spawn(binary: &Path, folder: &Path, data: &str, admin: &str) -> Result<Child> {
+fn spawn(
+    binary: &Path,
+    folder: &Path,
+    data: &str,
+    admin: &str,
+    joining: &Joining,
+) -> Result<Child> {
     let log = File::options()
         .create(true)
         .append(true)
@@ -147,6 +178,8 @@ fn spawn(binary: &Path, folder: &Path, data: &str, admin: &str) -> Result<Child>
         .arg("--data")
         .arg(folder.join("data"))
         .args(["--listen", data, "--admin", admin])
+        .args(&joining.arguments)
+        .envs(joining.variables.iter().cloned())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -1,5 +1,6 @@
 //! `./x demo`: a node, every function of the catalogue deployed and called, and a table of it.
 
+pub mod cluster;
 mod table;
 
 use std::path::Path;
