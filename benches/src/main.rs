@@ -12,6 +12,7 @@ mod bare;
 mod budgets;
 mod chain;
 mod child;
+mod cluster;
 mod density;
 mod faaslets;
 mod first_call;
@@ -41,7 +42,7 @@ use report::Report;
 /// A bench: measures, and reports.
 type Bench = fn(&Setting) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 13] = [
+const BENCHES: [(&str, Bench); 14] = [
     ("start", start::run),
     ("http", http::run),
     ("density", density::run),
@@ -55,6 +56,7 @@ const BENCHES: [(&str, Bench); 13] = [
     ("python", python::run),
     ("vm", vm::run),
     ("scheduler", scheduler::run),
+    ("cluster", cluster::run),
 ];
 
 /// The environment's variable that names the `dunlin` to measure.

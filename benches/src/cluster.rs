@@ -1,0 +1,179 @@
+//! `cluster`: what a call costs more that runs on another node, against an echo by bare TLS; and how
+//! long a node's death is felt.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use ureq::Agent;
+use xtask::cluster::{Cluster, LEASE};
+use xtask::node::Node;
+use xtask::visit;
+
+use crate::Setting;
+use crate::measure::{median, micros, percentile};
+use crate::report::Report;
+
+const NOOP: &str = "guests/out/probes/noop.wasm";
+/// Calls, or echoes, of a kind in a round, and rounds of all kinds.
+const CALLS: usize = 1_000;
+const ROUNDS: usize = 5;
+/// Bytes of an echo: about what the head of a call has.
+const ECHO_BYTES: usize = 256;
+/// Calls that succeed in a row before a death counts as over.
+const CALM: usize = 200;
+/// How long the nodes may take until they act upon what operators want.
+const WISH_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Says which node ran a call.
+const NODE: &str = "dunlin-node";
+
+/// Times calls that stay, calls that are sent on, and echoes in turns; then kills a node.
+pub fn run(setting: &Setting) -> Result<Report> {
+    let agent = visit::agent();
+    let mut cluster = Cluster::start(&setting.binary(), &agent, 3)?;
+    let artifact = setting.root.join(NOOP);
+    let artifact = artifact
+        .to_str()
+        .context("the repository's path is not UTF-8")?;
+    let entrance = &cluster.nodes[0];
+    entrance.cli(&["deploy", "--app", "bench", "--name", "noop", artifact])?;
+    let url = format!("http://{}/bench/noop", entrance.data);
+    let mut echo = Echo::start()?;
+    let (mut stays, mut sent, mut echoes, mut ratios) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        wish(&agent, entrance, &url, "uncordon", true)?;
+        let here = timed(|| call(&agent, &url).map(drop))?;
+        wish(&agent, entrance, &url, "cordon", false)?;
+        let there = timed(|| call(&agent, &url).map(drop))?;
+        let bare = timed(|| echo.once())?;
+        ratios.push((median(&there) - median(&here)) / median(&bare));
+        stays.extend(here);
+        sent.extend(there);
+        echoes.extend(bare);
+    }
+    let felt = felt_death(&agent, &mut cluster, &url)?;
+    let mut report = Report::new("cluster", &["what", "p50 µs", "p99 µs"]);
+    for (name, times) in [
+        ("call that stays", &stays),
+        ("call that is sent on", &sent),
+        ("echo by TLS", &echoes),
+    ] {
+        let figures = [median(times), percentile(times, 99)];
+        report.row(name, figures.map(|us| format!("{us:.1}")));
+    }
+    let felt_us = micros(felt);
+    report.row(
+        "until calls succeed after kill -9",
+        [format!("{felt_us:.0}"), String::new()],
+    );
+    report.figure("hop_ratio", median(&ratios));
+    report.figure("failover_leases", felt.as_secs_f64() / LEASE.as_secs_f64());
+    Ok(report)
+}
+
+/// Microseconds of each of [`CALLS`] runs.
+fn timed(mut what: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    (0..CALLS)
+        .map(|_| {
+            let begun = Instant::now();
+            what()?;
+            Ok(micros(begun.elapsed()))
+        })
+        .collect()
+}
+
+/// Calls the function; which node ran it.
+fn call(agent: &Agent, url: &str) -> Result<String> {
+    let mut reply = agent.post(url).send_empty()?;
+    let body = reply.body_mut().read_to_string()?;
+    ensure!(reply.status() == 200, "{}: {body}", reply.status());
+    let node = reply.headers().get(NODE).context("no node is named")?;
+    Ok(node.to_str()?.to_owned())
+}
+
+/// Cordons the node that calls come to, or ends that, and waits until calls go so.
+fn wish(agent: &Agent, entrance: &Node, url: &str, what: &str, stays: bool) -> Result<()> {
+    entrance.cli(&["node", what, "n1"])?;
+    let end = Instant::now() + WISH_WAIT_MAX;
+    // Right after a deploy the others may not know the function yet.
+    while !call(agent, url).is_ok_and(|node| (node == "n1") == stays) {
+        if Instant::now() > end {
+            bail!("`{what}` is not heeded:\n{}", entrance.log());
+        }
+    }
+    Ok(())
+}
+
+/// Kills a node to which calls are sent, and gives how long it took from then until calls
+/// succeeded for good.
+fn felt_death(agent: &Agent, cluster: &mut Cluster, url: &str) -> Result<Duration> {
+    let victim: usize = match call(agent, url)?.as_str() {
+        "n2" => 1,
+        _ => 2,
+    };
+    let killed = Instant::now();
+    cluster.nodes[victim].kill()?;
+    let (mut calm, mut healed) = (0, killed);
+    while calm < CALM {
+        match call(agent, url) {
+            Ok(_) if calm == 0 => {
+                healed = Instant::now();
+                calm = 1;
+            }
+            Ok(_) => calm += 1,
+            Err(_) => calm = 0,
+        }
+        ensure!(killed.elapsed() < WISH_WAIT_MAX, "calls fail for good");
+    }
+    Ok(healed - killed)
+}
+
+/// A connection by TLS 1.3 whose other end sends back what it gets.
+struct Echo(rustls::StreamOwned<ClientConnection, TcpStream>);
+
+impl Echo {
+    fn start() -> Result<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let certificate = made.cert.der().clone();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone())?;
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)?;
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let stream = TcpStream::connect(listener.local_addr()?)?;
+        let (accepted, _) = listener.accept()?;
+        for socket in [&stream, &accepted] {
+            socket.set_nodelay(true)?;
+        }
+        let server = ServerConnection::new(Arc::new(server))?;
+        std::thread::spawn(move || send_back(rustls::StreamOwned::new(server, accepted)));
+        let name = ServerName::try_from("localhost")?;
+        let client = ClientConnection::new(Arc::new(client), name)?;
+        Ok(Self(rustls::StreamOwned::new(client, stream)))
+    }
+
+    fn once(&mut self) -> Result<()> {
+        let mut message = [7; ECHO_BYTES];
+        self.0.write_all(&message)?;
+        self.0.read_exact(&mut message)?;
+        Ok(())
+    }
+}
+
+/// Until the other end is gone.
+fn send_back(mut stream: rustls::StreamOwned<ServerConnection, TcpStream>) {
+    let mut message = [0; ECHO_BYTES];
+    while stream.read_exact(&mut message).is_ok() && stream.write_all(&message).is_ok() {}
+}
