@@ -85,11 +85,14 @@ pub(crate) fn first_entries() -> impl Iterator<Item = (u64, u64)> {
 }
 
 /// Guest-physical memory, in bytes from where on, that nearly every guest touches or its image
-/// fills: the end of its stack, its call page, the start of its program, and tables for those.
-pub(crate) fn touched() -> [(u64, u64); 4] {
+/// fills: the end of its stack, its call page, the start of its program, and tables for those; and
+/// what it begins with.
+pub(crate) fn touched() -> [(u64, u64); 6] {
     let stack_end = FRAMES + STACK_TOP_BYTES - PAGE;
     let table = |address| (layout::entry(address) & !(PAGE - 1), PAGE);
     [
+        (layout::STUB_DATA, PAGE),
+        (layout::VECTORS_DATA, PAGE),
         table(MOVED_TO),
         table(STACK_TOP),
         table(abi::CALL_PAGE),

@@ -9,7 +9,7 @@ use crate::kvm::{CpuState, XSAVE_WORDS};
 use crate::space::{Area, Protection, Space};
 
 /// The form of what is written; another is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why frozen state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +178,7 @@ impl Frozen {
             cpu: CpuState {
                 regs: of_bytes(&read.regs)?,
                 sregs: of_bytes(&read.sregs)?,
-                xsave,
+                xsave: xsave.into(),
                 xcrs: of_bytes(&read.xcrs)?,
                 events: of_bytes(&read.events)?,
             },
@@ -205,7 +205,7 @@ mod tests {
         let mut cpu = CpuState {
             regs: Default::default(),
             sregs: Default::default(),
-            xsave: Box::new([0; XSAVE_WORDS]),
+            xsave: [0; XSAVE_WORDS].into(),
             xcrs: Default::default(),
             events: Default::default(),
         };

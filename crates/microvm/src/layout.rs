@@ -8,7 +8,7 @@
 //!  0x0020_0000  page tables (16 MiB)            …
 //!  0x0120_0000  the guest's frames         0x1_FFC0_0000  nothing
 //!       …                                  0x1_FFE0_0000  system pages, supervisor only,
-//!                                                         but for the system-call stub
+//!                                                         but for the system-call stub and its data
 //! ```
 //!
 //! The table for each 2 MiB of addresses has a frame of its own, fixed once and for all, and the
@@ -46,6 +46,10 @@ pub const FAULT_STUBS: u64 = 0x4000;
 pub const FAULT_STACK: u64 = 0x5000;
 /// Code that `syscall` enters.
 pub const SYSCALL_STUB_FRAME: u64 = 0x6000;
+/// Pages that this code and the host tell each other on, which the guest may write to.
+pub const STUB_DATA: u64 = 0x1_2000;
+/// Vector registers that a guest is to load, which it may read.
+pub const VECTORS_DATA: u64 = 0x1_6000;
 /// The root of the page tables.
 pub const ROOT: u64 = 0x7000;
 /// The level below: one table.
@@ -79,7 +83,9 @@ mod tests {
 
     #[test]
     fn nothing_overlaps() {
-        const { assert!(DIRECTORIES + DIRECTORY_COUNT * PAGE <= TABLES) };
+        const { assert!(DIRECTORIES + DIRECTORY_COUNT * PAGE <= STUB_DATA) };
+        const { assert!(STUB_DATA + crate::stub::DATA_BYTES <= VECTORS_DATA) };
+        const { assert!(VECTORS_DATA + PAGE <= TABLES) };
         assert_eq!(FRAMES, 0x120_0000);
         assert_eq!(entry(WINDOW_END - PAGE), FRAMES - 8);
         const { assert!(SYSCALL_STUB < WINDOW_END && SYSCALL_STUB >= USER_END) };

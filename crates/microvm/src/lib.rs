@@ -55,6 +55,7 @@ mod shells;
 pub mod space;
 mod standing;
 mod stored;
+mod stub;
 mod system;
 pub mod turns;
 mod view;

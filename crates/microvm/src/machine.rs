@@ -18,6 +18,7 @@ use crate::fault::Fault;
 use crate::kvm::{CpuState, Exit, Hypervisor, Io, KvmError, Vcpu, Vm, XSAVE_WORDS, kvm_regs};
 use crate::layout::{self, FAULT_STUBS, PAGE, SYSCALL_STUB, to_virtual};
 use crate::space::{Protection, Space, SpaceError};
+use crate::stub;
 use crate::system::{self, FAULT_PORT, GUEST_PORT};
 use crate::view::View;
 use crate::watchdog;
@@ -73,6 +74,8 @@ pub struct Cpu {
     memory: Arc<Range>,
     /// Whether `syscall` stays at CPL 3; known from the first on.
     syscall_keeps_level: Option<bool>,
+    /// Vector registers that the guest has yet to load.
+    to_load: Option<Arc<[u32; XSAVE_WORDS]>>,
     broken: bool,
 }
 
@@ -98,10 +101,14 @@ impl Cpu {
             return Ok(Stop::Broken("the processor is broken".into()));
         }
         loop {
+            let loads = self.begin_to_load()?;
             let entered = watchdog::enter(self.vcpu.kick(), until);
             let exit = self.vcpu.run();
             let stopped = entered.leave();
             let exit = exit.inspect_err(|_| self.broken = true)?;
+            if let Some(vectors) = loads {
+                self.end_to_load(vectors);
+            }
             if exit == Exit::Interrupted {
                 if stopped || Instant::now() >= until {
                     return Ok(Stop::Deadline);
@@ -111,6 +118,37 @@ impl Cpu {
             let stop = self.stop_of(exit)?;
             self.broken = matches!(stop, Stop::Broken(_));
             return Ok(stop);
+        }
+    }
+
+    /// Has the guest load the vector registers that it has yet to: a request to the hypervisor
+    /// takes a hundred times as long as the instruction. Which ones these are.
+    fn begin_to_load(&mut self) -> Result<Option<Arc<[u32; XSAVE_WORDS]>>, KvmError> {
+        let Some(vectors) = self.to_load.take() else {
+            return Ok(None);
+        };
+        let mask = self.vcpu.vector_mask();
+        match stub::load(&self.memory, &vectors, mask, self.vcpu.regs_mut()) {
+            Ok(()) => Ok(Some(vectors)),
+            // A machine whose memory ends before has no place for them.
+            Err(_) => self.vcpu.set_vectors(&vectors).map(|()| None),
+        }
+    }
+
+    /// Looks whether it has, or was stopped before.
+    fn end_to_load(&mut self, vectors: Arc<[u32; XSAVE_WORDS]>) {
+        let mut regs = *self.vcpu.regs();
+        if stub::unload(&self.memory, &mut regs).unwrap_or(false) {
+            *self.vcpu.regs_mut() = regs;
+            self.to_load = Some(vectors);
+        }
+    }
+
+    /// Sets the vector registers that the guest has yet to load.
+    fn load_now(&mut self) -> Result<(), KvmError> {
+        match self.to_load.take() {
+            Some(vectors) => self.vcpu.set_vectors(&vectors),
+            None => Ok(()),
         }
     }
 
@@ -228,11 +266,13 @@ impl Cpu {
 
     /// The vector registers, as XSAVE stores them.
     pub fn vectors(&mut self) -> Result<Box<[u32; XSAVE_WORDS]>, KvmError> {
+        self.load_now()?;
         self.vcpu.vectors()
     }
 
     /// Sets them. What a processor would not take is an error.
     pub fn set_vectors(&mut self, vectors: &[u32; XSAVE_WORDS]) -> Result<(), KvmError> {
+        self.to_load = None;
         self.vcpu.set_vectors(vectors)
     }
 
@@ -243,6 +283,7 @@ impl Cpu {
 
     /// All its registers, with what was begun finished.
     pub fn save(&mut self) -> Result<CpuState, KvmError> {
+        self.load_now()?;
         let flag = self.vcpu.kick().flag();
         flag.store(1, std::sync::atomic::Ordering::SeqCst);
         let retired = self.vcpu.run();
@@ -256,7 +297,13 @@ impl Cpu {
 
     /// Sets all its registers.
     pub fn restore(&mut self, state: &CpuState) -> Result<(), KvmError> {
-        self.vcpu.restore(state)
+        self.vcpu.restore(state)?;
+        self.to_load = None;
+        if state.sregs.cs.dpl != 3 {
+            return self.vcpu.set_vectors(&state.xsave);
+        }
+        self.to_load = Some(state.xsave.clone());
+        Ok(())
     }
 }
 
@@ -455,6 +502,7 @@ impl Cpu {
             vcpu,
             memory,
             syscall_keeps_level: None,
+            to_load: None,
             broken: false,
         }
     }

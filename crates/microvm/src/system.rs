@@ -4,11 +4,12 @@
 //! a stub that writes to a port which the guest itself may not use, and the host reads the rest
 //! from the fault's stack. `syscall` enters a stub that writes to the guest's own port. On hardware
 //! it runs at CPL 0 and returns by `sysret`; some paravirtual hosts enter it at CPL 3, where the
-//! host has to return for it.
+//! host has to return for it, unless [`crate::stub`] has an answer.
 
 use kvm_bindings::{kvm_segment, kvm_sregs};
 
 use crate::layout::{self, PAGE, to_virtual};
+use crate::stub;
 
 /// The one port that a guest may write to, 32 bits at a time.
 pub const GUEST_PORT: u16 = 0xd0;
@@ -76,7 +77,7 @@ pub fn entries() -> Vec<(u64, u64)> {
     const READ: u64 = 1 | 1 << 5 | 1 << 6 | 1 << 63;
     const WRITE: u64 = READ | 1 << 1;
     const EXECUTE: u64 = 1 | 1 << 5 | 1 << 6;
-    const EXECUTE_USER: u64 = EXECUTE | 1 << 2;
+    const USER: u64 = 1 << 2;
     let mut entries = vec![(layout::ROOT, layout::POINTERS | ABOVE)];
     entries.extend((0..layout::DIRECTORY_COUNT).map(|index| {
         let directory = layout::DIRECTORIES + index * PAGE;
@@ -92,9 +93,12 @@ pub fn entries() -> Vec<(u64, u64)> {
         (layout::IDT, READ),
         (layout::FAULT_STUBS, EXECUTE),
         (layout::FAULT_STACK, WRITE),
-        (layout::SYSCALL_STUB_FRAME, EXECUTE_USER),
+        (layout::SYSCALL_STUB_FRAME, EXECUTE | USER),
+        (layout::VECTORS_DATA, READ | USER),
     ];
-    entries.extend(pages.map(|(page, flags)| {
+    let data = (0..stub::DATA_BYTES).step_by(PAGE as usize);
+    let data = data.map(|offset| (layout::STUB_DATA + offset, WRITE | USER));
+    entries.extend(pages.into_iter().chain(data).map(|(page, flags)| {
         let at = layout::entry(to_virtual(page));
         (at, page | flags)
     }));
@@ -145,12 +149,17 @@ fn fault_stubs() -> Vec<u8> {
 }
 
 /// Where a shell begins that touches what most guests do, from the stub's start on.
-pub const WARM_STUB: u64 = 0x10;
+pub const WARM_STUB: u64 = 0xf00;
 
 fn syscall_stub() -> Vec<u8> {
-    // out GUEST_PORT, eax; sysretq.
-    let mut page = vec![0xe7, GUEST_PORT as u8, 0x48, 0x0f, 0x07];
+    let mut page = stub::code().to_vec();
     page.resize(WARM_STUB as usize, 0xcc);
+    // mov rax, [rip + …], twice: what a guest begins with.
+    for data in [layout::STUB_DATA, layout::VECTORS_DATA] {
+        let next = layout::SYSCALL_STUB_FRAME + page.len() as u64 + 7;
+        page.extend([0x48, 0x8b, 0x05]);
+        page.extend(((data - next) as u32).to_le_bytes());
+    }
     // mov rax, [rsp - 8]; mov rax, [rdi]; out GUEST_PORT, eax; ud2.
     page.extend([0x48, 0x8b, 0x44, 0x24, 0xf8, 0x48, 0x8b, 0x07]);
     page.extend([0xe7, GUEST_PORT as u8, 0x0f, 0x0b]);

@@ -138,6 +138,44 @@ fn a_system_call_comes_out_and_goes_on_where_it_was_made() {
 }
 
 #[test]
+fn vector_registers_are_those_of_the_state_that_was_restored() {
+    // movq rdi, xmm0; out 0xd0, eax; movq xmm0, rsi; jmp to the start.
+    const SWAPS: [u8; 14] = [
+        0x66, 0x48, 0x0f, 0x7e, 0xc7, 0xe7, 0xd0, 0x66, 0x48, 0x0f, 0x6e, 0xc6, 0xeb, 0xf2,
+    ];
+    const XMM0: usize = 40;
+    let Some(mut machine) = machine_of(&SWAPS) else {
+        return;
+    };
+    let found = |machine: &mut Machine| match run(machine) {
+        Stop::HostCall(call) => call.args[0],
+        other => panic!("{other:?}"),
+    };
+    let set = |machine: &mut Machine, to| {
+        machine.cpu.regs_mut().rsi = to;
+        found(machine)
+    };
+    found(&mut machine);
+    assert_eq!(set(&mut machine, 0x1111), 0x1111);
+    let saved = machine.cpu.save().unwrap();
+    for round in 0..3 {
+        assert_eq!(set(&mut machine, 0x2222), 0x2222);
+        machine.cpu.restore(&saved).unwrap();
+        if round == 1 {
+            assert_eq!(machine.cpu.vectors().unwrap()[XMM0], 0x1111);
+        }
+        machine.cpu.begin(CODE, DATA + PAGE).unwrap();
+        machine.cpu.regs_mut().rax = 0x77;
+        let Stop::HostCall(call) = run(&mut machine) else {
+            panic!("no call")
+        };
+        assert_eq!((call.args[0], call.number), (0x1111, 0x77), "{round}");
+    }
+    machine.cpu.restore(&saved).unwrap();
+    assert_eq!(machine.cpu.save().unwrap().xsave[XMM0], 0x1111);
+}
+
+#[test]
 fn every_forbidden_access_is_a_fault_that_says_which() {
     let Some(mut machine) = machine_of(&LOAD) else {
         return;

@@ -119,7 +119,7 @@ impl Vcpu for FakeVcpu {
         Ok(CpuState {
             regs: self.regs,
             sregs: self.sregs()?,
-            xsave: Box::new([0; XSAVE_WORDS]),
+            xsave: Arc::new([0; XSAVE_WORDS]),
             xcrs: Default::default(),
             events: Default::default(),
         })

@@ -65,7 +65,7 @@ pub struct CpuState {
     /// Segments, tables and control registers.
     pub sregs: kvm_sregs,
     /// Vector registers.
-    pub xsave: Box<[u32; XSAVE_WORDS]>,
+    pub xsave: Arc<[u32; XSAVE_WORDS]>,
     /// Which of them the guest may use.
     pub xcrs: kvm_xcrs,
     /// What was about to be delivered.
@@ -151,7 +151,7 @@ pub trait Vcpu: Vectors + Send {
     /// All registers.
     fn save(&mut self) -> Result<CpuState, KvmError>;
 
-    /// Sets all registers before the next run. Pending events are gone.
+    /// Sets all registers but the vector ones before the next run. Pending events are gone.
     fn restore(&mut self, state: &CpuState) -> Result<(), KvmError>;
 
     /// What stops it.

@@ -439,14 +439,13 @@ impl Vcpu for KvmVcpu {
         Ok(CpuState {
             regs: self.regs,
             sregs: self.sregs()?,
-            xsave: self.vectors()?,
+            xsave: self.vectors()?.into(),
             xcrs: self.fd.get_xcrs().map_err(failed(doing))?,
             events: self.fd.get_vcpu_events().map_err(failed(doing))?,
         })
     }
 
     fn restore(&mut self, state: &CpuState) -> Result<(), KvmError> {
-        self.set_vectors(&state.xsave)?;
         let synced = self.fd.sync_regs_mut();
         synced.sregs = state.sregs;
         synced.events = state.events;

@@ -30,6 +30,7 @@ pub(crate) mod lambda;
 mod maps;
 mod memory;
 mod names;
+mod noted;
 mod numbers;
 mod pipe;
 mod poll;

@@ -245,7 +245,8 @@ impl Process {
         self.settle(tid, request, answer)
     }
 
-    fn dispatch(
+    /// Makes a call, or makes it again.
+    pub fn dispatch(
         &mut self,
         guest: &mut dyn Guest,
         tid: Tid,

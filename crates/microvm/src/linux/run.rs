@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use memory::MemoryError;
+
 use super::maps::Touch;
 use super::process::{Clocks, Exit, Flow, Guest, Process, Turn};
 use super::request_loop::{Awaits, NotFrozen};
@@ -11,14 +13,16 @@ use super::start::End;
 use super::thread::{FIRST, Request, Tid, Wait};
 use crate::fault::Fault;
 use crate::kvm::{KvmError, XSAVE_WORDS, kvm_regs};
-use crate::layout::{PAGE, SYSCALL_STUB};
 use crate::machine::{Machine, Stop};
 use crate::space::Protection;
+use crate::stub::{Halted, Noted, Offers};
 
 /// How long a thread runs while others could.
 const SLICE: Duration = Duration::from_millis(4);
 /// How often links are looked at while a thread runs.
 const LOOK: Duration = Duration::from_millis(2);
+/// `exit_group`.
+const EXIT_GROUP: u64 = 231;
 /// What the monotonic clock shows at the start.
 const MONOTONIC_START_NS: u64 = 1_000_000_000;
 
@@ -80,6 +84,8 @@ pub struct Runner<'a> {
     /// Who has the processor.
     loaded: Tid,
     entry: Entry,
+    /// What it was told last that it may be answered where it is.
+    offered: Offers,
 }
 
 impl<'a> Runner<'a> {
@@ -99,6 +105,7 @@ impl<'a> Runner<'a> {
             looked: now,
             loaded,
             entry: Entry::Registers,
+            offered: Offers::default(),
         }
     }
 
@@ -161,6 +168,9 @@ impl<'a> Runner<'a> {
                 }
             }
             self.enter(tid)?;
+            if let Err(error) = self.offer(tid) {
+                return Ok(Left::End(End::Broken(error.to_string())));
+            }
             let stop = self.machine.cpu.run(self.until(now))?;
             if let Some(end) = self.handle(tid, stop) {
                 return Ok(Left::End(end));
@@ -275,46 +285,80 @@ impl<'a> Runner<'a> {
         }
     }
 
+    /// Tells the guest what it may be answered without leaving its machine.
+    fn offer(&mut self, tid: Tid) -> Result<(), MemoryError> {
+        let offers = self.process.offers(tid);
+        if offers != self.offered {
+            offers.write(self.machine.memory())?;
+            self.offered = offers;
+        }
+        Ok(())
+    }
+
+    /// Takes what the guest was answered so.
+    fn take_noted(&mut self, tid: Tid, stop: &Stop) -> Result<(), MemoryError> {
+        let Some(noted) = Noted::take(self.machine.memory())? else {
+            return Ok(());
+        };
+        // A process that ends needs no order in its memory.
+        let ends = *stop == Stop::Syscall && self.machine.cpu.regs().rax == EXIT_GROUP;
+        let mapping = self.offered.stack.filter(|_| !ends);
+        self.process.make_good(self.machine, tid, &noted, mapping);
+        Ok(())
+    }
+
     fn handle(&mut self, tid: Tid, stop: Stop) -> Option<End> {
         self.entry = Entry::Registers;
         let mut regs = *self.machine.cpu.regs();
-        match stop {
-            Stop::Syscall => {
-                (regs.rip, regs.rflags) = (regs.rcx, regs.r11);
-                self.keep(tid, regs);
-                self.process.tick(self.clocks(Instant::now()));
-                let request = Request {
-                    number: regs.rax,
-                    args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
-                };
-                if let Flow::Return(result) = self.process.call(self.machine, tid, request) {
-                    self.entry = Entry::Result(result);
-                }
-            }
-            Stop::Fault(fault) => {
-                (regs.rip, regs.rsp, regs.rflags) = (fault.rip, fault.rsp, fault.rflags);
-                self.keep(tid, regs);
-                return self.fault(tid, &fault);
-            }
-            Stop::Deadline => {
-                if (SYSCALL_STUB + 1..SYSCALL_STUB + PAGE).contains(&regs.rip) {
-                    // It was about to return from its call.
-                    (regs.rip, regs.rflags) = (regs.rcx, regs.r11);
-                    self.keep(tid, regs);
-                } else {
-                    self.keep(tid, regs);
-                    self.entry = Entry::Same;
-                }
-                self.process.threads.rotate();
-            }
-            Stop::HostCall(_) => {
-                self.keep(tid, regs);
+        if let Stop::Fault(fault) = stop {
+            (regs.rip, regs.rsp, regs.rflags) = (fault.rip, fault.rsp, fault.rflags);
+        }
+        let taken = self.take_noted(tid, &stop);
+        let halted = taken.and_then(|()| match stop {
+            Stop::Syscall => Ok(Halted::Calling),
+            _ => Halted::at(self.machine.memory(), &mut regs),
+        });
+        let halted = match halted {
+            Ok(halted) => halted,
+            Err(error) => return Some(End::Broken(error.to_string())),
+        };
+        if self.process.exit.is_some() {
+            return None;
+        }
+        if halted != Halted::Outside {
+            (regs.rip, regs.rflags) = (regs.rcx, regs.r11);
+        }
+        self.keep(tid, regs);
+        match (halted, stop) {
+            (_, Stop::Broken(why)) => return Some(End::Broken(why)),
+            (Halted::Calling, stop) => self.call(tid, &regs, &stop),
+            (_, Stop::Fault(fault)) => return self.fault(tid, &fault),
+            (Halted::Returning, _) => self.process.threads.rotate(),
+            (_, Stop::HostCall(_)) => {
                 // What Linux makes of a port instruction.
                 self.process.fault(tid, Info::sent(SIGSEGV, SI_KERNEL));
             }
-            Stop::Broken(why) => return Some(End::Broken(why)),
+            (Halted::Outside, _) => {
+                self.entry = Entry::Same;
+                self.process.threads.rotate();
+            }
         }
         None
+    }
+
+    /// Makes the call that a thread stopped for, or was about to stop for.
+    fn call(&mut self, tid: Tid, regs: &kvm_regs, stop: &Stop) {
+        self.process.tick(self.clocks(Instant::now()));
+        let request = Request {
+            number: regs.rax,
+            args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
+        };
+        let flow = self.process.call(self.machine, tid, request);
+        match (flow, stop) {
+            (Flow::Return(result), Stop::Syscall) => self.entry = Entry::Result(result),
+            (_, Stop::Deadline) => self.process.threads.rotate(),
+            _ => {}
+        }
     }
 
     fn keep(&mut self, tid: Tid, regs: kvm_regs) {

@@ -1,6 +1,7 @@
 //! Real programs, built by the compilers of this machine, run as they are on KVM.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod ahead;
 mod layers;
 mod programs;
 mod request_loop;
