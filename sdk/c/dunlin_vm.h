@@ -49,8 +49,9 @@ struct dunlin_vm_call {
   uint8_t random[32];       /* new for each call, and nobody else's */
 };
 
-/* The call that runs. */
-__attribute__((weak)) struct dunlin_vm_call *dunlin_vm_this_call;
+/* The call that runs. Every call writes it, so it lies where the program begins and not past the heap, whose pages have
+ * to be made when they are touched. */
+__attribute__((weak, section(".data"))) struct dunlin_vm_call *dunlin_vm_this_call;
 
 /* Leaves the machine for its host. Memory is the host's to read and write meanwhile. */
 static inline int64_t dunlin_vm_ask(uint32_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
@@ -245,7 +246,7 @@ __attribute__((weak)) size_t strlen(const char *text) {
 /* The first of the heap is part of the program, so that a small call never leaves the machine for it. */
 #define DUNLIN_VM_HEAP_FIRST ((size_t)256 << 10)
 __attribute__((weak, aligned(4096))) char dunlin_vm_heap_first[DUNLIN_VM_HEAP_FIRST];
-__attribute__((weak)) char *dunlin_vm_heap_at, *dunlin_vm_heap_end;
+__attribute__((weak, section(".data"))) char *dunlin_vm_heap_at, *dunlin_vm_heap_end;
 
 /* Memory aligned to 16 bytes, after 16 that hold its size. */
 __attribute__((weak)) void *malloc(size_t size) {

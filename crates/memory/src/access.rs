@@ -16,6 +16,7 @@ impl Range {
         if bytes <= self.kept_bytes() {
             return Ok(());
         }
+        self.own.forget();
         self.grow_to(bytes)?;
         self.kept.fetch_max(self.bytes(), Ordering::Relaxed);
         let image = self.image().bytes();
@@ -46,6 +47,7 @@ impl Range {
     /// Copies `data` to `at`.
     pub fn write(&self, at: usize, data: &[u8]) -> Result<(), MemoryError> {
         let to = self.inside(at, data.len())?;
+        self.own.host_writes(at, data.len());
         // SAFETY: as in `read`, the other way.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
         Ok(())
@@ -54,6 +56,7 @@ impl Range {
     /// Makes `length` bytes from `at` zero.
     pub fn zero(&self, at: usize, length: usize) -> Result<(), MemoryError> {
         let to = self.inside(at, length)?;
+        self.own.host_writes(at, length);
         // SAFETY: the span is accessible memory of this range, into which no reference exists.
         unsafe { std::ptr::write_bytes(to, 0, length) };
         Ok(())
@@ -85,6 +88,7 @@ impl Range {
                 reason: "pages of an image cannot be dropped",
             });
         }
+        self.own.forget();
         // SAFETY: the span is private memory of this range, into which no reference exists.
         unsafe { rustix::mm::madvise(start.cast(), length, Advice::LinuxDontNeed) }
             .map_err(MemoryError::kernel("drop guest memory"))
@@ -162,6 +166,7 @@ impl Range {
 
     /// It equals `image`, and zeros from there to `kept` bytes.
     fn is_now(&self, image: &Arc<Image>, kept: usize) {
+        self.own.forget();
         *self.image.lock() = image.clone();
         *self.overlay.lock() = None;
         for bytes in [&self.bytes, &self.peak, &self.kept] {
@@ -173,6 +178,7 @@ impl Range {
     /// Has the kernel make whole pages resident now, as private ones that can be written, rather
     /// than at the first touch of each. A kernel that cannot makes them then.
     pub fn populate(&self, at: usize, length: usize) -> Result<(), MemoryError> {
+        self.own.forget();
         self.advise(
             at,
             length,

@@ -27,6 +27,7 @@ mod image;
 mod mapped_file;
 mod mapping;
 mod overlay;
+mod own;
 mod pagemap;
 mod pieces;
 mod range;

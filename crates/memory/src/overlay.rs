@@ -50,6 +50,7 @@ impl Range {
                 reason: "the range is not what the overlay is for",
             });
         }
+        self.own.forget();
         *self.image.lock() = overlay.image.clone();
         *self.overlay.lock() = Some(overlay.clone());
         self.lay(0..overlay.image.bytes() / PAGE_BYTES);

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use rustix::mm::{Advice, MprotectFlags};
 
 use crate::mapping::Mappings;
+use crate::own::Own;
 use crate::pagemap::{self, Run};
 use crate::slab::{SlabInner, Slot, protect_poll};
 use crate::{ANNEX_BYTES, Access, Image, MemoryError, Overlay, PAGE_BYTES, Region};
@@ -46,6 +47,8 @@ pub struct Range {
     pub(crate) mappings: Mutex<Mappings>,
     /// Whether a reset failed half-way.
     pub(crate) spoiled: AtomicBool,
+    /// Pages of the kept part that are private.
+    pub(crate) own: Own,
 }
 
 impl Range {
@@ -61,6 +64,7 @@ impl Range {
             kept: bytes.into(),
             mappings: Mutex::default(),
             spoiled: false.into(),
+            own: Own::default(),
         }
     }
 
@@ -181,6 +185,7 @@ impl Range {
         access: Access,
     ) -> Result<(), MemoryError> {
         let reason = "it lies outside of the part that has grown";
+        self.own.forget();
         let mut mappings = self.mappings.lock();
         let kept = self.kept.load(Ordering::Relaxed);
         let inside = |end: usize| {
@@ -204,9 +209,29 @@ impl Range {
     /// Makes the range equal to its image again: as long, and with the same bytes. To be called
     /// when no guest runs in it and nobody holds a reference into it. Returns whether it had grown.
     pub fn reset(&self) -> Result<bool, MemoryError> {
+        self.own.forget();
+        self.finish_reset(|range| range.search_and_restore().map(|_| ()))
+    }
+
+    /// The same, for an owner who says by [`Range::may_own_more`] whenever somebody but the host,
+    /// through this range, may have written to a page for the first time: where nobody has, written
+    /// pages need not be searched.
+    pub fn reset_told(&self) -> Result<bool, MemoryError> {
+        self.finish_reset(Self::restore_known)
+    }
+
+    /// Says that pages may be private that were not at the last reset.
+    pub fn may_own_more(&self) {
+        self.own.forget();
+    }
+
+    fn finish_reset(
+        &self,
+        restore: fn(&Self) -> Result<(), MemoryError>,
+    ) -> Result<bool, MemoryError> {
         let done = self
             .shrink()
-            .and_then(|grown| self.restore().map(|()| grown));
+            .and_then(|grown| restore(self).map(|()| grown));
         if done.is_err() {
             self.spoiled.store(true, Ordering::Relaxed);
         }
@@ -230,26 +255,45 @@ impl Range {
         Ok(true)
     }
 
-    fn restore(&self) -> Result<(), MemoryError> {
+    fn restore_known(&self) -> Result<(), MemoryError> {
+        let Some(pages) = self.own.all() else {
+            if let Some(pages) = self.search_and_restore()? {
+                self.own.are(pages);
+            }
+            return Ok(());
+        };
+        let image = self.image();
+        for number in pages {
+            // SAFETY: only pages of the kept part are known, and the caller vouches that nobody
+            // else refers to them.
+            unsafe { self.set_page(&image, number) };
+        }
+        Ok(())
+    }
+
+    /// Gives the private pages that are left, if none was dropped: what is laid over those that
+    /// were is private again.
+    fn search_and_restore(&self) -> Result<Option<Vec<usize>>, MemoryError> {
         let kept = self.kept.load(Ordering::Relaxed);
         let (mut at, end) = (self.slot.base, self.slot.base + kept);
         let image = self.image();
         let mut runs = [Run::default(); RUNS_AT_A_TIME];
-        let mut copied = 0;
+        let mut pages = Vec::new();
         while at < end {
             let Some((found, walked)) = pagemap::written(at, end - at, &mut runs) else {
-                return self.drop_written(at, end - at);
+                return self.drop_written(at, end - at).map(|()| None);
             };
             for run in &runs[..found] {
-                copied += run.pages();
-                self.restore_run(&image, run, copied <= COPIED_PAGES_MAX)?;
+                let first = (run.start as usize - self.slot.base) / PAGE_BYTES;
+                pages.extend(first..first + run.pages());
+                self.restore_run(&image, run, pages.len() <= COPIED_PAGES_MAX)?;
             }
             if walked <= at {
-                return self.drop_written(at, end - at);
+                return self.drop_written(at, end - at).map(|()| None);
             }
             at = walked;
         }
-        Ok(())
+        Ok((pages.len() <= COPIED_PAGES_MAX).then_some(pages))
     }
 
     fn restore_run(&self, image: &Image, run: &Run, keep: bool) -> Result<(), MemoryError> {

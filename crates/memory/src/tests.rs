@@ -284,3 +284,61 @@ fn growth_past_the_reservation_is_refused() {
     assert!(range.grow_to(range.bytes_max() + 1).is_err());
     assert_eq!(range.bytes(), PAGE_BYTES);
 }
+
+proptest! {
+    #[test]
+    fn a_reset_that_is_told_of_writes_undoes_all_of_them(
+        steps in prop::collection::vec((0u8..8, 0..PAGES, 1u8..), 1..60),
+    ) {
+        const IMAGE_PAGES: usize = 10;
+        let image = image(IMAGE_PAGES, &[(0, 1), (3, 2), (9, 3)]);
+        let range = slab(1).take(&image).unwrap();
+        range.keep(PAGES * PAGE_BYTES).unwrap();
+        let mut expected = image.contents().to_vec();
+        expected.resize(PAGES * PAGE_BYTES, 0);
+        // Pages that are private by what was done, also before a reset.
+        let mut private = std::collections::BTreeSet::new();
+        for (step, page, fill) in steps {
+            let at = page * PAGE_BYTES;
+            match step {
+                0 => {
+                    // Over the end of the page, where there is another.
+                    let length = PAGE_BYTES.min(PAGES * PAGE_BYTES - at - 8);
+                    range.write(at + 8, &vec![fill; length]).unwrap();
+                    private.insert(page);
+                    if page + 1 < PAGES {
+                        private.insert(page + 1);
+                    }
+                }
+                1 => {
+                    poke(&range, at + 17, &[fill]);
+                    range.may_own_more();
+                    private.insert(page);
+                }
+                2 if private.contains(&page) => poke(&range, at + 4095, &[fill]),
+                3 => {
+                    range.zero(at, PAGE_BYTES).unwrap();
+                    private.insert(page);
+                }
+                4 => {
+                    range.populate(at, PAGE_BYTES).unwrap();
+                    private.insert(page);
+                }
+                5 if page >= IMAGE_PAGES => {
+                    range.drop_pages(at, PAGE_BYTES).unwrap();
+                    private.remove(&page);
+                }
+                6 => {
+                    range.reset().unwrap();
+                    prop_assert!(contents(&range) == expected);
+                }
+                _ => {
+                    range.reset_told().unwrap();
+                    prop_assert!(contents(&range) == expected, "page {page}");
+                }
+            }
+        }
+        range.reset_told().unwrap();
+        prop_assert!(contents(&range) == expected);
+    }
+}

@@ -240,13 +240,20 @@ impl Vm for KvmVm {
             .map_err(failed("make a processor"))?;
         fd.set_cpuid2(&self.cpuid)
             .map_err(failed("tell a processor what it can do"))?;
-        fd.set_sync_valid_reg(SyncReg::Register);
+        for registers in [
+            SyncReg::Register,
+            SyncReg::SystemRegister,
+            SyncReg::VcpuEvents,
+        ] {
+            fd.set_sync_valid_reg(registers);
+        }
         let page = RunPage::map(&fd, self.vm.run_size())?;
         let mut vcpu = KvmVcpu {
             fd,
             kick: Kick::of_page(page),
             regs: kvm_regs::default(),
             regs_set: true,
+            has_run: false,
             xcr0: self.xcr0,
         };
         vcpu.begin(self.xcr0)?;
@@ -304,6 +311,8 @@ struct KvmVcpu {
     regs: kvm_regs,
     /// Whether they were set since.
     regs_set: bool,
+    /// Whether the page that it shares with the kernel holds its other registers.
+    has_run: bool,
     xcr0: u64,
 }
 
@@ -398,6 +407,7 @@ impl Vcpu for KvmVcpu {
         // Taken in by the run, whatever came of it.
         self.fd.get_kvm_run().kvm_dirty_regs = 0;
         self.regs = self.fd.sync_regs_mut().regs;
+        self.has_run = true;
         if let Some(exit) = failure {
             return Ok(exit);
         }
@@ -422,7 +432,8 @@ impl Vcpu for KvmVcpu {
     }
 
     fn sregs(&mut self) -> Result<kvm_sregs, KvmError> {
-        if self.fd.get_kvm_run().kvm_dirty_regs & u64::from(KVM_SYNC_X86_SREGS) != 0 {
+        let set = self.fd.get_kvm_run().kvm_dirty_regs & u64::from(KVM_SYNC_X86_SREGS) != 0;
+        if set || self.has_run {
             return Ok(self.fd.sync_regs().sregs);
         }
         self.fd.get_sregs().map_err(failed("read segments"))
@@ -447,9 +458,16 @@ impl Vcpu for KvmVcpu {
 
     fn restore(&mut self, state: &CpuState) -> Result<(), KvmError> {
         let synced = self.fd.sync_regs_mut();
-        synced.sregs = state.sregs;
-        synced.events = state.events;
-        let set = KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+        let mut set = 0;
+        // Setting what is so already costs the hypervisor as much as a change.
+        if !self.has_run || synced.sregs != state.sregs {
+            synced.sregs = state.sregs;
+            set |= KVM_SYNC_X86_SREGS;
+        }
+        if !self.has_run || synced.events != state.events {
+            synced.events = state.events;
+            set |= KVM_SYNC_X86_EVENTS;
+        }
         self.fd.get_kvm_run().kvm_dirty_regs |= u64::from(set);
         *self.regs_mut() = state.regs;
         Ok(())
