@@ -209,7 +209,10 @@ mod tests {
             xcrs: Default::default(),
             events: Default::default(),
         };
-        (cpu.regs.rip, cpu.sregs.fs.base, cpu.xsave[1000]) = (7, 8, 9);
+        let mut xsave = [0; XSAVE_WORDS];
+        xsave[1000] = 9;
+        cpu.xsave = xsave.into();
+        (cpu.regs.rip, cpu.sregs.fs.base) = (7, 8);
         Frozen {
             cpu,
             space: Space::of_parts([(0x40_0000, area)].into(), frames),

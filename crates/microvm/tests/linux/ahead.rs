@@ -132,11 +132,11 @@ fn who_lies_to_its_host_harms_itself_only() {
 fn who_enters_the_code_where_it_should_not_harms_itself_only() {
     let program = program();
     let mut ends = String::new();
-    for at in 0..700 {
+    for at in 0..480 {
         let args = ["program", "enters", &at.to_string()];
         let asked = Run {
             args: &args,
-            time: Duration::from_millis(300),
+            time: Duration::from_millis(100),
             ..Run::default()
         };
         let Some(ran) = run(&program, &asked) else {
