@@ -241,9 +241,9 @@ mod tests {
         );
         let text = String::from_utf8(entry)
             .unwrap()
-            .replace("\"form\":1", "\"form\":2");
+            .replace("\"form\":2", "\"form\":1");
         let error = Frozen::decode(text.as_bytes(), 1 << 20, b"features").unwrap_err();
-        assert!(matches!(error, FrozenError::OtherForm(2)));
+        assert!(matches!(error, FrozenError::OtherForm(1)));
         assert!(Frozen::decode(b"{}", 1 << 20, b"features").is_err());
     }
 }
