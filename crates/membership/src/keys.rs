@@ -55,7 +55,9 @@ impl fmt::Display for Resource {
     }
 }
 
-pub(crate) fn node(id: &NodeId) -> String {
+/// The key of a node's record: it is there for as long as a tenure of the node lasts, and its
+/// revision is the tenure's token.
+pub fn record_key(id: &NodeId) -> String {
     format!("{ROOT}node/{id}")
 }
 
@@ -100,7 +102,7 @@ mod tests {
         let id: NodeId = "n1".parse().unwrap();
         let resource: Resource = "state/7".parse().unwrap();
         for (text, key) in [
-            (node(&id), Key::Node(id.clone())),
+            (record_key(&id), Key::Node(id.clone())),
             (report(&id), Key::Report(id.clone())),
             (wish(&id), Key::Wish(id.clone())),
             (resource.key(), Key::Own(resource)),

@@ -44,7 +44,7 @@ mod txns;
 pub use config::Config;
 pub use error::MembershipError;
 pub use handle::{Claim, Membership, Ownership, Tenure};
-pub use keys::{ROOT, Resource, ResourceError};
+pub use keys::{ROOT, Resource, ResourceError, record_key};
 pub use record::{Owner, Record, Report};
 pub use rendezvous::owner;
 pub use roster::{Peer, Roster};

@@ -207,7 +207,7 @@ mod tests {
         };
         let bytes = record::encode(&record);
         roster
-            .apply(&put(keys::node(&id(n)), bytes, n.into()))
+            .apply(&put(keys::record_key(&id(n)), bytes, n.into()))
             .unwrap();
         let report = Report {
             load: Load::default(),
@@ -222,7 +222,7 @@ mod tests {
         let mut roster = Roster::default();
         joins(&mut roster, 1);
         assert_eq!((roster.peers()[&id(1)].token, roster.view().len()), (1, 1));
-        roster.apply(&delete(keys::node(&id(1)))).unwrap();
+        roster.apply(&delete(keys::record_key(&id(1)))).unwrap();
         assert_eq!((roster.peers().len(), roster.view().len()), (0, 0));
         assert_eq!(roster.standing(&id(1)), Standing::Lost);
     }
@@ -242,7 +242,7 @@ mod tests {
             .apply(&put(keys::report(&id(1)), report.encode(), 61))
             .unwrap();
         assert_eq!(roster.standing(&id(1)), Standing::Draining);
-        roster.apply(&delete(keys::node(&id(1)))).unwrap();
+        roster.apply(&delete(keys::record_key(&id(1)))).unwrap();
         roster.apply(&delete(keys::report(&id(1)))).unwrap();
         joins(&mut roster, 1);
         assert_eq!(roster.standing(&id(1)), Standing::Cordoned);

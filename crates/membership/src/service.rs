@@ -225,7 +225,7 @@ async fn begin(shared: &Shared, freed: &Notify) -> Result<Watch, StorageError> {
 }
 
 async fn watch_on(shared: &Shared, freed: &Notify, mut watch: Watch) -> Option<WatchItem> {
-    let own = keys::node(&shared.id);
+    let own = keys::record_key(&shared.id);
     loop {
         let event = match watch.next().await {
             Some(WatchItem::Event(event)) => event,

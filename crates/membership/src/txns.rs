@@ -10,7 +10,7 @@ impl Record {
     /// Makes the node a member under `lease`, unless there is one by its name. The revision that
     /// it commits at is the tenure's token.
     pub fn join(&self, id: &NodeId, lease: LeaseId) -> Txn {
-        let key = keys::node(id);
+        let key = keys::record_key(id);
         let txn = Txn::new().if_absent(key.clone());
         txn.put_leased(key, encode(self), lease)
     }
