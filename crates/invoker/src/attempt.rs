@@ -15,8 +15,8 @@ use storage::{Txn, TxnOutcome};
 use crate::clock::{millis, now_ms};
 use crate::dispatch::Event;
 use crate::life::{self, AttemptEnd, Bounds, Next};
-use crate::record::{self, Owner, Part, Progress};
-use crate::shared::{Loaded, Placed, Shared};
+use crate::record::{self, Part, Payload, Progress, Queue};
+use crate::shared::{Loaded, Placed, Shared, Term};
 use crate::{Attempt, InvocationState, InvokerError, Ran, Reply, Request, Runner, Select, metrics};
 
 /// How an attempt ended, with what is recorded of it.
@@ -64,6 +64,15 @@ impl Ending {
         }
     }
 
+    fn interrupted() -> Self {
+        Self {
+            kind: EndingKind::Interrupted,
+            outcome: None,
+            reply: None,
+            error: Some("the node stopped while it was running".into()),
+        }
+    }
+
     fn end(&self) -> AttemptEnd<'_> {
         match (self.kind, &self.outcome) {
             (EndingKind::Ended, Some(outcome)) => AttemptEnd::Ended(&outcome.status),
@@ -86,55 +95,93 @@ impl Ending {
 }
 
 /// Runs one attempt of `id`, if it is due; gives what the dispatcher must know.
-pub async fn run(shared: Arc<Shared>, runner: Arc<dyn Runner>, id: InvocationId) -> Event {
+pub async fn run(
+    shared: Arc<Shared>,
+    term: Arc<Term>,
+    runner: Arc<dyn Runner>,
+    id: InvocationId,
+) -> Event {
     let loaded = match shared.load(id).await {
         Ok(Some(loaded)) => loaded,
         Ok(None) => return Event::Finished(id),
         Err(error) => return postpone(&shared, id, &error),
     };
-    // The dispatcher may have read the index just before an earlier attempt left it.
+    // The dispatcher may have read the index just before an earlier attempt left it, or have been
+    // told of the invocation in an earlier tenure.
     let progress = &loaded.progress;
     match (progress.state, progress.due_ms) {
+        _ if progress.owner != term.queue => return Event::Finished(id),
         (InvocationState::Queued, Some(due_ms)) if due_ms <= now_ms() => {}
         (InvocationState::Queued, Some(due_ms)) => return Event::Requeued((due_ms, id)),
         _ => return Event::Finished(id),
     }
     let attempt = match prepare(&shared, &loaded).await {
         Ok(attempt) => attempt,
-        Err(error @ InvokerError::Store(_)) if !is_damage(&error) => {
-            return postpone(&shared, id, &error);
-        }
-        Err(error) => return finish(&shared, loaded, Ending::gone(error)).await,
+        Err(error) if passes(&error) => return postpone(&shared, id, &error),
+        Err(error) => return settle(&shared, &term, loaded, Ending::gone(error)).await,
     };
-    let Some(started) = start(&shared, loaded).await else {
+    let Some(started) = start(&shared, &term, loaded).await else {
         return Event::Finished(id);
     };
+    if !shared.is_present(&term) {
+        // Whoever takes over what the tenure left runs it.
+        return Event::Finished(id);
+    }
     let ran = AssertUnwindSafe(runner.run(attempt)).catch_unwind().await;
     let ran = ran.unwrap_or_else(|_| panicked());
-    finish(&shared, started, Ending::of(ran)).await
+    settle(&shared, &term, started, Ending::of(ran)).await
 }
 
-/// Ends the attempt that was running when the node died.
-pub async fn interrupt(shared: &Shared, id: InvocationId) -> Result<(), InvokerError> {
+/// Ends the attempt that was running when this node died.
+pub async fn interrupt(shared: &Shared, term: &Term, id: InvocationId) -> Result<(), InvokerError> {
     let Some(loaded) = shared.load(id).await? else {
         return Ok(());
     };
-    if loaded.progress.state == InvocationState::Running {
-        let error = Some("the node stopped while it was running".into());
-        let kind = EndingKind::Interrupted;
-        finish(
-            shared,
-            loaded,
-            Ending {
-                kind,
-                outcome: None,
-                reply: None,
-                error,
-            },
-        )
-        .await;
+    if loaded.progress.state == InvocationState::Running && loaded.progress.owner == term.queue {
+        finish(shared, term, loaded, Ending::interrupted()).await;
     }
     Ok(())
+}
+
+/// Takes over what `key` says is in a queue whose tenure is over: what was queued stays due, what
+/// ran was interrupted. Whether this node has it now.
+pub async fn take_over(shared: &Shared, term: &Term, key: &[u8]) -> Result<bool, InvokerError> {
+    let id = record::id_of(key)?;
+    let is_there = |loaded: &Loaded| {
+        let index_key = loaded.progress.index_key(id);
+        index_key.is_some_and(|index_key| index_key.as_bytes() == key)
+    };
+    let Some(loaded) = shared.load(id).await?.filter(is_there) else {
+        // Somebody else has it by now. Nothing comes back into a queue that is over, so that the
+        // key, if it is still there, says nothing.
+        let stray = Txn::new().delete(key.to_vec());
+        return Ok(shared.store.transact(stray).await.map(|_| false)?);
+    };
+    // Before it is this node's: it may end as soon as it is.
+    term.pending.take_in();
+    let has_it = match loaded.progress.state {
+        InvocationState::Running => finish(shared, term, loaded, Ending::interrupted()).await,
+        state => {
+            let mut progress = loaded.progress.changed(state, now_ms(), &term.queue);
+            progress.due_ms = loaded.progress.due_ms;
+            let taken = change(shared, term, loaded, progress, &Ok).await;
+            taken.inspect(|taken| shared.waiters.publish(taken.view()))
+        }
+    };
+    if has_it.is_none() {
+        term.pending.leave();
+    }
+    Ok(has_it.is_some())
+}
+
+/// Whether an attempt that could not be prepared may be later.
+fn passes(error: &InvokerError) -> bool {
+    match error {
+        InvokerError::Store(_) => !is_damage(error),
+        // The functions as this node knows them do not follow the store at present.
+        InvokerError::Behind => true,
+        _ => false,
+    }
 }
 
 fn is_damage(error: &InvokerError) -> bool {
@@ -167,9 +214,10 @@ fn postpone(shared: &Shared, id: InvocationId, error: &InvokerError) -> Event {
 async fn prepare(shared: &Shared, loaded: &Loaded) -> Result<Attempt, InvokerError> {
     let (id, accepted) = (loaded.id, &loaded.accepted);
     let select = Select::Version(accepted.version);
-    let target = shared.registry.resolve(&accepted.path, &select)?;
-    let owner = Owner(id, Part::Request);
-    let (head, body) = shared.payload(owner, accepted.request).await?;
+    // It may have been deployed and accepted at another node.
+    let target = shared.registry.find(&accepted.path, &select).await?;
+    let payload = Payload(id, Part::Request);
+    let (head, body) = shared.payload(payload, accepted.request).await?;
     Ok(Attempt {
         id,
         number: loaded.progress.starts + 1,
@@ -179,43 +227,37 @@ async fn prepare(shared: &Shared, loaded: &Loaded) -> Result<Attempt, InvokerErr
     })
 }
 
-/// Records that an attempt begins; none when the invocation is no longer queued.
-async fn start(shared: &Shared, loaded: Loaded) -> Option<Loaded> {
-    let mut progress = loaded.progress.changed(InvocationState::Running, now_ms());
-    progress.starts += 1;
-    let started = change(shared, loaded, progress, &|txn| Ok(txn)).await?;
+/// Records that an attempt begins; none when the invocation is no longer queued here.
+async fn start(shared: &Shared, term: &Term, loaded: Loaded) -> Option<Loaded> {
+    let progress = loaded
+        .progress
+        .changed(InvocationState::Running, now_ms(), &term.queue);
+    let progress = Progress {
+        starts: progress.starts + 1,
+        ..progress
+    };
+    let started = change(shared, term, loaded, progress, &Ok).await?;
     shared.waiters.publish(started.view());
     Some(started)
 }
 
-/// Records how an attempt ended and what follows.
-async fn finish(shared: &Shared, loaded: Loaded, ending: Ending) -> Event {
-    let (id, now) = (loaded.id, now_ms());
+/// Records how an attempt ended and what follows, for the dispatcher.
+async fn settle(shared: &Shared, term: &Term, loaded: Loaded, ending: Ending) -> Event {
+    let id = loaded.id;
+    let ended = finish(shared, term, loaded, ending).await;
+    match ended.and_then(|ended| ended.progress.due_ms) {
+        Some(due_ms) => Event::Requeued((due_ms, id)),
+        None => Event::Finished(id),
+    }
+}
+
+/// Records how an attempt ended and what follows; none when somebody else has changed it.
+async fn finish(shared: &Shared, term: &Term, loaded: Loaded, ending: Ending) -> Option<Loaded> {
+    let id = loaded.id;
     ::metrics::counter!(metrics::ATTEMPTS, "result" => ending.label()).increment(1);
-    let bounds = Bounds::new(
-        &shared.config,
-        loaded.accepted.attempts_max,
-        loaded.accepted.accepted_ms,
-    );
-    let mut counts = loaded.progress.counts;
-    let next = life::next(now, &mut counts, ending.end(), &bounds, rand::random());
-    let mut progress = match next {
-        Next::Retry { due_ms } => {
-            let mut progress = loaded.progress.changed(InvocationState::Queued, now);
-            progress.due_ms = Some(due_ms);
-            progress
-        }
-        Next::Final(state) => {
-            let mut progress = loaded.progress.changed(state, now);
-            progress.expires_ms = Some(now.saturating_add(millis(shared.config.retention)));
-            progress
-        }
-    };
-    progress.counts = counts;
-    progress.error = ending.error;
-    progress.outcome = ending.outcome.or(progress.outcome);
+    let mut progress = follow(shared, &loaded, &ending, &term.queue);
     let placed = match ending.reply.filter(|_| progress.state.is_final()) {
-        Some(reply) => Some(place_reply(shared, id, &reply).await),
+        Some(reply) => Some(place_reply(shared, term, id, &reply).await?),
         None => None,
     };
     progress.reply = placed.as_ref().map(|placed| placed.place);
@@ -228,20 +270,39 @@ async fn finish(shared: &Shared, loaded: Loaded, ending: Ending) -> Event {
             false => txn,
         })
     };
-    let Some(ended) = change(shared, loaded, progress, &extra).await else {
-        return Event::Finished(id);
-    };
-    tell(shared, &ended);
-    match next {
-        Next::Retry { due_ms } => Event::Requeued((due_ms, id)),
-        Next::Final(_) => Event::Finished(id),
-    }
+    let ended = change(shared, term, loaded, progress, &extra).await?;
+    tell(shared, term, &ended);
+    Some(ended)
 }
 
-fn tell(shared: &Shared, ended: &Loaded) {
+/// Where an invocation is after an attempt that ended so.
+fn follow(shared: &Shared, loaded: &Loaded, ending: &Ending, queue: &Queue) -> Progress {
+    let (now, accepted) = (now_ms(), &loaded.accepted);
+    let bounds = Bounds::new(&shared.config, accepted.attempts_max, accepted.accepted_ms);
+    let mut counts = loaded.progress.counts;
+    let next = life::next(now, &mut counts, ending.end(), &bounds, rand::random());
+    let mut progress = match next {
+        Next::Retry { due_ms } => {
+            let mut progress = (loaded.progress).changed(InvocationState::Queued, now, queue);
+            progress.due_ms = Some(due_ms);
+            progress
+        }
+        Next::Final(state) => {
+            let mut progress = loaded.progress.changed(state, now, queue);
+            progress.expires_ms = Some(now.saturating_add(millis(shared.config.retention)));
+            progress
+        }
+    };
+    progress.counts = counts;
+    progress.error.clone_from(&ending.error);
+    progress.outcome = ending.outcome.clone().or(progress.outcome);
+    progress
+}
+
+fn tell(shared: &Shared, term: &Term, ended: &Loaded) {
     let (progress, accepted) = (&ended.progress, &ended.accepted);
     if progress.state.is_final() {
-        shared.pending.leave();
+        term.pending.leave();
         let life = Duration::from_millis(progress.changed_ms.saturating_sub(accepted.accepted_ms));
         ::metrics::counter!(metrics::FINAL, "state" => progress.state.as_str()).increment(1);
         ::metrics::histogram!(metrics::LIFE_SECONDS).record(life.as_secs_f64());
@@ -250,14 +311,18 @@ fn tell(shared: &Shared, ended: &Loaded) {
 }
 
 /// Gives the reply its place, however long the disk is full: the attempt has run, and must not
-/// run again for want of space.
-async fn place_reply(shared: &Shared, id: InvocationId, reply: &Reply) -> Placed {
+/// run again for want of space. None when the tenure is over.
+async fn place_reply(
+    shared: &Shared,
+    term: &Term,
+    id: InvocationId,
+    reply: &Reply,
+) -> Option<Placed> {
+    let payload = Payload(id, Part::Reply);
     loop {
-        match shared
-            .place(Owner(id, Part::Reply), &reply.head, &reply.body)
-            .await
-        {
-            Ok(placed) => return placed,
+        match shared.place(term, payload, &reply.head, &reply.body).await {
+            Ok(placed) => return Some(placed),
+            Err(InvokerError::NotMember) => return None,
             Err(error) => pause(shared, id, &error).await,
         }
     }
@@ -268,17 +333,20 @@ async fn pause(shared: &Shared, id: InvocationId, error: &InvokerError) {
     tokio::time::sleep(shared.config.store_pause).await;
 }
 
+type Extra<'a> = dyn Fn(Txn) -> Result<Txn, InvokerError> + Send + Sync + 'a;
+
 /// Replaces the progress record, and the index entry that goes with it, until that is durable.
-/// None when somebody else has changed it.
+/// None when somebody else has changed it, or the tenure is over.
 async fn change(
     shared: &Shared,
+    term: &Term,
     mut loaded: Loaded,
     progress: Progress,
-    extra: &(dyn Fn(Txn) -> Result<Txn, InvokerError> + Send + Sync),
+    extra: &Extra<'_>,
 ) -> Option<Loaded> {
     let id = loaded.id;
     loop {
-        let error = match try_change(shared, &loaded, &progress, extra).await {
+        let error = match try_change(shared, term, &loaded, &progress, extra).await {
             Ok(TxnOutcome::Committed { revision }) => {
                 (loaded.progress, loaded.revision) = (progress, revision);
                 return Some(loaded);
@@ -295,20 +363,22 @@ async fn change(
     }
 }
 
-/// Within one node an invocation is changed by one task at a time, so that the same count of
+/// Within one tenure an invocation is changed by one task at a time, so that the same count of
 /// changes and the same moment mean the same change.
 fn is_same(stored: &Progress, ours: &Progress) -> bool {
-    (stored.seq, stored.changed_ms, stored.state) == (ours.seq, ours.changed_ms, ours.state)
+    let is_same_change = stored.seq == ours.seq && stored.changed_ms == ours.changed_ms;
+    is_same_change && stored.state == ours.state && stored.owner == ours.owner
 }
 
 async fn try_change(
     shared: &Shared,
+    term: &Term,
     loaded: &Loaded,
     progress: &Progress,
-    extra: &(dyn Fn(Txn) -> Result<Txn, InvokerError> + Send + Sync),
+    extra: &Extra<'_>,
 ) -> Result<TxnOutcome, InvokerError> {
     let txn = Txn::new().if_revision(record::progress_key(loaded.id), loaded.revision);
-    let txn = loaded.progress.leave(txn, loaded.id);
+    let txn = loaded.progress.leave(shared.guard(term, txn), loaded.id);
     let txn = extra(progress.put(txn, loaded.id)?)?;
     Ok(shared.store.transact(txn).await?)
 }

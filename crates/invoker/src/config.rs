@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Bounds of an [`crate::Invoker`] and its [`crate::Service`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Asynchronous invocations that are accepted and not final; one more is refused.
+    /// Asynchronous invocations of this node that are accepted and not final; one more is refused.
     pub pending_max: u64,
     /// Ids held in memory for dispatch; the rest wait in the store.
     pub ready_max: usize,
@@ -25,6 +25,8 @@ pub struct Config {
     pub retention: Duration,
     /// Time between two sweeps of what is past its retention.
     pub sweep_interval: Duration,
+    /// Invocations that other nodes run and that somebody here waits for; one more is refused.
+    pub watches_max: usize,
     /// Time before a record that could not be written, or read, is tried again.
     pub store_pause: Duration,
     /// How long running attempts may go on after the service was told to stop.
@@ -44,6 +46,7 @@ impl Default for Config {
             interruptions_max: 10,
             retention: Duration::from_secs(24 * 3600),
             sweep_interval: Duration::from_secs(60),
+            watches_max: 1024,
             store_pause: Duration::from_secs(1),
             drain: Duration::from_secs(30),
         }

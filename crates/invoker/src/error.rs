@@ -107,6 +107,15 @@ pub enum InvokerError {
         /// The most.
         max: u64,
     },
+    /// This node is no member of its cluster at present; another one can do it.
+    #[error("this node is no member of its cluster at present: try another one, or later")]
+    NotMember,
+    /// Too many invocations that other nodes run are waited for here; try later.
+    #[error("{max} invocations that other nodes run are waited for already")]
+    TooManyWatches {
+        /// The most.
+        max: usize,
+    },
     /// No such invocation, or its retention is over.
     #[error("there is no invocation {0}, or it is past its retention")]
     UnknownInvocation(InvocationId),

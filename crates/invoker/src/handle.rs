@@ -6,15 +6,16 @@ use std::time::Duration;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use model::{Digest, FunctionPath, InvocationId, Outcome};
 use storage::{Blobs, Range, Store, Txn, TxnOutcome};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
+use crate::changes::{Changes, Seen};
 use crate::clock::now_ms;
-use crate::record::{self, Accepted, KeyHolder, Owner, Part, Progress};
-use crate::shared::{Loaded, Pending, Placed, Shared};
-use crate::waiters::Subscription;
+use crate::draft::{Draft, fingerprint};
+use crate::record::{self, KeyHolder, Part, Payload};
+use crate::shared::{Loaded, Shared, Term};
 use crate::{
-    Config, InvocationState, InvokerError, Registry, Reply, Request, Select, Service, Target,
-    metrics,
+    Alone, Config, InvocationState, InvokerError, Nodes, Registry, Reply, Request, Select, Service,
+    Target, metrics,
 };
 
 /// Longest idempotency key.
@@ -103,44 +104,53 @@ pub struct Invoker {
 }
 
 impl Invoker {
-    /// Opens the invoker on a store; `blobs` must be its own, since it removes what it does not
-    /// know. Nothing runs until [`Service::run`] does.
+    /// Opens the invoker of a node alone on its store; `blobs` must be its own, since it removes
+    /// what it does not know. Nothing runs until [`Service::run`] does.
     pub async fn open(
         store: Arc<dyn Store>,
         blobs: Blobs,
         registry: Registry,
         config: Config,
     ) -> Result<(Self, Service), InvokerError> {
+        let nodes = Arc::new(Alone::default());
+        Self::open_among(store, blobs, registry, config, nodes).await
+    }
+
+    /// Opens the invoker of one of many nodes that share a store; `blobs` are those of all their
+    /// invokers, and nobody else's. Nothing runs until [`Service::run`] does.
+    pub async fn open_among(
+        store: Arc<dyn Store>,
+        blobs: Blobs,
+        registry: Registry,
+        config: Config,
+        nodes: Arc<dyn Nodes>,
+    ) -> Result<(Self, Service), InvokerError> {
         let (accepted, queue) = mpsc::channel(config.ready_max.max(1));
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             store,
             blobs,
             registry,
+            watches: Arc::new(Semaphore::new(config.watches_max)),
             config,
+            nodes,
             waiters: Arc::default(),
-            pending: Pending::default(),
+            term: Default::default(),
             accepted,
             look: Notify::new(),
-        };
-        let mut pending = 0;
-        for prefix in [record::DUE, record::RUN] {
-            let count = |_: &[u8]| {
-                pending += 1;
-                Ok(())
-            };
-            shared.each_key(Range::prefix(prefix), count).await?;
-        }
-        remove_unused_blobs(&shared).await?;
-        let shared = Arc::new(Shared {
-            pending: Pending::new(pending),
-            ..shared
         });
-        Ok((
-            Self {
-                shared: shared.clone(),
-            },
-            Service::new(shared, queue),
-        ))
+        let alone = shared.term().filter(|term| term.queue.is_alone());
+        if let Some(term) = alone {
+            for prefix in [term.queue.due(), term.queue.run()] {
+                let count = |_: &[u8]| {
+                    term.pending.take_in();
+                    Ok(())
+                };
+                shared.each_key(Range::prefix(prefix), count).await?;
+            }
+            remove_unused_blobs(&shared).await?;
+        }
+        let service = Service::new(shared.clone(), queue);
+        Ok((Self { shared }, service))
     }
 
     /// The functions.
@@ -149,7 +159,7 @@ impl Invoker {
     }
 
     /// Accepts an invocation: once this returns, it is durable and reaches exactly one final
-    /// state, whatever happens to the node.
+    /// state, whatever happens to the node. One that is no member of its cluster accepts none.
     pub async fn submit(&self, submission: Submission) -> Result<Receipt, InvokerError> {
         let Submission {
             path,
@@ -158,7 +168,7 @@ impl Invoker {
             idempotency_key,
             traceparent,
         } = submission;
-        let target = self.shared.registry.resolve(&path, &select)?;
+        let target = self.shared.registry.find(&path, &select).await?;
         self.check(&target, &request, idempotency_key.as_deref())?;
         let holder = idempotency_key.map(|key| Digest::of(key.as_bytes()));
         let select = match select {
@@ -201,7 +211,8 @@ impl Invoker {
         let Some(place) = self.load(id).await?.progress.reply else {
             return Ok(None);
         };
-        let (head, body) = self.shared.payload(Owner(id, Part::Reply), place).await?;
+        let payload = Payload(id, Part::Reply);
+        let (head, body) = self.shared.payload(payload, place).await?;
         Ok(Some(Reply { head, body }))
     }
 
@@ -226,20 +237,16 @@ impl Invoker {
         }
     }
 
-    /// The invocation now, then each time it changes, up to and including its final state. A slow
-    /// reader skips states, never the last.
+    /// The invocation now, then each time it changes, up to and including its final state, at
+    /// whichever node it runs. A slow reader skips states, never the last. What another node runs
+    /// is watched in the store, once for all who wait for it; of such watches there are at most
+    /// [`Config::watches_max`].
     pub async fn changes(
         &self,
         id: InvocationId,
     ) -> Result<BoxStream<'static, Invocation>, InvokerError> {
-        let subscription = self.shared.waiters.subscribe(id);
-        let first = Some(self.invocation(id).await?);
-        let changes = Changes {
-            first,
-            subscription,
-            seen: 0,
-            is_over: false,
-        };
+        let first = Seen::now(&self.shared, id).await?;
+        let changes = Changes::new(&self.shared, first);
         Ok(stream::unfold(changes, Changes::next).boxed())
     }
 
@@ -307,9 +314,9 @@ impl Invoker {
             Some(select) => select.parse()?,
             None => Select::Live,
         };
-        let target = self.shared.registry.resolve(&accepted.path, &select)?;
-        let owner = Owner(id, Part::Request);
-        let (head, body) = self.shared.payload(owner, accepted.request).await?;
+        let target = self.shared.registry.find(&accepted.path, &select).await?;
+        let payload = Payload(id, Part::Request);
+        let (head, body) = self.shared.payload(payload, accepted.request).await?;
         let request = Request { head, body };
         let txn = Txn::new().if_revision(record::progress_key(id), dead.revision);
         let txn = txn.delete(record::dead_key(&accepted.path, id));
@@ -402,17 +409,21 @@ impl Invoker {
         draft: Draft<'_>,
         txn: Txn,
     ) -> Result<Option<Receipt>, InvokerError> {
-        self.shared.pending.enter(self.shared.config.pending_max)?;
-        let done = self.write(id, &draft, txn).await;
+        let term = self.shared.term().ok_or(InvokerError::NotMember)?;
+        term.pending.enter(self.shared.config.pending_max)?;
+        let done = self.write(&term, id, &draft, txn).await;
         if !matches!(done, Ok(true)) {
-            self.shared.pending.leave();
+            term.pending.leave();
         }
         if done.is_err() {
             // It may be durable nevertheless; then it must run.
             self.shared.look.notify_one();
         }
         if !done? {
-            return Ok(None);
+            return match self.shared.is_over(&term.tenure).await? {
+                true => Err(InvokerError::NotMember),
+                false => Ok(None),
+            };
         }
         ::metrics::counter!(metrics::ACCEPTED).increment(1);
         if self.shared.accepted.try_send(id).is_err() {
@@ -427,17 +438,15 @@ impl Invoker {
 
     async fn write(
         &self,
+        term: &Term,
         id: InvocationId,
         draft: &Draft<'_>,
         txn: Txn,
     ) -> Result<bool, InvokerError> {
-        let request = draft.request;
-        let owner = Owner(id, Part::Request);
-        let placed = self
-            .shared
-            .place(owner, &request.head, &request.body)
-            .await?;
-        let txn = draft.put(id, &placed, txn)?;
+        let Request { head, body } = draft.request;
+        let payload = Payload(id, Part::Request);
+        let placed = self.shared.place(term, payload, head, body).await?;
+        let txn = draft.put(id, term, &placed, self.shared.guard(term, txn))?;
         match self.shared.store.transact(txn).await? {
             TxnOutcome::Committed { .. } => Ok(true),
             TxnOutcome::Conflict => {
@@ -448,82 +457,15 @@ impl Invoker {
     }
 }
 
-/// A stream of an invocation's states, in the making.
-struct Changes {
-    first: Option<Invocation>,
-    subscription: Subscription,
-    seen: u64,
-    is_over: bool,
-}
-
-impl Changes {
-    async fn next(mut self) -> Option<(Invocation, Self)> {
-        if self.is_over {
-            return None;
-        }
-        let invocation = match self.first.take() {
-            Some(first) => first,
-            None => loop {
-                let next = self.subscription.next().await?;
-                if next.seq > self.seen {
-                    break next;
-                }
-            },
-        };
-        (self.seen, self.is_over) = (invocation.seq, invocation.state.is_final());
-        Some((invocation, self))
-    }
-}
-
-/// An invocation that is about to be accepted.
-struct Draft<'a> {
-    target: &'a Target,
-    select: Option<String>,
-    request: &'a Request,
-    /// The key's digest, and the request's.
-    idempotency: Option<(Digest, Digest)>,
-    traceparent: Option<String>,
-}
-
-impl Draft<'_> {
-    fn put(&self, id: InvocationId, placed: &Placed, txn: Txn) -> Result<Txn, InvokerError> {
-        let path = &self.target.path;
-        let accepted = Accepted {
-            path: path.clone(),
-            version: self.target.version,
-            select: self.select.clone(),
-            accepted_ms: id.unix_ms(),
-            attempts_max: self.target.spec.settings.limits.attempts_max,
-            request: placed.place,
-            idempotency: self.idempotency.map(|(key, _)| key),
-            traceparent: self.traceparent.clone(),
-        };
-        let mut txn = placed.put(txn);
-        txn = txn.put(record::accepted_key(id), record::encode(&accepted)?);
-        txn = Progress::new(id.unix_ms()).put(txn, id)?;
-        if let Some((key, request)) = self.idempotency {
-            let key = record::idempotency_key(path, &key);
-            let holder = record::encode(&KeyHolder { id, request })?;
-            txn = txn.if_absent(key.clone()).put(key, holder);
-        }
-        Ok(txn)
-    }
-}
-
-/// What makes two requests with one idempotency key the same.
-fn fingerprint(select: &Option<String>, request: &Request) -> Result<Digest, InvokerError> {
-    let head = record::encode(&request.head)?;
-    let select = select.as_deref().unwrap_or_default().as_bytes();
-    Ok(Digest::of_parts([select, head.as_slice(), &request.body]))
-}
-
-/// Removes blobs that no record names: a crash came between the blob and its transaction.
+/// Removes blobs that no record names: a crash came between the blob and its transaction. Only for
+/// a node alone, since what another one has just placed has no name yet.
 async fn remove_unused_blobs(shared: &Shared) -> Result<(), InvokerError> {
     let mut all = shared.blobs.list();
     while let Some(blob) = all.try_next().await? {
         let key = record::blob_key(&blob.digest);
         if shared.store.get(key.as_bytes()).await?.is_none() {
-            shared.delete_blob(&blob.digest).await;
+            // One that stays is found at the next start.
+            let _is_gone = shared.delete_blob(&blob.digest).await;
         }
     }
     Ok(())

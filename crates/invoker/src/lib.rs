@@ -15,6 +15,9 @@
 //!   reaches a final state, through crashes and full disks.
 //! - No invocation has two final records; each change compares the revision of the last one.
 //! - No invocation changes its version: it is chosen when it is accepted.
+//! - No invocation is in two queues, and no queue has two owners: each belongs to one tenure of
+//!   one node, and every change of it compares that the tenure lasts.
+//! - No node that is gone keeps what it had: those that live take it over, each a share.
 //! - No waiter polls, no queue is unbounded, no retry is endless.
 //!
 //! # In use
@@ -27,12 +30,17 @@
 //!   moves `live`; [`Registry::roll_back`] moves it back; [`Registry::set_alias`] and
 //!   [`Registry::delete_alias`] manage weighted [`Alias`]es; [`Registry::delete`],
 //!   [`Registry::list`], [`Registry::function`]. [`Registry::resolve`] with a [`Select`] (`live`,
-//!   an alias, a version; it parses from text) gives the [`Target`] of a call.
+//!   an alias, a version; it parses from text) gives the [`Target`] of a call; [`Registry::find`]
+//!   too, and asks the store for what another node may have deployed an instant ago.
 //! - **Asynchronous calls.** [`Invoker::submit`] takes a [`Submission`] and gives a [`Receipt`];
 //!   [`Invoker::invocation`] shows where it is, [`Invoker::wait`] waits for its end at most so
 //!   long, [`Invoker::changes`] streams its states up to the final one, [`Invoker::reply`] reads
 //!   what the function replied, [`Invoker::list`] lists the newest or the dead letters of a
 //!   function, [`Invoker::redrive`] submits a dead or failed one again as a new invocation.
+//!
+//! - **Many nodes** on one store: [`Invoker::open_among`] takes the [`Nodes`] that the node knows
+//!   of. Each accepts, runs and counts what is in its own queue; waiting, looking, keys and
+//!   redrives work at any of them. A node that is no member accepts and runs nothing.
 //!
 //! An attempt that ends with any status but `Ok` failed, and is tried again after a random delay
 //! up to base × 2^(n−1), until the version's `attempts_max` is reached; the invocation is then
@@ -41,14 +49,18 @@
 //! attempt that a crash cut short runs again, a function may run more than once.
 
 mod attempt;
+mod changes;
 mod clock;
 mod config;
 mod dispatch;
+mod draft;
 mod error;
 mod function;
 mod handle;
+mod known;
 mod life;
 mod metrics;
+mod nodes;
 mod record;
 mod registry;
 mod routes;
@@ -56,6 +68,7 @@ mod runner;
 mod service;
 mod shared;
 mod sweep;
+mod takeover;
 mod waiters;
 
 pub use config::Config;
@@ -63,6 +76,7 @@ pub use error::InvokerError;
 pub use function::{Alias, AliasName, Function, Pointers, Select, Target, Version, Weighted};
 pub use handle::{Invocation, Invoker, Listing, Receipt, Submission};
 pub use life::InvocationState;
+pub use nodes::{Alone, Nodes, Peer, Tenure};
 pub use registry::{Deployed, Registry};
 pub use runner::{Attempt, Ran, Reply, ReplyHead, Request, RequestHead, Runner};
 pub use service::Service;

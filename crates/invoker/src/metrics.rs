@@ -8,7 +8,9 @@ pub const REPEATED: &str = "dunlin_invoker_repeated_total";
 pub const ATTEMPTS: &str = "dunlin_invoker_attempts_total";
 /// Asynchronous invocations that became final, by `state`: succeeded, failed, dead (count).
 pub const FINAL: &str = "dunlin_invoker_final_total";
-/// Asynchronous invocations accepted and not final (gauge).
+/// Asynchronous invocations taken over from nodes that are gone (count).
+pub const TAKEN_OVER: &str = "dunlin_invoker_taken_over_total";
+/// Asynchronous invocations of this node, accepted and not final (gauge).
 pub const PENDING: &str = "dunlin_invoker_pending";
 /// Attempts running (gauge).
 pub const RUNNING: &str = "dunlin_invoker_running";

@@ -9,33 +9,28 @@
 //! One task follows the store and alone changes the map, so that the map goes through the same
 //! states as the store. Whoever made a change waits until the map shows it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Weak};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use model::{Digest, FunctionPath, VersionSpec};
-use parking_lot::RwLock;
-use storage::{Change, Entry, Event, Range, Revision, Store, Txn, TxnOutcome, Watch, WatchItem};
-use tokio::sync::watch;
+use storage::{Range, Revision, StorageError, Store, Txn, TxnOutcome};
+use tokio::sync::Semaphore;
 
 use crate::clock::now_ms;
 use crate::function::{ALIASES_MAX, Pointers, Version};
-use crate::routes::Routes;
+use crate::known::{Follower, Known, PREFIX, Row, parse_key, pointers_key, show, version_key};
+use crate::record::{decode, encode};
 use crate::{Alias, AliasName, Function, InvokerError, Select, Target};
 
 /// How often a change is tried again because others changed the function meanwhile.
 const TRIES_MAX: u32 = 100;
 /// How long a change may take to come back to this node's memory.
 const FOLLOW_MAX: Duration = Duration::from_secs(10);
-/// How long to wait before the store is asked again after it failed.
-const STORE_PAUSE: Duration = Duration::from_millis(500);
+/// Calls at once that ask the store for what memory does not know.
+const MISSES_MAX: usize = 32;
 /// Versions deleted in one transaction.
 const DELETE_BATCH: usize = 100;
-
-const PREFIX: &str = "fn/";
-/// Sorts before every version's hexadecimal name.
-const POINTERS: &str = "!";
 
 /// What a deploy did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +46,7 @@ pub struct Deployed {
 pub struct Registry {
     store: Arc<dyn Store>,
     known: Arc<Known>,
+    misses: Arc<Semaphore>,
     _follower: Arc<Follower>,
 }
 
@@ -82,55 +78,46 @@ struct Planned {
     is_new: bool,
 }
 
-#[derive(Debug)]
-struct Known {
-    functions: RwLock<HashMap<FunctionPath, Slot>>,
-    routes: RwLock<Routes>,
-    /// The revision of the last change of a function that the map shows.
-    seen: watch::Sender<Revision>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Slot {
-    /// Revision of the stored pointers.
-    revision: Revision,
-    pointers: Option<Pointers>,
-    versions: BTreeMap<Digest, Version>,
-    function: Option<Arc<Function>>,
-}
-
-/// Ends the following task with the last registry.
-#[derive(Debug)]
-struct Follower(tokio::task::AbortHandle);
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Registry {
     /// Loads the functions and follows their changes; call it within a tokio runtime.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, InvokerError> {
-        let known = Arc::new(Known {
-            functions: RwLock::default(),
-            routes: RwLock::default(),
-            seen: watch::Sender::new(Revision(0)),
-        });
-        let watch = known.load(&*store).await?;
-        // The task does not keep the store open: it ends when the store does.
-        let task = tokio::spawn(follow(Arc::downgrade(&store), known.clone(), watch));
-        let _follower = Arc::new(Follower(task.abort_handle()));
+        let (known, follower) = Known::open(&store).await?;
         Ok(Self {
             store,
             known,
-            _follower,
+            misses: Arc::new(Semaphore::new(MISSES_MAX)),
+            _follower: Arc::new(follower),
         })
     }
 
     /// The version that is meant, from memory; weighted aliases choose by chance.
     pub fn resolve(&self, path: &FunctionPath, select: &Select) -> Result<Target, InvokerError> {
         self.function(path)?.resolve(select, rand::random())
+    }
+
+    /// The same; but where memory does not know what is meant, the store is asked, since another
+    /// node may have deployed it an instant ago. What memory knows costs what it costs there.
+    pub async fn find(&self, path: &FunctionPath, select: &Select) -> Result<Target, InvokerError> {
+        use InvokerError::{UnknownAlias, UnknownFunction, UnknownVersion};
+        match self.resolve(path, select) {
+            Err(UnknownFunction(_) | UnknownAlias { .. } | UnknownVersion { .. }) => {
+                self.catch_up(path).await?;
+                self.resolve(path, select)
+            }
+            found => found,
+        }
+    }
+
+    /// Waits until memory shows the function's last change.
+    async fn catch_up(&self, path: &FunctionPath) -> Result<(), InvokerError> {
+        // Nobody closes it.
+        let permit = self.misses.acquire().await;
+        let _permit = permit.map_err(|_| InvokerError::Store(StorageError::Closed))?;
+        let pointers = self.store.get(pointers_key(path).as_bytes()).await?;
+        match pointers {
+            Some(pointers) => self.seen(pointers.revision).await,
+            None => Ok(()),
+        }
     }
 
     /// The function whose route leads to `path_and_query`, and how long the route's part of it is;
@@ -439,184 +426,4 @@ impl Registry {
         }
         Ok(versions)
     }
-}
-
-impl Known {
-    /// Reads every function, and watches from there.
-    async fn load(&self, store: &dyn Store) -> Result<Watch, InvokerError> {
-        let mut slots = HashMap::new();
-        let mut next = Some(Range::prefix(PREFIX));
-        let mut from = None;
-        while let Some(range) = next {
-            let page = store.range(range.clone()).await?;
-            from.get_or_insert(page.revision);
-            next = range.rest(&page);
-            for Entry {
-                key,
-                value,
-                revision,
-            } in page.entries
-            {
-                put(&mut slots, &key, &value, revision)?;
-            }
-        }
-        slots.iter_mut().for_each(|(path, slot)| slot.renew(path));
-        *self.routes.write() = Routes::of(&slots);
-        *self.functions.write() = slots;
-        let watch = store.watch(PREFIX.as_bytes(), from).await?;
-        self.seen
-            .send_modify(|seen| *seen = from.unwrap_or_default().max(*seen));
-        Ok(watch)
-    }
-
-    fn apply(&self, event: Event) -> Result<(), InvokerError> {
-        let Some((path, row)) = parse_key(&event.key) else {
-            return Ok(());
-        };
-        let mut slots = self.functions.write();
-        match event.change {
-            Change::Put(value) => put(&mut slots, &event.key, &value, event.revision)?,
-            Change::Delete => delete(&mut slots, &path, &row, event.revision),
-        }
-        if let Some(slot) = slots.get_mut(&path) {
-            slot.renew(&path);
-        }
-        slots.retain(|_, slot| slot.pointers.is_some() || !slot.versions.is_empty());
-        if row == Row::Pointers {
-            *self.routes.write() = Routes::of(&slots);
-        }
-        drop(slots);
-        if row == Row::Pointers {
-            self.seen
-                .send_modify(|seen| *seen = event.revision.max(*seen));
-        }
-        Ok(())
-    }
-}
-
-impl Routes {
-    fn of(slots: &HashMap<FunctionPath, Slot>) -> Self {
-        let functions = slots.values().filter_map(|slot| slot.function.as_ref());
-        Self::new(functions.map(|function| (&function.path, &function.pointers.routes[..])))
-    }
-}
-
-impl Slot {
-    fn renew(&mut self, path: &FunctionPath) {
-        self.function = self.pointers.as_ref().map(|pointers| {
-            let (path, versions) = (path.clone(), self.versions.clone());
-            Arc::new(Function {
-                path,
-                pointers: pointers.clone(),
-                versions,
-            })
-        });
-    }
-}
-
-/// Follows the store for as long as the registry lives.
-async fn follow(store: Weak<dyn Store>, known: Arc<Known>, mut watch: Watch) {
-    loop {
-        while let Some(WatchItem::Event(event)) = watch.next().await {
-            if let Err(error) = known.apply(event) {
-                tracing::error!(%error, "a function's record cannot be read");
-            }
-        }
-        watch = loop {
-            let Some(store) = store.upgrade() else {
-                return;
-            };
-            match known.load(&*store).await {
-                Ok(watch) => break watch,
-                Err(InvokerError::Store(storage::StorageError::Closed)) => return,
-                Err(error) => tracing::warn!(%error, "the functions cannot be read yet"),
-            }
-            drop(store);
-            tokio::time::sleep(STORE_PAUSE).await;
-        };
-    }
-}
-
-/// What a key below [`PREFIX`] holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Row {
-    Pointers,
-    Version(Digest),
-}
-
-fn put(
-    slots: &mut HashMap<FunctionPath, Slot>,
-    key: &[u8],
-    value: &Bytes,
-    revision: Revision,
-) -> Result<(), InvokerError> {
-    match parse_key(key) {
-        Some((path, Row::Version(digest))) => {
-            let version = decode(&show(key), value)?;
-            slots
-                .entry(path)
-                .or_default()
-                .versions
-                .insert(digest, version);
-        }
-        Some((path, Row::Pointers)) => {
-            let pointers = decode(&show(key), value)?;
-            let slot = slots.entry(path).or_default();
-            if revision >= slot.revision {
-                (slot.revision, slot.pointers) = (revision, Some(pointers));
-            }
-        }
-        None => return Err(InvokerError::damaged(show(key), "not a function's key")),
-    }
-    Ok(())
-}
-
-fn delete(
-    slots: &mut HashMap<FunctionPath, Slot>,
-    path: &FunctionPath,
-    row: &Row,
-    revision: Revision,
-) {
-    let Some(slot) = slots.get_mut(path) else {
-        return;
-    };
-    match row {
-        Row::Version(digest) => {
-            slot.versions.remove(digest);
-        }
-        Row::Pointers if revision >= slot.revision => {
-            (slot.revision, slot.pointers) = (revision, None);
-        }
-        Row::Pointers => {}
-    }
-}
-
-fn pointers_key(path: &FunctionPath) -> String {
-    format!("{PREFIX}{path}/{POINTERS}")
-}
-
-fn version_key(path: &FunctionPath, version: &Digest) -> String {
-    format!("{PREFIX}{path}/{}", version.hex())
-}
-
-fn parse_key(key: &[u8]) -> Option<(FunctionPath, Row)> {
-    let text = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?;
-    let (path, row) = text.rsplit_once('/')?;
-    let row = match row {
-        POINTERS => Row::Pointers,
-        hex => Row::Version(format!("sha256:{hex}").parse().ok()?),
-    };
-    Some((path.parse().ok()?, row))
-}
-
-fn show(key: &[u8]) -> String {
-    key.escape_ascii().to_string()
-}
-
-fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, InvokerError> {
-    serde_json::to_vec(value).map_err(|error| InvokerError::damaged("a new record", error))
-}
-
-fn decode<T: serde::de::DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, InvokerError> {
-    serde_json::from_slice(bytes).map_err(|error| InvokerError::damaged(key, error))
 }

@@ -1,4 +1,10 @@
 //! The driver: carries out what [`Dispatch`] decides, one task a running attempt.
+//!
+//! ```text
+//!  no member ──▶ recover ──▶ serve: dispatch, sweep, take over ──▶ stopped: drain
+//!      ▲                       │ the tenure is over
+//!      └─ attempts are dropped ┘
+//! ```
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -8,14 +14,16 @@ use futures::FutureExt;
 use futures::stream::{self, TryStreamExt};
 use model::InvocationId;
 use storage::Range;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::{millis, now_ms};
 use crate::dispatch::{Action, Dispatch, Due, Event};
-use crate::record::{self, DUE, RUN};
-use crate::shared::Shared;
+use crate::nodes::Share;
+use crate::record;
+use crate::shared::{Shared, Term};
+use crate::takeover::take_over_for_ever;
 use crate::{InvokerError, Runner, attempt, metrics, sweep};
 
 /// Records that recovery writes at once.
@@ -35,31 +43,92 @@ impl Service {
 
     /// Queues anew what a crash cut short, then runs what is due until `stop`; then waits for
     /// running attempts, at most [`crate::Config::drain`]. What is still running then is run
-    /// again at the next start.
+    /// again at the next start, or by other nodes.
+    ///
+    /// While the node is no member of its cluster nothing runs; what ran is dropped when its
+    /// tenure ends, since other nodes may run it from then on.
     pub async fn run(mut self, runner: Arc<dyn Runner>, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
-        tokio::select! {
-            () = recover_in_the_end(&self.shared) => {}
-            () = &mut stop => return,
+        let mut changes = self.shared.nodes.changes();
+        loop {
+            changes.borrow_and_update();
+            let Some(term) = self.shared.term() else {
+                tokio::select! {
+                    // The shared part keeps the nodes, and they the sender.
+                    _changed = changes.changed() => {}
+                    () = &mut stop => return,
+                }
+                continue;
+            };
+            let mut serving = Serving::new(self.shared.clone(), term.clone(), runner.clone());
+            let is_stopped = tokio::select! {
+                () = serving.serve(&mut self.accepted) => false,
+                () = over(&self.shared, &term, &mut changes) => false,
+                () = &mut stop => true,
+            };
+            if is_stopped {
+                tokio::select! {
+                    () = serving.drain() => {}
+                    () = over(&self.shared, &term, &mut changes) => {}
+                }
+            }
+            serving.end().await;
+            if is_stopped {
+                return;
+            }
+            tracing::warn!("the tenure is over: what ran is left to other nodes");
         }
-        let sweeps = tokio::spawn(sweep_now_and_then(self.shared.clone()));
-        let config = &self.shared.config;
-        let mut dispatch = Dispatch::new(config.ready_max, config.running_max);
-        let mut tasks = JoinSet::new();
+    }
+}
+
+/// Waits until the term is not the node's any more.
+async fn over(shared: &Shared, term: &Arc<Term>, changes: &mut watch::Receiver<u64>) {
+    while shared.is_present(term) && changes.changed().await.is_ok() {}
+}
+
+/// What runs in one term.
+struct Serving {
+    shared: Arc<Shared>,
+    term: Arc<Term>,
+    runner: Arc<dyn Runner>,
+    /// Attempts and reads of the queue.
+    tasks: JoinSet<Event>,
+    /// What goes on beside.
+    beside: JoinSet<()>,
+}
+
+impl Serving {
+    fn new(shared: Arc<Shared>, term: Arc<Term>, runner: Arc<dyn Runner>) -> Self {
+        Self {
+            shared,
+            term,
+            runner,
+            tasks: JoinSet::new(),
+            beside: JoinSet::new(),
+        }
+    }
+
+    /// Runs what is due, for ever.
+    async fn serve(&mut self, accepted: &mut mpsc::Receiver<InvocationId>) {
+        let (shared, term) = (self.shared.clone(), self.term.clone());
+        recover_in_the_end(&shared, &term).await;
+        self.beside
+            .spawn(sweep_now_and_then(shared.clone(), term.clone()));
+        self.beside.spawn(take_over_for_ever(shared.clone(), term));
+        let mut dispatch = Dispatch::new(shared.config.ready_max, shared.config.running_max);
         let mut event = Event::Tick;
         loop {
             for action in dispatch.handle(now_ms(), event) {
-                spawn(&mut tasks, &self.shared, &runner, action);
+                self.spawn(action);
             }
             ::metrics::gauge!(metrics::RUNNING).set(dispatch.running() as f64);
             let wake = dispatch
                 .wake_ms()
                 .map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
             event = tokio::select! {
-                () = &mut stop => break,
-                Some(id) = self.accepted.recv() => Event::Accepted(id),
-                () = self.shared.look.notified() => Event::Look,
-                Some(done) = tasks.join_next() => match done {
+                Some(id) = accepted.recv() => Event::Accepted(id),
+                () = shared.look.notified() => Event::Look,
+                Some(done) = self.tasks.join_next() => match done {
                     Ok(event) => event,
                     Err(error) => {
                         tracing::error!(%error, "a task of the invoker failed");
@@ -69,53 +138,70 @@ impl Service {
                 () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => Event::Tick,
             };
         }
-        sweeps.abort();
-        let drained = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.shared.config.drain, drained)
-            .await
-            .is_err()
-        {
-            tracing::warn!(running = tasks.len(), "attempts are left to the next start");
+    }
+
+    fn spawn(&mut self, action: Action) {
+        let (shared, term) = (self.shared.clone(), self.term.clone());
+        match action {
+            Action::Start(id) => {
+                (self.tasks).spawn(run_attempt(shared, term, self.runner.clone(), id));
+            }
+            Action::Refill { limit } => {
+                self.tasks.spawn(async move {
+                    refill(&shared, &term, limit).await.unwrap_or_else(|error| {
+                        tracing::warn!(%error, "the queue cannot be read yet");
+                        Event::RefillFailed {
+                            retry_ms: now_ms() + millis(shared.config.store_pause),
+                        }
+                    })
+                });
+            }
         }
-        tasks.shutdown().await;
-        // Aborted above: this waits until it has let go of the store.
-        let _aborted = sweeps.await;
+    }
+
+    /// Waits for what runs, as long as it may.
+    async fn drain(&mut self) {
+        self.beside.abort_all();
+        let (tasks, patience) = (&mut self.tasks, self.shared.config.drain);
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        let drained = tokio::time::timeout(patience, drained).await;
+        if drained.is_err() {
+            let running = self.tasks.len();
+            tracing::warn!(
+                running,
+                "attempts are left to the next start, or to other nodes"
+            );
+        }
+    }
+
+    /// Drops what runs, and waits until it has let go of the store.
+    async fn end(mut self) {
+        self.tasks.shutdown().await;
+        self.beside.shutdown().await;
+        ::metrics::gauge!(metrics::RUNNING).set(0.0);
     }
 }
 
-fn spawn(
-    tasks: &mut JoinSet<Event>,
-    shared: &Arc<Shared>,
-    runner: &Arc<dyn Runner>,
-    action: Action,
-) {
-    let shared = shared.clone();
-    match action {
-        Action::Start(id) => tasks.spawn(run_attempt(shared, runner.clone(), id)),
-        Action::Refill { limit } => tasks.spawn(async move {
-            refill(&shared, limit).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "the queue cannot be read yet");
-                Event::RefillFailed {
-                    retry_ms: now_ms() + millis(shared.config.store_pause),
-                }
-            })
-        }),
-    };
-}
-
 /// A bug in an attempt must not take its place for good.
-async fn run_attempt(shared: Arc<Shared>, runner: Arc<dyn Runner>, id: InvocationId) -> Event {
+async fn run_attempt(
+    shared: Arc<Shared>,
+    term: Arc<Term>,
+    runner: Arc<dyn Runner>,
+    id: InvocationId,
+) -> Event {
     let pause = millis(shared.config.store_pause);
-    let run = AssertUnwindSafe(attempt::run(shared, runner, id)).catch_unwind();
+    let run = AssertUnwindSafe(attempt::run(shared, term, runner, id)).catch_unwind();
     run.await.unwrap_or_else(|_| {
         tracing::error!(invocation = %id, "recording an attempt panicked");
         Event::Requeued((now_ms() + pause, id))
     })
 }
 
-async fn refill(shared: &Shared, limit: usize) -> Result<Event, InvokerError> {
-    let page = shared.store.range(Range::prefix(DUE).limit(limit)).await?;
-    let read = |entry: &storage::Entry| match record::time_and_id(DUE, &entry.key) {
+async fn refill(shared: &Shared, term: &Term, limit: usize) -> Result<Event, InvokerError> {
+    let prefix = term.queue.due();
+    let range = Range::prefix(prefix.clone()).limit(limit);
+    let page = shared.store.range(range).await?;
+    let read = |entry: &storage::Entry| match record::time_and_id(&prefix, &entry.key) {
         Ok(due) => Some(due),
         Err(error) => {
             tracing::error!(%error, "an entry of the queue is passed over");
@@ -130,23 +216,25 @@ async fn refill(shared: &Shared, limit: usize) -> Result<Event, InvokerError> {
 }
 
 /// Recovers, however often the store fails first.
-async fn recover_in_the_end(shared: &Shared) {
-    while let Err(error) = recover(shared).await {
+async fn recover_in_the_end(shared: &Shared, term: &Term) {
+    while let Err(error) = recover(shared, term).await {
         tracing::error!(%error, "what was running before cannot be queued again yet");
         tokio::time::sleep(shared.config.store_pause).await;
     }
 }
 
-async fn recover(shared: &Shared) -> Result<(), InvokerError> {
+async fn recover(shared: &Shared, term: &Term) -> Result<(), InvokerError> {
     let mut running = Vec::new();
     let collect = |key: &[u8]| {
         running.push(record::id_of(key)?);
         Ok(())
     };
-    shared.each_key(Range::prefix(RUN), collect).await?;
+    shared
+        .each_key(Range::prefix(term.queue.run()), collect)
+        .await?;
     let count = running.len();
     stream::iter(running.into_iter().map(Ok))
-        .try_for_each_concurrent(RECOVERY_CONCURRENCY, |id| interrupt(shared, id))
+        .try_for_each_concurrent(RECOVERY_CONCURRENCY, |id| interrupt(shared, term, id))
         .await?;
     if count > 0 {
         tracing::info!(
@@ -158,8 +246,8 @@ async fn recover(shared: &Shared) -> Result<(), InvokerError> {
 }
 
 /// One unreadable record must not keep all others from running.
-async fn interrupt(shared: &Shared, id: InvocationId) -> Result<(), InvokerError> {
-    match attempt::interrupt(shared, id).await {
+async fn interrupt(shared: &Shared, term: &Term, id: InvocationId) -> Result<(), InvokerError> {
+    match attempt::interrupt(shared, term, id).await {
         Err(error @ InvokerError::Damaged { .. }) => {
             tracing::error!(invocation = %id, %error, "an invocation cannot be queued again");
             Ok(())
@@ -168,12 +256,15 @@ async fn interrupt(shared: &Shared, id: InvocationId) -> Result<(), InvokerError
     }
 }
 
-async fn sweep_now_and_then(shared: Arc<Shared>) {
+async fn sweep_now_and_then(shared: Arc<Shared>, term: Arc<Term>) {
     let mut ticks = tokio::time::interval(shared.config.sweep_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = sweep::sweep(&shared).await {
+        let Some(share) = Share::of(&term.tenure, &shared.nodes.peers()) else {
+            continue;
+        };
+        if let Err(error) = sweep::sweep(&shared, &share).await {
             tracing::warn!(%error, "what is past its retention cannot be removed yet");
         }
     }

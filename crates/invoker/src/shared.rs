@@ -1,16 +1,18 @@
 //! What the handle, the attempts and the sweep have in common: reading and writing records.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use model::InvocationId;
+use model::{Digest, InvocationId};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use storage::{Blobs, Range, Revision, Store, Txn};
-use tokio::sync::{Notify, mpsc};
+use storage::{Blobs, Range, Revision, Store, Txn, TxnOutcome};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
-use crate::record::{self, Accepted, Owner, Place, Progress};
+use crate::nodes::{self, Nodes, Tenure};
+use crate::record::{self, Accepted, Payload, Place, Progress, Queue};
 use crate::waiters::Waiters;
 use crate::{Config, Invocation, InvokerError, Registry, metrics};
 
@@ -20,13 +22,35 @@ pub struct Shared {
     pub blobs: Blobs,
     pub registry: Registry,
     pub config: Config,
+    pub nodes: Arc<dyn Nodes>,
     pub waiters: Arc<Waiters>,
-    /// Invocations accepted and not final.
-    pub pending: Pending,
+    /// Places for watches of what other nodes run.
+    pub watches: Arc<Semaphore>,
+    /// What the present tenure owns; see [`Shared::term`].
+    pub term: Mutex<Option<Arc<Term>>>,
     /// Ids accepted, for the dispatcher.
     pub accepted: mpsc::Sender<InvocationId>,
     /// Says that an id did not fit into the channel.
     pub look: Notify,
+}
+
+/// What this node owns in one tenure.
+#[derive(Debug)]
+pub struct Term {
+    pub tenure: Tenure,
+    pub queue: Queue,
+    /// Invocations in the queue: accepted, or taken over, and not final.
+    pub pending: Pending,
+}
+
+impl Term {
+    pub fn new(tenure: Tenure, pending: u64) -> Self {
+        Self {
+            queue: Queue::of(&tenure),
+            pending: Pending::new(pending),
+            tenure,
+        }
+    }
 }
 
 /// An invocation's records, and the revision to compare for the next change.
@@ -65,15 +89,21 @@ impl Loaded {
 #[derive(Debug)]
 pub struct Placed {
     pub place: Place,
-    owner: Owner,
+    payload: Payload,
     inline: Option<Bytes>,
+    /// Says that nothing names the blob; goes when something does.
+    note: Option<String>,
 }
 
 impl Placed {
     pub fn put(&self, txn: Txn) -> Txn {
+        let txn = self
+            .note
+            .iter()
+            .fold(txn, |txn, note| txn.delete(note.clone()));
         match (self.place, &self.inline) {
-            (Place::Blob(blob), _) => txn.put(record::blob_key(&blob), self.owner.0.to_string()),
-            (Place::Inline, Some(bytes)) => txn.put(self.owner.key(), bytes.clone()),
+            (Place::Blob(blob), _) => txn.put(record::blob_key(&blob), self.payload.0.to_string()),
+            (Place::Inline, Some(bytes)) => txn.put(self.payload.key(), bytes.clone()),
             (Place::Inline, None) => txn,
         }
     }
@@ -96,49 +126,111 @@ impl Shared {
         }))
     }
 
-    /// Gives a payload its place. A large one becomes a blob at once: if the transaction that is
-    /// to name it never happens, the next start removes it.
+    /// What this node owns at this moment; none while it is no member of its cluster.
+    pub fn term(&self) -> Option<Arc<Term>> {
+        let mut term = self.term.lock();
+        // Asked under the lock, so that an answer that has grown old replaces no newer one.
+        let own = self.nodes.own();
+        if term.as_ref().map(|term| &term.tenure) != own.as_ref() {
+            if let Some(over) = term.take() {
+                over.pending.hide();
+            }
+            // What was awaited here goes on elsewhere.
+            self.waiters.disperse();
+            *term = own.map(|tenure| Arc::new(Term::new(tenure, 0)));
+        }
+        term.clone()
+    }
+
+    /// Whether `term` is what this node owns at this moment.
+    pub fn is_present(&self, term: &Arc<Term>) -> bool {
+        self.term().is_some_and(|now| Arc::ptr_eq(&now, term))
+    }
+
+    /// A transaction that takes effect only while the term lasts.
+    pub fn guard(&self, term: &Term, txn: Txn) -> Txn {
+        nodes::guard(&*self.nodes, &term.tenure, txn)
+    }
+
+    /// Whether a tenure is over by the store.
+    pub async fn is_over(&self, tenure: &Tenure) -> Result<bool, InvokerError> {
+        nodes::is_over(&*self.nodes, &*self.store, tenure).await
+    }
+
+    /// Gives a payload its place. A large one becomes a blob at once; that it may be there without
+    /// a name is noted before, for whoever takes over what this tenure leaves. Of a node alone,
+    /// the next start finds it.
     pub async fn place(
         &self,
-        owner: Owner,
+        term: &Term,
+        payload: Payload,
         head: &impl Serialize,
         body: &Bytes,
     ) -> Result<Placed, InvokerError> {
-        let bytes = record::pack(owner, head, body)?;
+        let bytes = record::pack(payload, &term.queue, head, body)?;
+        let placed = Placed {
+            place: Place::Inline,
+            payload,
+            inline: None,
+            note: None,
+        };
         if bytes.len() <= self.config.inline_bytes_max {
-            return Ok(Placed {
-                place: Place::Inline,
-                owner,
-                inline: Some(bytes),
-            });
+            let inline = Some(bytes);
+            return Ok(Placed { inline, ..placed });
         }
+        let note = match term.queue.unnamed() {
+            Some(prefix) => Some(self.note(term, &prefix, payload, &bytes).await?),
+            None => None,
+        };
         let place = Place::Blob(self.blobs.put(bytes).await?);
         Ok(Placed {
             place,
-            owner,
-            inline: None,
+            note,
+            ..placed
         })
+    }
+
+    async fn note(
+        &self,
+        term: &Term,
+        prefix: &str,
+        payload: Payload,
+        bytes: &[u8],
+    ) -> Result<String, InvokerError> {
+        let note = format!("{prefix}{}", Digest::of(bytes).hex());
+        let txn = Txn::new().put(note.clone(), payload.0.to_string());
+        match self.store.transact(self.guard(term, txn)).await? {
+            TxnOutcome::Committed { .. } => Ok(note),
+            TxnOutcome::Conflict => Err(InvokerError::NotMember),
+        }
     }
 
     /// Forgets a payload whose transaction did not take effect.
     pub async fn unplace(&self, placed: &Placed) {
-        if let Place::Blob(blob) = placed.place {
-            self.delete_blob(&blob).await;
+        if let Place::Blob(blob) = placed.place
+            && self.delete_blob(&blob).await
+            && let Some(note) = &placed.note
+            && let Err(error) = self.store.transact(Txn::new().delete(note.clone())).await
+        {
+            tracing::warn!(%error, "a note of a blob stays until this tenure is over");
         }
     }
 
-    pub async fn delete_blob(&self, blob: &model::Digest) {
-        if let Err(error) = self.blobs.delete(blob).await {
-            tracing::warn!(%error, %blob, "a blob is left behind until the next start");
+    /// Whether it is gone.
+    pub async fn delete_blob(&self, blob: &Digest) -> bool {
+        let deleted = self.blobs.delete(blob).await;
+        if let Err(error) = &deleted {
+            tracing::warn!(%error, %blob, "a blob is left behind");
         }
+        deleted.is_ok()
     }
 
     pub async fn payload<H: DeserializeOwned>(
         &self,
-        owner: Owner,
+        payload: Payload,
         place: Place,
     ) -> Result<(H, Bytes), InvokerError> {
-        let key = owner.key();
+        let key = payload.key();
         let bytes = match place {
             Place::Inline => self
                 .store
@@ -148,7 +240,7 @@ impl Shared {
             Place::Blob(blob) => self.blobs.get(&blob).await?,
         };
         let bytes = bytes.ok_or_else(|| InvokerError::damaged(&key, "it is gone"))?;
-        record::unpack(owner, bytes)
+        record::unpack(payload, bytes)
     }
 
     /// Every key of a range, page by page, through `each`.
@@ -169,33 +261,55 @@ impl Shared {
     }
 }
 
-/// Counts what is accepted and not final.
-#[derive(Debug, Default)]
-pub struct Pending(AtomicU64);
+/// Counts what a term has in its queue.
+#[derive(Debug)]
+pub struct Pending {
+    count: AtomicU64,
+    /// Whether it is what the metric shows.
+    is_shown: AtomicBool,
+}
 
 impl Pending {
     pub fn new(count: u64) -> Self {
         ::metrics::gauge!(metrics::PENDING).set(count as f64);
-        Self(AtomicU64::new(count))
+        Self {
+            count: AtomicU64::new(count),
+            is_shown: AtomicBool::new(true),
+        }
     }
 
     /// Takes a place, if there is one.
     pub fn enter(&self, max: u64) -> Result<(), InvokerError> {
         let more = |count: u64| (count < max).then_some(count + 1);
-        let entered = self
-            .0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        let entered = (self.count).fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
         entered.map_err(|_| InvokerError::Overloaded { max })?;
-        ::metrics::gauge!(metrics::PENDING).increment(1.0);
+        self.show(1.0);
         Ok(())
+    }
+
+    /// Counts one that was accepted elsewhere, however many there are.
+    pub fn take_in(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.show(1.0);
     }
 
     pub fn leave(&self) {
         let less = |count: u64| Some(count.saturating_sub(1));
         // The closure always gives a number, so this cannot fail.
-        let _count = self
-            .0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        ::metrics::gauge!(metrics::PENDING).decrement(1.0);
+        let _count = (self.count).fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        self.show(-1.0);
+    }
+
+    /// The term is over: nothing of it is this node's any more.
+    pub fn hide(&self) {
+        if self.is_shown.swap(false, Ordering::AcqRel) {
+            ::metrics::gauge!(metrics::PENDING).set(0.0);
+        }
+    }
+
+    fn show(&self, change: f64) {
+        if self.is_shown.load(Ordering::Acquire) {
+            ::metrics::gauge!(metrics::PENDING).increment(change);
+        }
     }
 }

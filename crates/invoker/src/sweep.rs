@@ -1,8 +1,9 @@
 //! Removes what is past its retention.
 
-use storage::{Range, Txn, TxnOutcome};
+use storage::{Entry, Range, Txn, TxnOutcome};
 
 use crate::clock::now_ms;
+use crate::nodes::Share;
 use crate::record::{self, EXPIRY, KeyHolder, Place};
 use crate::shared::{Loaded, Shared};
 use crate::{InvokerError, metrics};
@@ -10,13 +11,16 @@ use crate::{InvokerError, metrics};
 /// Invocations removed between two looks at the index.
 const BATCH: usize = 256;
 
-/// Removes, a batch at a time, every invocation whose retention is over by now.
-pub async fn sweep(shared: &Shared) -> Result<(), InvokerError> {
+/// Removes, a batch at a time, every invocation of this node's share whose retention is over by
+/// now. Where two nodes hold one for theirs, one of them finds it gone.
+pub async fn sweep(shared: &Shared, share: &Share) -> Result<(), InvokerError> {
     let range = Range::between(EXPIRY, record::past(EXPIRY, now_ms())).limit(BATCH);
     let mut next = Some(range);
     while let Some(range) = next {
         let page = shared.store.range(range.clone()).await?;
-        for entry in &page.entries {
+        let is_ours = |entry: &&Entry| record::id_of(&entry.key).is_ok_and(|id| share.has(id));
+        let ours: Vec<_> = page.entries.iter().filter(is_ours).collect();
+        for entry in ours {
             match remove(shared, &entry.key).await {
                 Err(error @ InvokerError::Store(_)) => return Err(error),
                 Err(error) => tracing::error!(%error, "a record cannot be removed"),
@@ -58,7 +62,8 @@ async fn remove(shared: &Shared, index_key: &[u8]) -> Result<(), InvokerError> {
         return Ok(());
     }
     for blob in &blobs {
-        shared.delete_blob(blob).await;
+        // Nothing names it any more, so that nothing removes one that stays.
+        let _is_gone = shared.delete_blob(blob).await;
     }
     ::metrics::counter!(metrics::EXPIRED).increment(1);
     Ok(())

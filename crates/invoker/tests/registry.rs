@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use invoker::{Alias, AliasName, InvokerError, Registry, Select, Weighted};
 use model::Digest;
+use node::held::Held;
 use node::{fn_path, spec};
 use storage::{RedbStore, Store};
 
@@ -88,6 +89,94 @@ async fn another_node_on_the_same_store_follows() {
     assert_eq!(live(&theirs), first.version);
     let names: Vec<_> = theirs.list().iter().map(|f| f.path.to_string()).collect();
     assert_eq!(names, ["app/f", "app/g"]);
+}
+
+/// Brings a registry up to date: it sees its own change only after all earlier ones.
+async fn follow(registry: &Registry) {
+    registry
+        .deploy(&fn_path("app/other"), spec(99))
+        .await
+        .unwrap();
+    registry.delete(&fn_path("app/other")).await.unwrap();
+}
+
+async fn what_is_done_at_one_is_seen_at_the_other(store: Arc<dyn Store>) {
+    let ours = Registry::open(store.clone()).await.unwrap();
+    let theirs = Registry::open(store).await.unwrap();
+    let path = fn_path("app/f");
+    let first = ours.deploy(&path, spec(1)).await.unwrap().version;
+    let second = ours.deploy(&path, spec(2)).await.unwrap().version;
+    let beta: AliasName = "beta".parse().unwrap();
+    ours.set_alias(&path, &beta, Alias::to(first))
+        .await
+        .unwrap();
+    follow(&theirs).await;
+    assert_eq!(live(&theirs), second);
+    let select = Select::Alias(beta.clone());
+    assert_eq!(theirs.resolve(&path, &select).unwrap().version, first);
+    ours.roll_back(&path).await.unwrap();
+    theirs
+        .set_alias(&path, &beta, Alias::to(second))
+        .await
+        .unwrap();
+    follow(&ours).await;
+    assert_eq!((live(&ours), live(&theirs)), (first, first));
+    assert_eq!(ours.resolve(&path, &select).unwrap().version, second);
+    ours.delete_alias(&path, &beta).await.unwrap();
+    follow(&theirs).await;
+    assert!(theirs.resolve(&path, &select).is_err());
+    ours.delete(&path).await.unwrap();
+    follow(&theirs).await;
+    assert!(matches!(
+        theirs.function(&path),
+        Err(InvokerError::UnknownFunction(_))
+    ));
+}
+
+#[tokio::test]
+async fn another_node_sees_deploys_aliases_rollbacks_and_deletes() {
+    what_is_done_at_one_is_seen_at_the_other(store()).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_breaks_at_every_change_is_begun_anew_from_what_is_there() {
+    // A deploy is two events: who watches is cut off by each.
+    let config = storage::Config {
+        watch_buffer_events: 1,
+        ..storage::Config::default()
+    };
+    let store = Arc::new(RedbStore::in_memory(config).unwrap());
+    what_is_done_at_one_is_seen_at_the_other(store).await;
+}
+
+#[tokio::test]
+async fn what_another_node_deployed_an_instant_ago_is_found() {
+    let store = store();
+    let ours = Registry::open(store.clone()).await.unwrap();
+    let late = Held::with_late_events(store);
+    let theirs = Registry::open(late.clone()).await.unwrap();
+    let path = fn_path("app/f");
+    let version = ours.deploy(&path, spec(1)).await.unwrap().version;
+    let select = Select::Version(version);
+    assert!(matches!(
+        theirs.resolve(&path, &select),
+        Err(InvokerError::UnknownFunction(_))
+    ));
+    // It waits for what is under way, and for nothing else.
+    let (found, ()) = tokio::join!(theirs.find(&path, &select), async {
+        tokio::task::yield_now().await;
+        late.go.add_permits(100);
+    });
+    assert_eq!(found.unwrap().version, version);
+    let unknown = Select::Version(Digest::of(b"x"));
+    assert!(matches!(
+        theirs.find(&path, &unknown).await,
+        Err(InvokerError::UnknownVersion { .. })
+    ));
+    assert!(matches!(
+        theirs.find(&fn_path("app/g"), &Select::Live).await,
+        Err(InvokerError::UnknownFunction(_))
+    ));
 }
 
 #[tokio::test]

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod cluster;
+pub mod held;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
