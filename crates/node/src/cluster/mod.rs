@@ -1,0 +1,245 @@
+//! A node among others: what it shares with them, how they find each other, and whose calls it
+//! runs.
+//!
+//! ```text
+//!            etcd ◀── store, leases ── Membership ──roster──▶ Neighbours ──▶ Peers ─TLS─▶ others
+//!  bucket ◀─ Blobs behind a local cache     ▲ load                             ▲
+//!                                           └── Executor ◀── Placing ──forward─┘
+//!  others ─TLS─▶ Server ─▶ Router ─▶ Calls ────▲              ▲
+//!                                                          gateway, queue
+//! ```
+//!
+//! Invariants, as absences:
+//! - No call makes more than one hop: what came from another node is run here or refused.
+//! - No request asks etcd: where a call runs is decided by what the nodes pushed.
+//! - No node is heard or spoken to without a certificate of the cluster's authority.
+//! - No call is sent twice of which it is not known that it was not started, unless its caller said
+//!   that it may run twice.
+
+mod certificates;
+mod config;
+mod decisions;
+mod forward;
+mod load;
+mod metrics;
+mod neighbours;
+mod nodes;
+mod out;
+mod place;
+mod router;
+mod serve;
+mod shared;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use executor::Executor;
+use invoker::Registry;
+use membership::{Membership, Record};
+use metering::LogBook;
+use scheduler::Standing;
+use storage::Store;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use transport::{Identity, Peers, Security, Server};
+
+use self::decisions::Decisions;
+use self::neighbours::Neighbours;
+use self::place::Placing;
+use self::router::{Router, Service};
+use self::serve::Calls;
+use crate::NodeError;
+
+pub use certificates::{CertificateError, init_cluster, issue_certificate};
+pub use config::ClusterConfig;
+pub(crate) use shared::Shared;
+
+/// How many leases a node waits to become a member before it gives up.
+const JOIN_LEASES_MAX: u32 = 3;
+
+/// What runs calls, for this node and for the others.
+pub(crate) struct Local<'a> {
+    pub executor: &'a Executor,
+    pub registry: &'a Registry,
+    pub logs: &'a LogBook,
+    pub queue_wait_max: Duration,
+    pub drain_max: Duration,
+}
+
+/// A node that is about to be a member: others are not told of it yet.
+pub(crate) struct Joining {
+    config: ClusterConfig,
+    address: SocketAddr,
+    identity: Arc<Identity>,
+    membership: Membership,
+    service: membership::Service,
+    neighbours: Arc<Neighbours>,
+    placing: Arc<Placing>,
+    server: Server,
+}
+
+/// A member.
+pub(crate) struct Member {
+    address: SocketAddr,
+    placing: Arc<Placing>,
+    neighbours: Arc<Neighbours>,
+    /// Ends the server, and what tells of the node.
+    serving: CancellationToken,
+    server: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+    /// Ends the lease: last.
+    leaving: CancellationToken,
+    lease: JoinHandle<()>,
+}
+
+impl Joining {
+    /// Listens for other nodes, and has what it takes to ask them.
+    pub async fn prepare(
+        config: &ClusterConfig,
+        store: Arc<dyn Store>,
+        local: &Local<'_>,
+    ) -> Result<Self, NodeError> {
+        metrics::describe();
+        let (folder, node) = (config.folder.clone(), config.node.clone());
+        let identity = move || Ok(certificates::identity(&folder, &node)?);
+        let identity = Arc::new(crate::node::blocking(identity).await?);
+        let address = config.advertised()?;
+        let record = Record {
+            address: address.to_string(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let (id, terms) = (config.node.clone(), config.membership);
+        let (membership, service) = Membership::new(id, record, store, terms);
+        let neighbours = Arc::new(Neighbours::new(membership.clone()));
+        let security = Security::Mutual(identity.clone());
+        let transport = transport::Config {
+            drain_max: local.drain_max,
+            ..config.transport.clone()
+        };
+        let peers = Peers::new(transport.clone(), security.clone(), neighbours.clone());
+        let calls = Calls {
+            executor: local.executor.clone(),
+            registry: local.registry.clone(),
+            logs: local.logs.clone(),
+            neighbours: neighbours.clone(),
+        };
+        let router = Router::default().with(Service::Call, Arc::new(calls));
+        let bound = Server::bind(config.peer_addr, transport, security, Arc::new(router)).await;
+        let addr = config.peer_addr;
+        let server = bound.map_err(|source| NodeError::Listen { addr, source })?;
+        let placing = Placing {
+            executor: local.executor.clone(),
+            membership: membership.clone(),
+            neighbours: neighbours.clone(),
+            peers,
+            decisions: Decisions::new(config.decisions_max),
+            standing: watch::Sender::new(Standing::Serving),
+            queue_wait_max: local.queue_wait_max,
+        };
+        Ok(Self {
+            config: config.clone(),
+            address,
+            identity,
+            membership,
+            service,
+            neighbours,
+            placing: Arc::new(placing),
+            server,
+        })
+    }
+
+    /// What places calls.
+    pub fn placing(&self) -> Arc<dyn gateway::Cluster> {
+        self.placing.clone()
+    }
+
+    /// Joins, and answers other nodes from now on.
+    pub async fn join(self) -> Result<Member, NodeError> {
+        let (serving, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let report_every = self.config.membership.report_every_min;
+        let server = tokio::spawn(self.server.run(serving.clone().cancelled_owned()));
+        let tasks = vec![
+            tokio::spawn(self.neighbours.clone().follow(leaving.clone())),
+            tokio::spawn(load::tell(
+                self.placing.executor.clone(),
+                self.membership.clone(),
+                self.placing.standing.subscribe(),
+                report_every,
+                leaving.clone(),
+            )),
+            tokio::spawn(certificates::keep_fresh(
+                self.identity,
+                self.config.folder.clone(),
+                self.config.reload_every,
+                serving.clone(),
+            )),
+        ];
+        let lease = tokio::spawn(self.service.run(leaving.clone()));
+        let member = Member {
+            address: self.address,
+            placing: self.placing,
+            neighbours: self.neighbours,
+            serving,
+            server,
+            tasks,
+            leaving,
+            lease,
+        };
+        let patience = self.config.membership.lease_ttl * JOIN_LEASES_MAX;
+        match tokio::time::timeout(patience, self.membership.joined()).await {
+            Ok(tenure) => {
+                let node = self.membership.id();
+                tracing::info!(%node, address = %self.address, token = tenure.token, "a member");
+                Ok(member)
+            }
+            // Dropped, it ends what it began.
+            Err(_) => Err(NodeError::NotJoined {
+                node: self.config.node,
+                patience,
+            }),
+        }
+    }
+}
+
+impl Member {
+    /// Where other nodes reach this one.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no new calls of others, and says so.
+    pub fn begin_drain(&self) {
+        self.neighbours.close();
+        self.placing.standing.send_replace(Standing::Draining);
+        self.serving.cancel();
+    }
+
+    /// Waits until the calls of others have ended, at most as long as the transport's drain.
+    pub async fn end_calls(&mut self) {
+        self.begin_drain();
+        // A task that panicked has said so already.
+        let _ended = (&mut self.server).await;
+        self.placing.peers.drain().await;
+    }
+
+    /// Gives up the membership. What goes with it must have ended.
+    pub async fn leave(mut self) {
+        self.leaving.cancel();
+        let _ended = (&mut self.lease).await;
+        for task in std::mem::take(&mut self.tasks) {
+            let _ended = task.await;
+        }
+    }
+}
+
+impl Drop for Member {
+    /// What a crash is: the others hear nothing, and the lease runs out.
+    fn drop(&mut self) {
+        self.server.abort();
+        self.lease.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}

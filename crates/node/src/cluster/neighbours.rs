@@ -1,0 +1,120 @@
+//! The other nodes, as calls need them: where they are, and whether one that runs a call is gone.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use membership::Membership;
+use model::NodeId;
+use parking_lot::RwLock;
+use scheduler::Standing;
+use tokio_util::sync::CancellationToken;
+use transport::Resolve;
+
+use super::metrics;
+
+/// Follows the roster, so that no call has to.
+pub(super) struct Neighbours {
+    membership: Membership,
+    /// The token of each node's tenure, and what is cancelled when that is over.
+    tenures: RwLock<BTreeMap<NodeId, (u64, CancellationToken)>>,
+    /// Whether this node takes new calls.
+    is_open: AtomicBool,
+    /// Whether it is about to stop.
+    is_closing: AtomicBool,
+}
+
+/// No tenure of the node is known.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not in the cluster now")]
+struct NotThere(NodeId);
+
+impl Neighbours {
+    pub fn new(membership: Membership) -> Self {
+        Self {
+            membership,
+            tenures: RwLock::default(),
+            is_open: AtomicBool::new(true),
+            is_closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether this node takes new calls, by its own word and by what operators want.
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Relaxed) && !self.is_closing.load(Ordering::Relaxed)
+    }
+
+    /// Takes no new calls from now on.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Is cancelled once the node's present tenure is over; none if it has none.
+    pub fn gone(&self, node: &NodeId) -> Option<CancellationToken> {
+        let tenures = self.tenures.read();
+        tenures.get(node).map(|(_, gone)| gone.clone())
+    }
+
+    /// Follows the roster until `stop`.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let mut changes = self.membership.changes();
+        loop {
+            changes.borrow_and_update();
+            self.look();
+            // The membership that is held here keeps the sender alive.
+            let changed = stop.run_until_cancelled(changes.changed()).await;
+            if !matches!(changed, Some(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    fn look(&self) {
+        let here = self.membership.id();
+        let (standing, tokens) = self.membership.look(|roster| {
+            let peers = roster.peers().iter();
+            let tokens: Vec<_> = peers
+                .map(|(node, peer)| (node.clone(), peer.token))
+                .collect();
+            // A node without a tenure is lost to others; whom it can serve, it serves.
+            (roster.wish(here).unwrap_or_default(), tokens)
+        });
+        self.is_open
+            .store(standing == Standing::Serving, Ordering::Relaxed);
+        ::metrics::gauge!(metrics::NODES).set(tokens.len() as f64);
+        let mut tenures = self.tenures.write();
+        let is_over = |node: &NodeId, token: u64| {
+            let same = |(name, now): &(NodeId, u64)| name == node && *now == token;
+            !tokens.iter().any(same)
+        };
+        tenures.retain(|node, (token, gone)| {
+            let over = is_over(node, *token);
+            if over {
+                gone.cancel();
+            }
+            !over
+        });
+        for (node, token) in tokens {
+            tenures
+                .entry(node)
+                .or_insert_with(|| (token, CancellationToken::new()));
+        }
+    }
+}
+
+#[async_trait]
+impl Resolve for Neighbours {
+    async fn resolve(
+        &self,
+        node: &NodeId,
+    ) -> Result<SocketAddr, Box<dyn std::error::Error + Send + Sync>> {
+        let address = self.membership.look(|roster| {
+            let peer = roster.peers().get(node);
+            peer.map(|peer| peer.record.address.clone())
+        });
+        let address = address.ok_or_else(|| NotThere(node.clone()))?;
+        Ok(address.parse()?)
+    }
+}
