@@ -278,7 +278,10 @@ impl Ledger {
                 if entry.node != self.0.config.node {
                     let key = (entry.path, entry.version, entry.node);
                     let mut others = self.0.others.lock();
-                    others.entry(entry.day).or_default().insert(key, entry.totals);
+                    others
+                        .entry(entry.day)
+                        .or_default()
+                        .insert(key, entry.totals);
                 } else if also_own {
                     let mut days = self.0.days.lock();
                     let lines = days.entry(entry.day).or_default();

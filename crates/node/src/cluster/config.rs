@@ -69,9 +69,9 @@ impl ClusterConfig {
         membership.request_timeout = ttl / 5;
     }
 
-    /// Where other nodes reach this one.
-    pub(super) fn advertised(&self) -> Result<SocketAddr, NodeError> {
-        let address = self.advertise.unwrap_or(self.peer_addr);
+    /// Where other nodes reach this one, which listens at `bound`.
+    pub(super) fn advertised(&self, bound: SocketAddr) -> Result<SocketAddr, NodeError> {
+        let address = self.advertise.unwrap_or(bound);
         match address.ip().is_unspecified() || address.port() == 0 {
             true => Err(NodeError::Advertise(address)),
             false => Ok(address),

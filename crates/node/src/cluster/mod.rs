@@ -44,7 +44,7 @@ use storage::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use transport::{Identity, Peers, Security, Server};
+use transport::{Handler, Identity, Peers, Security, Server};
 
 use self::decisions::Decisions;
 use self::neighbours::Neighbours;
@@ -106,7 +106,17 @@ impl Joining {
         let (folder, node) = (config.folder.clone(), config.node.clone());
         let identity = move || Ok(certificates::identity(&folder, &node)?);
         let identity = Arc::new(crate::node::blocking(identity).await?);
-        let address = config.advertised()?;
+        let security = Security::Mutual(identity.clone());
+        let transport = transport::Config {
+            drain_max: local.drain_max,
+            ..config.transport.clone()
+        };
+        let router = Arc::new(Router::default());
+        let (addr, handler) = (config.peer_addr, router.clone());
+        let listen = |source| NodeError::Listen { addr, source };
+        let bound = Server::bind(addr, transport.clone(), security.clone(), handler).await;
+        let server = bound.map_err(listen)?;
+        let address = config.advertised(server.address().map_err(listen)?)?;
         let record = Record {
             address: address.to_string(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
@@ -114,22 +124,14 @@ impl Joining {
         let (id, terms) = (config.node.clone(), config.membership);
         let (membership, service) = Membership::new(id, record, store, terms);
         let neighbours = Arc::new(Neighbours::new(membership.clone()));
-        let security = Security::Mutual(identity.clone());
-        let transport = transport::Config {
-            drain_max: local.drain_max,
-            ..config.transport.clone()
-        };
-        let peers = Peers::new(transport.clone(), security.clone(), neighbours.clone());
-        let calls = Calls {
+        let peers = Peers::new(transport, security, neighbours.clone());
+        let calls: Arc<dyn Handler> = Arc::new(Calls {
             executor: local.executor.clone(),
             registry: local.registry.clone(),
             logs: local.logs.clone(),
             neighbours: neighbours.clone(),
-        };
-        let router = Router::default().with(Service::Call, Arc::new(calls));
-        let bound = Server::bind(config.peer_addr, transport, security, Arc::new(router)).await;
-        let addr = config.peer_addr;
-        let server = bound.map_err(|source| NodeError::Listen { addr, source })?;
+        });
+        router.serve(vec![(Service::Call, calls)]);
         let placing = Placing {
             executor: local.executor.clone(),
             membership: membership.clone(),

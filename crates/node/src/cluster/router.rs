@@ -1,6 +1,6 @@
 //! What other nodes may ask of this one: services, by the high byte of a call's method.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use transport::{Handler, Incoming, Status};
@@ -28,18 +28,17 @@ impl Service {
 /// The answer of a node that does not have the service, as one of an earlier release.
 pub(crate) const NO_SERVICE: Status = Status(u16::MAX);
 
-/// Hands calls to the service that they are for.
-#[derive(Clone, Default)]
+/// Hands calls to the service that they are for. The listener is there before the services, which
+/// need to know where it is.
+#[derive(Default)]
 pub(crate) struct Router {
-    services: Vec<(Service, Arc<dyn Handler>)>,
+    services: OnceLock<Vec<(Service, Arc<dyn Handler>)>>,
 }
 
 impl Router {
-    /// The router with one more service.
-    #[must_use]
-    pub fn with(mut self, service: Service, handler: Arc<dyn Handler>) -> Self {
-        self.services.push((service, handler));
-        self
+    /// Has these services answer, from now on. Before, none is there; later, these stay.
+    pub fn serve(&self, services: Vec<(Service, Arc<dyn Handler>)>) {
+        let _are_there = self.services.set(services);
     }
 }
 
@@ -47,7 +46,7 @@ impl Router {
 impl Handler for Router {
     async fn handle(&self, call: Incoming) {
         let wanted = (call.method >> 8) as u8;
-        let mut services = self.services.iter();
+        let mut services = self.services.get().into_iter().flatten();
         match services.find(|(service, _)| *service as u8 == wanted) {
             Some((_, handler)) => handler.handle(call).await,
             None => {

@@ -1,8 +1,6 @@
 //! Three nodes of one cluster in this process, over a real etcd and a folder that they share.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -12,15 +10,9 @@ use testkit::EtcdCluster;
 
 use super::{World, config, world_of};
 
-/// Ports of nodes for nodes, which must be known before they are bound. Each process of tests has
-/// an address of its own, each cluster of a process some of its ports.
-const PEER_PORT: u16 = 26_000;
-static CLUSTERS: AtomicU16 = AtomicU16::new(0);
-
 pub struct Cluster {
     pub etcd: EtcdCluster,
     folder: tempfile::TempDir,
-    number: u16,
 }
 
 impl Cluster {
@@ -37,7 +29,6 @@ impl Cluster {
         Self {
             etcd: EtcdCluster::start(1),
             folder,
-            number: CLUSTERS.fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -53,13 +44,6 @@ impl Cluster {
         format!("file://{}", self.folder.path().join("shared").display())
     }
 
-    /// An address of this process alone: that of its etcd, on a port of the node's.
-    pub fn peer_addr(&self, number: u16) -> SocketAddr {
-        let host: SocketAddr = self.etcd.host(0).parse().expect("an address");
-        let host: IpAddr = host.ip();
-        SocketAddr::new(host, PEER_PORT + 10 * self.number + number)
-    }
-
     /// The configuration of node `number`, with short leases.
     pub fn config(&self, number: u16) -> Config {
         let name = format!("n{number}");
@@ -68,7 +52,7 @@ impl Cluster {
             name.parse().expect("a name"),
             self.address(),
             self.blobs(),
-            self.peer_addr(number),
+            "127.0.0.1:0".parse().expect("an address"),
             self.certificates(),
         );
         cluster.set_lease(Duration::from_secs(3));
