@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::{BlobArtifacts, BlobFiles};
 use crate::chain::NodeChain;
-use crate::cluster::{Joining, Local, Member};
+use crate::cluster::{Joining, Local, Member, Seat};
 use crate::data_dir::DataDir;
 use crate::guests::Guests;
 use crate::walls::Walls;
@@ -56,7 +56,14 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
     let guests = Guests::start(config.guest_threads)?;
     let books = Books::open(&config, data_dir).await?;
     let (parts, queue) = Parts::open(&config, data_dir, &books, guests.handle()).await?;
-    let joining = parts.join(&config, data_dir, &books).await?;
+    let seat = match &config.cluster {
+        None => None,
+        Some(cluster) => {
+            let (store, drain) = (data_dir.store.clone(), config.drain_patience);
+            Some(Seat::take(cluster, store, drain).await?)
+        }
+    };
+    let joining = seat.map(|seat| seat.serve(&parts.local(&config, &books)));
     let placing = joining.as_ref().map(Joining::placing);
     let cluster = match joining {
         Some(joining) => Some(joining.join().await?),
@@ -180,25 +187,14 @@ impl Parts {
         Ok((parts, queue))
     }
 
-    /// What makes the node a member of its cluster, if it has one.
-    async fn join(
-        &self,
-        config: &Config,
-        data_dir: &DataDir,
-        books: &Books,
-    ) -> Result<Option<Joining>, NodeError> {
-        let Some(cluster) = &config.cluster else {
-            return Ok(None);
-        };
-        let local = Local {
+    /// What runs calls, for other nodes too.
+    fn local<'a>(&'a self, config: &Config, books: &'a Books) -> Local<'a> {
+        Local {
             executor: &self.executor,
             registry: &self.registry,
             logs: &books.logs,
             queue_wait_max: config.executor.queue_wait_max,
-            drain_max: config.drain_patience,
-        };
-        let joining = Joining::prepare(cluster, data_dir.store.clone(), &local).await?;
-        Ok(Some(joining))
+        }
     }
 
     fn services(

@@ -66,19 +66,26 @@ pub(crate) struct Local<'a> {
     pub registry: &'a Registry,
     pub logs: &'a LogBook,
     pub queue_wait_max: Duration,
-    pub drain_max: Duration,
 }
 
-/// A node that is about to be a member: others are not told of it yet.
-pub(crate) struct Joining {
+/// A node that knows who it is and where it listens: what the parts of the node need of the others,
+/// which do not know of it yet.
+pub(crate) struct Seat {
     config: ClusterConfig,
     address: SocketAddr,
     identity: Arc<Identity>,
     membership: Membership,
     service: membership::Service,
     neighbours: Arc<Neighbours>,
-    placing: Arc<Placing>,
+    peers: Peers,
+    router: Arc<Router>,
     server: Server,
+}
+
+/// A node that has all it takes to be a member.
+pub(crate) struct Joining {
+    seat: Seat,
+    placing: Arc<Placing>,
 }
 
 /// A member.
@@ -95,12 +102,12 @@ pub(crate) struct Member {
     lease: JoinHandle<()>,
 }
 
-impl Joining {
-    /// Listens for other nodes, and has what it takes to ask them.
-    pub async fn prepare(
+impl Seat {
+    /// Listens for other nodes. Calls that run get `drain_max` when the node stops.
+    pub async fn take(
         config: &ClusterConfig,
         store: Arc<dyn Store>,
-        local: &Local<'_>,
+        drain_max: Duration,
     ) -> Result<Self, NodeError> {
         metrics::describe();
         let (folder, node) = (config.folder.clone(), config.node.clone());
@@ -108,7 +115,7 @@ impl Joining {
         let identity = Arc::new(crate::node::blocking(identity).await?);
         let security = Security::Mutual(identity.clone());
         let transport = transport::Config {
-            drain_max: local.drain_max,
+            drain_max,
             ..config.transport.clone()
         };
         let router = Arc::new(Router::default());
@@ -125,22 +132,6 @@ impl Joining {
         let (membership, service) = Membership::new(id, record, store, terms);
         let neighbours = Arc::new(Neighbours::new(membership.clone()));
         let peers = Peers::new(transport, security, neighbours.clone());
-        let calls: Arc<dyn Handler> = Arc::new(Calls {
-            executor: local.executor.clone(),
-            registry: local.registry.clone(),
-            logs: local.logs.clone(),
-            neighbours: neighbours.clone(),
-        });
-        router.serve(vec![(Service::Call, calls)]);
-        let placing = Placing {
-            executor: local.executor.clone(),
-            membership: membership.clone(),
-            neighbours: neighbours.clone(),
-            peers,
-            decisions: Decisions::new(config.decisions_max),
-            standing: watch::Sender::new(Standing::Serving),
-            queue_wait_max: local.queue_wait_max,
-        };
         Ok(Self {
             config: config.clone(),
             address,
@@ -148,11 +139,38 @@ impl Joining {
             membership,
             service,
             neighbours,
-            placing: Arc::new(placing),
+            peers,
+            router,
             server,
         })
     }
 
+    /// Places calls with what runs them here, and runs those of others.
+    pub fn serve(self, local: &Local<'_>) -> Joining {
+        let calls: Arc<dyn Handler> = Arc::new(Calls {
+            executor: local.executor.clone(),
+            registry: local.registry.clone(),
+            logs: local.logs.clone(),
+            neighbours: self.neighbours.clone(),
+        });
+        self.router.serve(vec![(Service::Call, calls)]);
+        let placing = Placing {
+            executor: local.executor.clone(),
+            membership: self.membership.clone(),
+            neighbours: self.neighbours.clone(),
+            peers: self.peers.clone(),
+            decisions: Decisions::new(self.config.decisions_max),
+            standing: watch::Sender::new(Standing::Serving),
+            queue_wait_max: local.queue_wait_max,
+        };
+        Joining {
+            seat: self,
+            placing: Arc::new(placing),
+        }
+    }
+}
+
+impl Joining {
     /// What places calls.
     pub fn placing(&self) -> Arc<dyn gateway::Cluster> {
         self.placing.clone()
@@ -160,46 +178,46 @@ impl Joining {
 
     /// Joins, and answers other nodes from now on.
     pub async fn join(self) -> Result<Member, NodeError> {
+        let Self { seat, placing } = self;
         let (serving, leaving) = (CancellationToken::new(), CancellationToken::new());
-        let report_every = self.config.membership.report_every_min;
-        let server = tokio::spawn(self.server.run(serving.clone().cancelled_owned()));
+        let report_every = seat.config.membership.report_every_min;
+        let server = tokio::spawn(seat.server.run(serving.clone().cancelled_owned()));
         let tasks = vec![
-            tokio::spawn(self.neighbours.clone().follow(leaving.clone())),
+            tokio::spawn(seat.neighbours.clone().follow(leaving.clone())),
             tokio::spawn(load::tell(
-                self.placing.executor.clone(),
-                self.membership.clone(),
-                self.placing.standing.subscribe(),
+                placing.executor.clone(),
+                seat.membership.clone(),
+                placing.standing.subscribe(),
                 report_every,
                 leaving.clone(),
             )),
             tokio::spawn(certificates::keep_fresh(
-                self.identity,
-                self.config.folder.clone(),
-                self.config.reload_every,
+                seat.identity,
+                seat.config.folder.clone(),
+                seat.config.reload_every,
                 serving.clone(),
             )),
         ];
-        let lease = tokio::spawn(self.service.run(leaving.clone()));
         let member = Member {
-            address: self.address,
-            placing: self.placing,
-            neighbours: self.neighbours,
+            address: seat.address,
+            placing,
+            neighbours: seat.neighbours,
             serving,
             server,
             tasks,
+            lease: tokio::spawn(seat.service.run(leaving.clone())),
             leaving,
-            lease,
         };
-        let patience = self.config.membership.lease_ttl * JOIN_LEASES_MAX;
-        match tokio::time::timeout(patience, self.membership.joined()).await {
+        let patience = seat.config.membership.lease_ttl * JOIN_LEASES_MAX;
+        match tokio::time::timeout(patience, seat.membership.joined()).await {
             Ok(tenure) => {
-                let node = self.membership.id();
-                tracing::info!(%node, address = %self.address, token = tenure.token, "a member");
+                let (node, address) = (seat.membership.id(), member.address);
+                tracing::info!(%node, %address, token = tenure.token, "a member");
                 Ok(member)
             }
             // Dropped, it ends what it began.
             Err(_) => Err(NodeError::NotJoined {
-                node: self.config.node,
+                node: seat.config.node,
                 patience,
             }),
         }
