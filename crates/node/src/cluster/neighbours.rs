@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use membership::Membership;
+use membership::{Membership, Roster};
 use model::NodeId;
-use parking_lot::RwLock;
-use scheduler::Standing;
+use parking_lot::{Mutex, RwLock};
+use scheduler::{Resources, Standing};
 use tokio_util::sync::CancellationToken;
 use transport::Resolve;
 
 use super::metrics;
+
+/// Reports that a node could have made by the time that what was assumed of it is forgotten.
+const ASSUMED_REPORTS: u32 = 4;
 
 /// Follows the roster, so that no call has to.
 pub(super) struct Neighbours {
@@ -24,6 +28,8 @@ pub(super) struct Neighbours {
     is_open: AtomicBool,
     /// Whether it is about to stop.
     is_closing: AtomicBool,
+    /// Nodes that calls were sent to, and since when.
+    assumed: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
 /// No tenure of the node is known.
@@ -38,6 +44,7 @@ impl Neighbours {
             tenures: RwLock::default(),
             is_open: AtomicBool::new(true),
             is_closing: AtomicBool::new(false),
+            assumed: Mutex::default(),
         }
     }
 
@@ -57,16 +64,53 @@ impl Neighbours {
         tenures.get(node).map(|(_, gone)| gone.clone())
     }
 
-    /// Follows the roster until `stop`.
-    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+    /// Counts a call that is sent to a node in what is known of it, until the node's next word:
+    /// without it, all calls between two words would go to whoever was best at the first.
+    pub fn assume(&self, node: &NodeId, needs: Resources) {
+        let assume = |roster: &mut Roster| roster.view_mut().assume(node, needs);
+        if self.membership.look_mut(assume) {
+            let mut assumed = self.assumed.lock();
+            assumed.entry(node.clone()).or_insert_with(Instant::now);
+        }
+    }
+
+    /// Goes back to a node's own words where what was assumed is older than `age`: a node that is as
+    /// it was before says nothing, and such calls would be counted for ever.
+    fn forget_assumed(&self, age: Duration) {
+        let now = Instant::now();
+        let mut old = Vec::new();
+        self.assumed.lock().retain(|node, since| {
+            let keep = now.duration_since(*since) < age;
+            if !keep {
+                old.push(node.clone());
+            }
+            keep
+        });
+        for node in old {
+            self.membership.look_mut(|roster| {
+                if let Some(load) = roster.report(&node).map(|report| report.load.clone()) {
+                    let standing = roster.standing(&node);
+                    if standing != Standing::Lost {
+                        roster.view_mut().put(&node, standing, &load);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Follows the roster until `stop`; `report_every` is the least time between two words of a node.
+    pub async fn follow(self: Arc<Self>, report_every: Duration, stop: CancellationToken) {
         let mut changes = self.membership.changes();
+        let age = report_every * ASSUMED_REPORTS;
+        let mut ticks = tokio::time::interval(age);
         loop {
             changes.borrow_and_update();
             self.look();
-            // The membership that is held here keeps the sender alive.
-            let changed = stop.run_until_cancelled(changes.changed()).await;
-            if !matches!(changed, Some(Ok(()))) {
-                return;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.forget_assumed(age),
+                // The membership that is held here keeps the sender alive.
+                _ = changes.changed() => (),
             }
         }
     }

@@ -105,14 +105,14 @@ impl Search<'_> {
     fn next(&self) -> Next {
         let placing = self.placing;
         let tries_left = self.avoid.len() <= SENT_MAX;
-        let is_room = |via| via != Via::Queue;
-        if let Some(there) = self.there(is_room).filter(|_| tries_left) {
+        let there = |fits: fn(Via) -> bool| tries_left.then(|| self.there(fits)).flatten();
+        if let Some(there) = there(|via| via != Via::Queue) {
             return there;
         }
         if placing.neighbours.is_open() {
             return Next::Here;
         }
-        if let Some(there) = self.there(|_| true).filter(|_| tries_left) {
+        if let Some(there) = there(|_| true) {
             return there;
         }
         // A node that stops runs what nobody else takes; one that is cordoned was told not to.
@@ -122,7 +122,7 @@ impl Search<'_> {
         }
     }
 
-    fn there(&self, fits: impl Fn(Via) -> bool) -> Option<Next> {
+    fn there(&self, fits: fn(Via) -> bool) -> Option<Next> {
         let placing = self.placing;
         let demand = self.demand();
         let weigh = |roster: &membership::Roster| {
@@ -138,11 +138,7 @@ impl Search<'_> {
         }
         let gone = placing.neighbours.gone(node)?;
         let (node, may_wait) = (node.clone(), *via == Via::Queue);
-        // Until its next word the node has one place less.
-        let assume = |roster: &mut membership::Roster| {
-            roster.view_mut().assume(&node, demand.needs);
-        };
-        placing.membership.look_mut(assume);
+        placing.neighbours.assume(&node, demand.needs);
         Some(Next::There {
             node,
             gone,
