@@ -162,3 +162,75 @@ impl Resolve for Neighbours {
         Ok(address.parse()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use membership::{Config, Record, Report};
+    use scheduler::{Demand, Load, Policy, Tag, Weights, decide};
+    use storage::{RedbStore, Store};
+
+    use super::*;
+
+    const ONE: Resources = Resources {
+        places: 1,
+        memory_bytes: 0,
+    };
+
+    fn member(name: &str, store: &Arc<dyn Store>) -> Membership {
+        let record = Record {
+            address: "127.0.0.1:1".into(),
+            software: "1".into(),
+        };
+        let (id, store) = (name.parse().unwrap(), store.clone());
+        let (membership, service) = Membership::new(id, record, store, Config::default());
+        tokio::spawn(service.run(CancellationToken::new()));
+        membership
+    }
+
+    fn has_room(membership: &Membership) -> bool {
+        let demand = Demand {
+            here: membership.id().clone(),
+            version: Tag(1),
+            image_bytes: 0,
+            needs: ONE,
+            input_bytes: 0,
+            data: Vec::new(),
+            run_us: 1,
+            avoid: Vec::new(),
+            policy: Policy::default(),
+            seed: 0,
+        };
+        let weights = Weights::default();
+        membership.look(|roster| decide(roster.view(), &demand, &weights).outcome.is_ok())
+    }
+
+    #[tokio::test]
+    async fn what_is_assumed_of_a_node_that_says_nothing_is_forgotten() {
+        let store = RedbStore::in_memory(storage::Config::default()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let (here, there) = (member("n1", &store), member("n2", &store));
+        there.report(Report {
+            standing: Standing::Serving,
+            load: Load {
+                capacity: ONE,
+                ..Load::default()
+            },
+        });
+        let mut changes = here.changes();
+        while !has_room(&here) {
+            changes.changed().await.unwrap();
+        }
+        let neighbours = Neighbours::new(here.clone());
+        neighbours.assume(there.id(), ONE);
+        assert!(!has_room(&here));
+        neighbours.forget_assumed(Duration::from_secs(3600));
+        assert!(!has_room(&here));
+        neighbours.forget_assumed(Duration::ZERO);
+        assert!(has_room(&here));
+        let gone = neighbours.gone(there.id());
+        assert!(gone.is_none(), "nobody follows yet");
+        neighbours.look();
+        let gone = neighbours.gone(there.id()).unwrap();
+        assert!(!gone.is_cancelled());
+    }
+}
