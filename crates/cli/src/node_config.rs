@@ -142,7 +142,7 @@ pub struct Settings {
         value_name = "ADDR"
     )]
     pub cluster: Option<String>,
-    /// Where the cluster keeps artifacts: s3://BUCKET/PREFIX, or file:///FOLDER that all nodes share
+    /// Where artifacts are: s3://BUCKET/PREFIX, or file:///FOLDER that all nodes share
     #[arg(long, env = "DUNLIN_BLOBS", value_name = "ADDR")]
     pub blobs: Option<String>,
     /// Name of the node in the cluster [default: the machine's]

@@ -239,8 +239,8 @@ impl Ledger {
         Ok(written)
     }
 
-    /// Reads what `store` holds; before the first invocation, or it would be counted twice. Says how
-    /// many totals of this node there were.
+    /// Reads what `store` holds; before the first invocation, or it would be counted twice. Says
+    /// how many totals of this node there were.
     pub async fn restore(&self, store: &dyn Store) -> Result<usize, LedgerError> {
         self.read(store, Range::prefix(PREFIX), true).await
     }

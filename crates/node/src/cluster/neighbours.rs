@@ -74,8 +74,8 @@ impl Neighbours {
         }
     }
 
-    /// Goes back to a node's own words where what was assumed is older than `age`: a node that is as
-    /// it was before says nothing, and such calls would be counted for ever.
+    /// Goes back to a node's own words where what was assumed is older than `age`: a node that is
+    /// as it was before says nothing, and such calls would be counted for ever.
     fn forget_assumed(&self, age: Duration) {
         let now = Instant::now();
         let mut old = Vec::new();
@@ -98,7 +98,8 @@ impl Neighbours {
         }
     }
 
-    /// Follows the roster until `stop`; `report_every` is the least time between two words of a node.
+    /// Follows the roster until `stop`; `report_every` is the least time between two words of a
+    /// node.
     pub async fn follow(self: Arc<Self>, report_every: Duration, stop: CancellationToken) {
         let mut changes = self.membership.changes();
         let age = report_every * ASSUMED_REPORTS;

@@ -1,5 +1,5 @@
-//! Where a call runs: here while there is a place, else on the node that the scheduler chooses, else
-//! in the queue here.
+//! Where a call runs: here while there is a place, else on the node that the scheduler chooses,
+//! else in the queue here.
 //!
 //! ```text
 //!  job ─▶ place here? ─yes─▶ run                           no look at the cluster, no allocation

@@ -107,7 +107,11 @@ async fn what_is_cut_short_or_no_piece_is_an_error() {
 
 #[test]
 fn heads_are_pinned_and_fields_of_a_later_release_are_skipped() {
-    let json = r#"{"id":"ID","path":{"app":"shop","function":"f"},"version":"V","traceparent":"T","new":1,"input":{"kind":"http","method":"GET","uri":"http://h/","headers":[["a","b"]]}}"#;
+    let json = concat!(
+        r#"{"id":"ID","path":{"app":"shop","function":"f"},"version":"V","traceparent":"T","#,
+        r#""new":1,"input":{"kind":"http","method":"GET","uri":"http://h/","#,
+        r#""headers":[["a","b"]]}}"#,
+    );
     let version = Digest::of(b"v").to_string();
     let id = InvocationId::new(7).to_string();
     let json = json
