@@ -76,6 +76,9 @@ codes! {
     AliasNotFound, "alias-not-found", 404, "There is no such alias";
     ArtifactNotFound, "artifact-not-found", 404, "There is no such artifact";
     FilesNotFound, "files-not-found", 404, "There are no such files";
+    NodeNotFound, "node-not-found", 404, "There is no such node";
+    NoCluster, "no-cluster", 404, "The node is not part of a cluster";
+    DecisionNotFound, "decision-not-found", 404, "No decision about the invocation is known";
     InvocationNotFound, "invocation-not-found", 404, "There is no such invocation";
     StateNotFound, "state-not-found", 404, "There is no value of this key";
     TokenNotFound, "token-not-found", 404, "There is no such token";
@@ -106,6 +109,8 @@ codes! {
     OutOfMemory, "out-of-memory", 500, "The function ran out of memory";
     PlatformFailed, "platform-failed", 500, "The platform failed";
     OutputLimit, "output-limit", 502, "The reply passes its limit";
+    NodeLost, "node-lost", 502, "The node that ran the call was lost";
+    NoNode, "no-node", 503, "No node takes the call";
     Draining, "draining", 503, "The node is stopping";
     SandboxesFull, "sandboxes-full", 503, "No more sandboxes fit on the node";
     StateBusy, "state-busy", 503, "Too much is done with state at once";

@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use model::{AppName, FunctionPath};
 
 use crate::commands::{
-    alias, build, completions, dead_letters, deploy, functions, graph, invocations, invoke, logs,
-    new, run, state, token, up, usage,
+    alias, build, cluster, completions, dead_letters, deploy, functions, graph, invocations,
+    invoke, logs, new, nodes, run, state, token, up, usage,
 };
 use crate::exit::HELP;
 use crate::output::Format;
@@ -42,6 +42,14 @@ pub enum Command {
     Logs(logs::Logs),
     /// Show the sandboxes of a node
     Ps(NodeOnly),
+    /// Make the certificates of a cluster
+    Cluster(cluster::Cluster),
+    /// Show the nodes of a cluster
+    Nodes(NodeOnly),
+    /// Cordon, uncordon or drain a node of a cluster
+    Node(nodes::NodeCommand),
+    /// Show why a call ran on another node than the one that took it
+    Explain(nodes::Explain),
     /// List functions, or delete one
     Functions(functions::Functions),
     /// List the versions of a function

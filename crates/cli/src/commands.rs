@@ -2,6 +2,7 @@
 
 pub mod alias;
 pub mod build;
+pub mod cluster;
 pub mod completions;
 pub mod dead_letters;
 pub mod deploy;
@@ -12,6 +13,7 @@ pub mod invocations;
 pub mod invoke;
 pub mod logs;
 pub mod new;
+pub mod nodes;
 pub mod ps;
 pub mod run;
 pub mod state;
@@ -37,6 +39,10 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Invoke(args) => args.run(out),
         Command::Logs(args) => args.run(out),
         Command::Ps(args) => ps::run(&args, out),
+        Command::Cluster(args) => args.run(out),
+        Command::Nodes(args) => nodes::list(&args, out),
+        Command::Node(args) => args.run(out),
+        Command::Explain(args) => args.run(out),
         Command::Functions(args) => args.run(out),
         Command::Versions(args) => args.run(out),
         Command::Alias(args) => args.run(out),

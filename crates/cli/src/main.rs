@@ -8,6 +8,7 @@
 //! ```
 
 mod args;
+mod cluster_config;
 mod commands;
 mod connect;
 mod exit;

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use api::manifest::keys::{Problem, Problems, Shape, unknown};
 use clap::{Args, ValueEnum};
 use metering::PriceList;
+use model::NodeId;
 use serde::Deserialize;
 
 use crate::exit::{Exit, Failure};
@@ -44,6 +45,13 @@ const SHAPE: Shape = Shape::Table(&[
     ("state_app_keys_max", Shape::Value),
     ("state_node_bytes_max", Shape::Value),
     ("state_regions_max", Shape::Value),
+    ("cluster", Shape::Value),
+    ("blobs", Shape::Value),
+    ("node", Shape::Value),
+    ("peer_addr", Shape::Value),
+    ("advertise", Shape::Value),
+    ("cluster_dir", Shape::Value),
+    ("lease_ms", Shape::Value),
     ("prices", Shape::Table(PRICES)),
 ]);
 
@@ -126,6 +134,33 @@ pub struct Settings {
     #[arg(long, env = "DUNLIN_STATE_REGIONS_MAX", value_name = "COUNT",
         value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub state_regions_max: Option<u64>,
+    /// Store of the cluster to join, as in etcd://HOST:PORT,HOST:PORT [default: none, alone]
+    #[arg(
+        long,
+        env = "DUNLIN_CLUSTER",
+        hide_env_values = true,
+        value_name = "ADDR"
+    )]
+    pub cluster: Option<String>,
+    /// Where artifacts are: s3://BUCKET/PREFIX, or file:///FOLDER that all nodes share
+    #[arg(long, env = "DUNLIN_BLOBS", value_name = "ADDR")]
+    pub blobs: Option<String>,
+    /// Name of the node in the cluster [default: the machine's]
+    #[arg(long, env = "DUNLIN_NODE", value_name = "NAME")]
+    pub node: Option<NodeId>,
+    /// Where the node listens for other nodes [default: the address of --listen, port 8082]
+    #[arg(long, env = "DUNLIN_PEER_ADDR", value_name = "ADDR")]
+    pub peer_addr: Option<Address>,
+    /// Where other nodes reach it, if not there
+    #[arg(long, env = "DUNLIN_ADVERTISE", value_name = "ADDR")]
+    pub advertise: Option<Address>,
+    /// Folder of the cluster's certificates [default: dunlin-cluster]
+    #[arg(long, env = "DUNLIN_CLUSTER_DIR", value_name = "DIR")]
+    pub cluster_dir: Option<PathBuf>,
+    /// How long a node that is gone keeps what it owned, in milliseconds [default: 10000]
+    #[arg(long, env = "DUNLIN_LEASE_MS", value_name = "MS",
+        value_parser = clap::value_parser!(u64).range(2000..=600_000))]
+    pub lease_ms: Option<u64>,
     /// What usage costs; only in files.
     #[arg(skip)]
     pub prices: Option<PriceList>,
@@ -209,6 +244,13 @@ impl Settings {
             state_app_keys_max: self.state_app_keys_max.or(lower.state_app_keys_max),
             state_node_bytes_max: self.state_node_bytes_max.or(lower.state_node_bytes_max),
             state_regions_max: self.state_regions_max.or(lower.state_regions_max),
+            cluster: self.cluster.or(lower.cluster),
+            blobs: self.blobs.or(lower.blobs),
+            node: self.node.or(lower.node),
+            peer_addr: self.peer_addr.or(lower.peer_addr),
+            advertise: self.advertise.or(lower.advertise),
+            cluster_dir: self.cluster_dir.or(lower.cluster_dir),
+            lease_ms: self.lease_ms.or(lower.lease_ms),
             prices: self.prices.or(lower.prices),
         }
     }
@@ -234,8 +276,12 @@ impl Settings {
                 .next("correct it; docs/cli.md lists the keys")
         })?;
         // A path in a file is relative to the file, wherever the node is started.
-        if let (Some(data), Some(folder)) = (&mut settings.data, file.parent()) {
-            *data = folder.join(&*data);
+        let paths = [&mut settings.data, &mut settings.cluster_dir];
+        if let Some(folder) = file.parent() {
+            paths
+                .into_iter()
+                .flatten()
+                .for_each(|path| *path = folder.join(&*path));
         }
         Ok(settings)
     }
@@ -270,6 +316,7 @@ impl Settings {
         );
         self.set_state(&mut config);
         set(&mut config.prices, self.prices.clone());
+        config.cluster = self.cluster_config()?;
         Ok(config)
     }
 

@@ -28,6 +28,13 @@ state_app_bytes_max = 10
 state_app_keys_max = 11
 state_node_bytes_max = 12
 state_regions_max = 13
+cluster = "etcd://h"
+blobs = "s3://bucket"
+node = "n1"
+peer_addr = "127.0.0.1:14"
+advertise = "10.0.0.1:15"
+cluster_dir = "c"
+lease_ms = 16000
 prices = { currency = "EUR", million_invocations = 0.2, gb_second = 0.00001 }
 "#;
 
@@ -51,6 +58,14 @@ fn a_file_may_say_every_key_and_each_reaches_the_node() {
     assert_eq!(config.state.app_keys_max, 11);
     assert_eq!(config.state.node_bytes_max, 12);
     assert_eq!(config.state.node_regions_max, 13);
+    let cluster = config.cluster.unwrap();
+    assert_eq!(cluster.store, "etcd://h");
+    assert_eq!(cluster.blobs, "s3://bucket");
+    assert_eq!(cluster.node.as_str(), "n1");
+    assert_eq!(cluster.peer_addr.port(), 14);
+    assert_eq!(cluster.advertise.map(|address| address.port()), Some(15));
+    assert_eq!(cluster.folder, Path::new("c"));
+    assert_eq!(cluster.membership.lease_ttl, Duration::from_secs(16));
     assert_eq!(config.prices.currency, "EUR");
     let Shape::Table(known) = SHAPE else {
         panic!("the top is a table");

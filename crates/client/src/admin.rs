@@ -6,7 +6,7 @@ use api::v1;
 use bytes::Bytes;
 use futures::Stream;
 use http::Method;
-use model::{AppName, Digest, FunctionPath, InvocationId};
+use model::{AppName, Digest, FunctionPath, InvocationId, NodeId};
 
 use crate::transport::{encode, with_query};
 use crate::{Client, ClientError, LogStream};
@@ -221,6 +221,28 @@ impl Client {
     pub async fn redrive(&self, redrive: &v1::Redrive) -> Result<v1::Redriven, ClientError> {
         let request = self.with_json(Method::POST, "/v1/dead-letters/redrive", redrive)?;
         self.json(request).await
+    }
+
+    /// The nodes of the cluster that the node is part of.
+    pub async fn nodes(&self) -> Result<v1::ClusterNodes, ClientError> {
+        self.json(self.empty(Method::GET, "/v1/nodes")?).await
+    }
+
+    /// Says what is wanted of a node.
+    pub async fn set_node_standing(
+        &self,
+        node: &NodeId,
+        standing: v1::NodeStanding,
+    ) -> Result<(), ClientError> {
+        let path = format!("/v1/nodes/{node}/standing");
+        let wish = v1::NodeWish { standing };
+        self.done(self.with_json(Method::PUT, &path, &wish)?).await
+    }
+
+    /// Why an invocation ran on another node than the one that took it.
+    pub async fn decision(&self, id: InvocationId) -> Result<v1::Decision, ClientError> {
+        let path = format!("/v1/invocations/{id}/decision");
+        self.json(self.empty(Method::GET, &path)?).await
     }
 
     /// The last log lines.

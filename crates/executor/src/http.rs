@@ -52,6 +52,12 @@ impl Done {
         Self(Either::Ended(Some(outcome)))
     }
 
+    /// The outcome that will be told of an invocation that began so; one that is never told is
+    /// that of a cancelled call.
+    pub fn to_come(outcome: oneshot::Receiver<Outcome>, start: StartKind) -> Self {
+        Self(Either::Runs(outcome, start))
+    }
+
     /// The outcome, if the guest has ended already.
     pub fn now(&self) -> Option<&Outcome> {
         match &self.0 {

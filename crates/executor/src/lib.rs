@@ -20,6 +20,7 @@
 //! cores between its threads. So no fuel is counted: its cost on every loop buys nothing more.
 
 mod admission;
+mod admitted;
 mod config;
 mod error;
 mod executor;
@@ -40,6 +41,7 @@ pub mod metrics;
 #[cfg(test)]
 mod tests;
 
+pub use admitted::{Admitted, Expected};
 pub use config::{Config, OnOutcome};
 pub use error::{Rejected, Scope};
 pub use executor::{Executor, Finished, Job, WeakExecutor};

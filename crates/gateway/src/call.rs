@@ -9,7 +9,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Response, Uri};
 use hyper::body::Body as HttpBody;
 use invoker::Target;
-use model::{InvocationId, Kind, Outcome, StartKind, TraceParent};
+use model::{InvocationId, Kind, NodeId, Outcome, StartKind, TraceParent};
 use sandbox::BodyError;
 use tracing::Instrument as _;
 
@@ -17,6 +17,7 @@ use crate::ListenerConfig;
 use crate::address::{Place, host};
 use crate::body::{collect, streamed};
 use crate::cgi;
+use crate::cluster::{Call, Cluster, Told};
 use crate::failure::Failure;
 use crate::lambda::lambda_variables;
 use crate::metrics::Requests;
@@ -26,6 +27,8 @@ use crate::trace::trace_header;
 
 const INVOCATION_ID: HeaderName = HeaderName::from_static("dunlin-invocation-id");
 const START: HeaderName = HeaderName::from_static("dunlin-start");
+/// Names the node that ran the invocation, in a cluster.
+const NODE: HeaderName = HeaderName::from_static("dunlin-node");
 const VERSION: HeaderName = HeaderName::from_static("dunlin-version");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
@@ -47,6 +50,7 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 #[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) executor: Executor,
+    pub(crate) cluster: Option<std::sync::Arc<dyn Cluster>>,
     pub(crate) logs: metering::LogBook,
     pub(crate) limits: std::sync::Arc<ListenerConfig>,
     pub(crate) requests: Requests,
@@ -81,12 +85,12 @@ impl Caller {
             _ => self.bytes(target, &begun, &parts, place, body).await,
         };
         departs.stays();
-        let (mut response, start) = called.unwrap_or_else(|mut failure| {
+        let (mut response, origin) = called.unwrap_or_else(|mut failure| {
             failure.problem.invocation = Some(begun.id.to_string());
-            (failure.response(ReplyBody::whole), None)
+            (failure.response(ReplyBody::whole), Origin::default())
         });
         begun.span.answered(response.status());
-        begun.label(response.headers_mut(), target, start);
+        begun.label(response.headers_mut(), target, &origin);
         response
     }
 
@@ -134,14 +138,15 @@ impl Caller {
             Kind::Reactor | Kind::Http => (Vec::new(), Vec::new()),
         };
         let body = collect(body, limits.input_bytes_max, &self.limits).await?;
-        let invoked = self
-            .executor
-            .invoke(self.job(target, begun), body, args, env);
-        let Finished { outcome, reply } = invoked.instrument(begun.span.span()).await?;
+        let call = self.to_run(target, begun, parts.method.is_idempotent());
+        let invoked = self.run(call, body, args, env);
+        let Told { node, reply } = invoked.instrument(begun.span.span()).await?;
+        let Finished { outcome, reply } = reply;
         begun.span.ended(&outcome);
         let start = Some(outcome.start);
+        let origin = Origin { start, node };
         if !outcome.status.is_ok() {
-            return Ok((problem_of(&outcome, begun.id), start));
+            return Ok((problem_of(&outcome, begun.id), origin));
         }
         let kind = match target.spec.kind {
             Kind::Lambda => JSON,
@@ -149,7 +154,7 @@ impl Caller {
         };
         let mut response = Response::new(ReplyBody::whole(reply));
         response.headers_mut().insert(CONTENT_TYPE, kind);
-        Ok((response, start))
+        Ok((response, origin))
     }
 
     async fn stream<B>(
@@ -169,21 +174,32 @@ impl Caller {
             .headers
             .insert(TRACEPARENT, begun.trace_header.clone());
         parts.headers.insert(INVOCATION_ID, begun.id_header.clone());
+        let call = self.to_run(target, begun, parts.method.is_idempotent());
         let request = http::Request::from_parts(parts, streamed(body, &self.limits));
-        let invoked = self.executor.invoke_http(self.job(target, begun), request);
-        let HttpReply { head, done } = invoked.instrument(begun.span.span()).await?;
+        let invoked = self.run_http(call, request);
+        let Told { node, reply } = invoked.instrument(begun.span.span()).await?;
+        let HttpReply { head, done } = reply;
         if let Some(outcome) = done.now() {
             begun.span.ended(outcome);
         }
         let start = done.start();
         match head {
-            Err(outcome) => Ok((problem_of(&outcome, begun.id), Some(outcome.start))),
+            Err(outcome) => {
+                let start = Some(outcome.start);
+                Ok((problem_of(&outcome, begun.id), Origin { start, node }))
+            }
             Ok(mut response) => {
                 strip(response.headers_mut(), &HOP_BY_HOP);
                 let body = |body| ReplyBody::Streamed(begun.span.held_by(body));
-                Ok((response.map(body), start))
+                Ok((response.map(body), Origin { start, node }))
             }
         }
+    }
+
+    /// The job of an invocation that has begun, and whether it may run twice.
+    pub(crate) fn to_run(&self, target: &Target, begun: &Begun, idempotent: bool) -> Call {
+        let job = self.job(target, begun);
+        Call { job, idempotent }
     }
 
     pub(crate) fn job(&self, target: &Target, begun: &Begun) -> Job {
@@ -199,7 +215,16 @@ impl Caller {
     }
 }
 
-type Called = Result<(Response<ReplyBody>, Option<StartKind>), Failure>;
+type Called = Result<(Response<ReplyBody>, Origin), Failure>;
+
+/// How and where an invocation began, as far as that is known.
+#[derive(Debug, Default)]
+pub(crate) struct Origin {
+    pub(crate) start: Option<StartKind>,
+    /// In a cluster.
+    pub(crate) node: Option<NodeId>,
+}
+
 pub(crate) type CommandInput = (Vec<String>, Vec<(String, String)>);
 
 fn command_input(parts: &Parts, place: Place, begun: &Begun) -> Result<CommandInput, Failure> {
@@ -279,12 +304,16 @@ fn problem_of(outcome: &Outcome, id: InvocationId) -> Response<ReplyBody> {
 
 impl Begun {
     /// Says in the headers of a reply which invocation it is of, and how that began.
-    pub(crate) fn label(&self, headers: &mut HeaderMap, target: &Target, start: Option<StartKind>) {
+    pub(crate) fn label(&self, headers: &mut HeaderMap, target: &Target, origin: &Origin) {
         headers.insert(INVOCATION_ID, self.id_header.clone());
         headers.insert(VERSION, short_header(target));
         headers.insert(TRACEPARENT, self.trace_header.clone());
-        if let Some(start) = start {
+        if let Some(start) = origin.start {
             headers.insert(START, HeaderValue::from_static(start.as_str()));
+        }
+        let node = origin.node.as_ref();
+        if let Some(node) = node.and_then(|node| HeaderValue::from_str(node.as_str()).ok()) {
+            headers.insert(NODE, node);
         }
     }
 }

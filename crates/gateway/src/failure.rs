@@ -11,6 +11,8 @@ use sandbox::{LoadError, PrepareError, SandboxError};
 use state::{GlobalError, Quota, StateError};
 use storage::StorageError;
 
+use crate::cluster::{NodesError, NotRun};
+
 /// A problem on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -99,6 +101,25 @@ impl From<Rejected> for Failure {
             }
             Rejected::Sandbox(error) => Self::platform(&error),
             Rejected::InputTooLarge { .. } => Self::new(Code::BodyTooLarge, detail),
+        }
+    }
+}
+
+impl From<NotRun> for Failure {
+    fn from(not_run: NotRun) -> Self {
+        match not_run {
+            NotRun::Rejected(rejected) => rejected.into(),
+            NotRun::NoNode(why) => Self::new(Code::NoNode, why).retry_after(FULL_RETRY_AFTER),
+            lost @ NotRun::Lost { .. } => Self::new(Code::NodeLost, lost.to_string()),
+        }
+    }
+}
+
+impl From<NodesError> for Failure {
+    fn from(error: NodesError) -> Self {
+        match error {
+            NodesError::Unknown(_) => Self::new(Code::NodeNotFound, error.to_string()),
+            NodesError::Store(_) => Self::platform(&error),
         }
     }
 }

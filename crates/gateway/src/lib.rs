@@ -18,6 +18,7 @@ mod admin;
 mod body;
 mod call;
 mod cgi;
+mod cluster;
 mod config;
 mod data;
 mod failure;
@@ -35,6 +36,7 @@ pub mod metrics;
 
 pub use admin::openapi_json;
 pub use cgi::own_variables;
+pub use cluster::{Call, Cluster, NodesError, NotRun, Ran};
 pub use config::{Config, ListenerConfig};
 pub use gateway::Gateway;
 pub use lambda::lambda_variables;

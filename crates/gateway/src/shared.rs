@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Uploads;
 use crate::call::Caller;
+use crate::cluster::Cluster;
 use crate::metrics::Requests;
 use crate::tokens::Tokens;
 use crate::{Config, admin};
@@ -43,6 +44,8 @@ pub struct Services {
     pub prices: PriceList,
     /// Who may ask.
     pub tokens: Tokens,
+    /// The cluster that the node is part of, if it is.
+    pub cluster: Option<Arc<dyn Cluster>>,
     /// Renders the process's metrics.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -79,6 +82,7 @@ impl Shared {
     pub(crate) fn new(config: Config, services: Services, info: NodeInfo) -> Self {
         let caller = Caller {
             executor: services.executor.clone(),
+            cluster: services.cluster,
             logs: services.logs.clone(),
             limits: Arc::new(config.data.clone()),
             requests: Requests::of("data"),

@@ -3,15 +3,18 @@
 //! A token is `dunlin_ID_SECRET`: the id finds the record, and the digest of the whole text is
 //! compared in constant time. The secret has 256 random bits, so a plain digest is enough.
 
-use std::collections::BTreeMap;
+mod follow;
+
 use std::fmt;
 use std::sync::Arc;
 
 use model::Digest;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use storage::{Range, StorageError, Store, Txn};
+use storage::{StorageError, Store, Txn};
 use subtle::ConstantTimeEq as _;
+
+use self::follow::{Follower, Known, Records};
 
 const KEY_PREFIX: &str = "tokens/";
 const TEXT_PREFIX: &str = "dunlin_";
@@ -60,36 +63,42 @@ pub enum TokenError {
     Storage(#[from] StorageError),
 }
 
-/// All tokens of a node; cheap to clone.
+/// All tokens of a node, or of its cluster; cheap to clone.
 #[derive(Clone)]
 pub struct Tokens {
     store: Arc<dyn Store>,
-    known: Arc<RwLock<BTreeMap<String, Record>>>,
+    known: Arc<Known>,
+    _follower: Arc<Follower>,
+}
+
+/// A token's id and record.
+fn read(key: &[u8], value: &[u8]) -> Result<(String, Record), TokenError> {
+    let id = String::from_utf8_lossy(&key[KEY_PREFIX.len()..]).into_owned();
+    match serde_json::from_slice(value) {
+        Ok(record) => Ok((id, record)),
+        Err(_) => Err(TokenError::Damaged(id)),
+    }
 }
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens")
-            .field("known", &self.known.read().len())
+            .field("known", &self.known.read().by_id.len())
             .finish()
     }
 }
 
 impl Tokens {
-    /// Reads the tokens of `store`.
+    /// Reads the tokens of `store`, and follows them; call it within a tokio runtime.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, TokenError> {
-        let mut known = BTreeMap::new();
-        let page = store
-            .range(Range::prefix(KEY_PREFIX).limit(TOKENS_MAX))
-            .await?;
-        for entry in page.entries {
-            let id = String::from_utf8_lossy(&entry.key[KEY_PREFIX.len()..]).into_owned();
-            let record: Record = serde_json::from_slice(&entry.value)
-                .map_err(|_| TokenError::Damaged(id.clone()))?;
-            known.insert(id, record);
-        }
-        let known = Arc::new(RwLock::new(known));
-        Ok(Self { store, known })
+        let (known, revision) = follow::load(&*store).await?;
+        let known = Arc::new(RwLock::new(Records::new(known)));
+        let follower = Arc::new(Follower::start(&store, &known, revision));
+        Ok(Self {
+            store,
+            known,
+            _follower: follower,
+        })
     }
 
     /// Makes a token; the text is given this once.
@@ -102,7 +111,7 @@ impl Tokens {
         if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || !printable {
             return Err(TokenError::Name);
         }
-        if self.known.read().len() >= TOKENS_MAX {
+        if self.known.read().by_id.len() >= TOKENS_MAX {
             return Err(TokenError::TooMany);
         }
         let id = hex::encode(rand::random::<[u8; ID_HEX / 2]>());
@@ -131,12 +140,12 @@ impl Tokens {
 
     /// Ends a token.
     pub async fn revoke(&self, id: &str) -> Result<(), TokenError> {
-        if !self.known.read().contains_key(id) {
+        if !self.known.read().by_id.contains_key(id) {
             return Err(TokenError::NotFound(id.chars().take(40).collect()));
         }
         let txn = Txn::new().delete(format!("{KEY_PREFIX}{id}"));
         let _ = self.store.transact(txn).await?;
-        self.known.write().remove(id);
+        self.known.write().revoke(id);
         Ok(())
     }
 
@@ -145,6 +154,7 @@ impl Tokens {
         let mut all: Vec<_> = self
             .known
             .read()
+            .by_id
             .iter()
             .map(|(id, r)| info(id, r))
             .collect();
@@ -154,7 +164,7 @@ impl Tokens {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.known.read().is_empty()
+        self.known.read().by_id.is_empty()
     }
 
     /// Whether `authorization` carries a token of this node.
@@ -171,7 +181,7 @@ impl Tokens {
             .and_then(|id| std::str::from_utf8(id).ok());
         let Some(id) = id else { return false };
         let known = self.known.read();
-        let Some(record) = known.get(id) else {
+        let Some(record) = known.by_id.get(id) else {
             return false;
         };
         let given = Digest::of(text);
@@ -262,6 +272,23 @@ mod tests {
             assert!(!tokens.admits(Some(&header(&case))), "{case}");
         }
         assert!(!tokens.admits(None));
+    }
+
+    #[tokio::test]
+    async fn tokens_of_another_node_on_the_store_are_seen() {
+        let store = store();
+        let here = Tokens::open(store.clone()).await.expect("open");
+        let there = Tokens::open(store).await.expect("open");
+        let (info, text) = there.create("laptop", 1).await.expect("created");
+        let good = header(&format!("Bearer {text}"));
+        while !here.admits(Some(&good)) {
+            tokio::task::yield_now().await;
+        }
+        there.revoke(&info.id).await.expect("revoked");
+        while here.admits(Some(&good)) {
+            tokio::task::yield_now().await;
+        }
+        assert!(here.is_empty());
     }
 
     #[tokio::test]

@@ -3,6 +3,9 @@
 //! Totals live in memory and are written to the store now and then and at the end; a node that is
 //! killed loses what it counted since the last flush, at most one interval. Each key of the store
 //! holds a whole total, so writing one twice changes nothing.
+//!
+//! Nodes that share a store each have keys of their own, and read those of the others now and then:
+//! a report holds what other nodes counted up to one interval ago.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -31,6 +34,8 @@ pub struct LedgerConfig {
     pub days_max: u32,
     /// How often what is new is written to the store.
     pub flush_interval: Duration,
+    /// The node's name among those that share the store; none for a node alone.
+    pub node: Option<String>,
 }
 
 impl Default for LedgerConfig {
@@ -38,6 +43,7 @@ impl Default for LedgerConfig {
         Self {
             days_max: 92,
             flush_interval: Duration::from_secs(10),
+            node: None,
         }
     }
 }
@@ -82,13 +88,17 @@ struct Line {
 /// Versions, each with the functions that it is deployed as: mostly one.
 type Lines = HashMap<Digest, Vec<Line>>;
 
-/// The usage of a node. Cheap to clone.
+/// What other nodes counted on a day, by function, version and node.
+type Others = HashMap<(FunctionPath, Digest, Option<String>), Totals>;
+
+/// The usage of a node, and of those that share its store. Cheap to clone.
 #[derive(Clone)]
 pub struct Ledger(Arc<Inner>);
 
 struct Inner {
     config: LedgerConfig,
     days: Mutex<BTreeMap<Day, Lines>>,
+    others: Mutex<BTreeMap<Day, Others>>,
     /// One flush at a time, so that an older total never follows a newer one.
     flushing: tokio::sync::Mutex<()>,
 }
@@ -104,6 +114,8 @@ struct Entry {
     day: Day,
     path: FunctionPath,
     version: Digest,
+    /// Who counted it; none for a node alone.
+    node: Option<String>,
     totals: Totals,
 }
 
@@ -112,16 +124,21 @@ impl Entry {
         let Self {
             day, path, version, ..
         } = self;
-        format!("{PREFIX}{:010}/{path}/{}", day.0, version.hex())
+        let node = self.node.as_ref().map(|node| format!("/{node}"));
+        let node = node.unwrap_or_default();
+        format!("{PREFIX}{:010}/{path}/{}{node}", day.0, version.hex())
     }
 
     fn read(key: &[u8], value: &[u8]) -> Option<Self> {
         let key = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?;
         let (day, rest) = key.split_once('/')?;
-        let (path, version) = rest.rsplit_once('/')?;
+        let mut parts = rest.splitn(4, '/');
+        let (app, function) = (parts.next()?, parts.next()?);
+        let version = parts.next()?;
         Some(Self {
             day: Day(day.parse().ok()?),
-            path: path.parse().ok()?,
+            path: format!("{app}/{function}").parse().ok()?,
+            node: parts.next().map(str::to_owned),
             version: format!("sha256:{version}").parse().ok()?,
             totals: serde_json::from_slice(value).ok()?,
         })
@@ -148,6 +165,7 @@ impl Ledger {
         Self(Arc::new(Inner {
             config,
             days: Mutex::new(BTreeMap::new()),
+            others: Mutex::new(BTreeMap::new()),
             flushing: tokio::sync::Mutex::new(()),
         }))
     }
@@ -167,9 +185,14 @@ impl Ledger {
     /// Usage and costs of some days.
     pub fn report(&self, range: RangeInclusive<Day>, prices: &PriceList) -> Report {
         let mut sums: BTreeMap<(Day, FunctionPath), Totals> = BTreeMap::new();
-        for (day, lines) in self.0.days.lock().range(range) {
+        for (day, lines) in self.0.days.lock().range(range.clone()) {
             for line in lines.values().flatten() {
                 *sums.entry((*day, line.path.clone())).or_default() += line.totals;
+            }
+        }
+        for (day, lines) in self.0.others.lock().range(range) {
+            for ((path, ..), totals) in lines {
+                *sums.entry((*day, path.clone())).or_default() += *totals;
             }
         }
         let mut totals = Totals::default();
@@ -216,29 +239,59 @@ impl Ledger {
         Ok(written)
     }
 
-    /// Reads what `store` holds; before the first invocation, or it would be counted twice.
+    /// Reads what `store` holds; before the first invocation, or it would be counted twice. Says
+    /// how many totals of this node there were.
     pub async fn restore(&self, store: &dyn Store) -> Result<usize, LedgerError> {
-        let mut next = Some(Range::prefix(PREFIX));
-        let mut restored = 0;
+        self.read(store, Range::prefix(PREFIX), true).await
+    }
+
+    /// Reads what other nodes have counted today and yesterday: what is older changes no more.
+    pub async fn follow(&self, store: &dyn Store) -> Result<(), LedgerError> {
+        if self.0.config.node.is_none() {
+            return Ok(());
+        }
+        let yesterday = Day(Day::today().0.saturating_sub(1));
+        let recent = Range::between(
+            format!("{PREFIX}{:010}/", yesterday.0),
+            format!("{PREFIX}{:010}0", u32::MAX),
+        );
+        self.read(store, recent, false).await.map(drop)
+    }
+
+    async fn read(
+        &self,
+        store: &dyn Store,
+        range: Range,
+        also_own: bool,
+    ) -> Result<usize, LedgerError> {
+        let mut next = Some(range);
+        let mut own = 0;
         while let Some(range) = next {
-            let page = store
-                .range(range.clone())
-                .await
-                .map_err(LedgerError::Restore)?;
-            let mut days = self.0.days.lock();
+            let page = store.range(range.clone()).await;
+            let page = page.map_err(LedgerError::Restore)?;
             for stored in &page.entries {
                 let Some(entry) = Entry::read(&stored.key, &stored.value) else {
                     let key = String::from_utf8_lossy(&stored.key).into_owned();
                     tracing::warn!(key, "a usage total cannot be read, and is left out");
                     continue;
                 };
-                let lines = days.entry(entry.day).or_default();
-                line(lines, &entry.path, &entry.version).totals += entry.totals;
-                restored += 1;
+                if entry.node != self.0.config.node {
+                    let key = (entry.path, entry.version, entry.node);
+                    let mut others = self.0.others.lock();
+                    others
+                        .entry(entry.day)
+                        .or_default()
+                        .insert(key, entry.totals);
+                } else if also_own {
+                    let mut days = self.0.days.lock();
+                    let lines = days.entry(entry.day).or_default();
+                    line(lines, &entry.path, &entry.version).totals += entry.totals;
+                    own += 1;
+                }
             }
             next = range.rest(&page);
         }
-        Ok(restored)
+        Ok(own)
     }
 
     /// Flushes at each interval until `stop`, and then once more.
@@ -252,6 +305,9 @@ impl Ledger {
             }
             if stopped {
                 return;
+            }
+            if let Err(error) = self.follow(&*store).await {
+                tracing::warn!(%error, "usage of other nodes is not seen now");
             }
         }
     }
@@ -267,6 +323,7 @@ impl Ledger {
                         day: *day,
                         path: line.path.clone(),
                         version: *version,
+                        node: self.0.config.node.clone(),
                         totals: line.totals,
                     });
                 }
@@ -291,6 +348,9 @@ impl Ledger {
             let mut days = self.0.days.lock();
             let kept = days.split_off(&oldest);
             *days = kept;
+            let mut others = self.0.others.lock();
+            let kept = others.split_off(&oldest);
+            *others = kept;
         }
         let until = format!("{PREFIX}{:010}/", oldest.0);
         let old = Range::between(PREFIX, until).limit(WRITES_MAX);

@@ -105,12 +105,49 @@ async fn a_total_that_cannot_be_read_is_left_out() {
     assert_eq!(restored.restore(&store).await.expect("restores"), 3);
 }
 
+#[tokio::test]
+async fn nodes_that_share_a_store_keep_their_own_and_see_all() {
+    let store = store();
+    let of = |name: &str| {
+        Ledger::new(LedgerConfig {
+            node: Some(name.to_owned()),
+            ..LedgerConfig::default()
+        })
+    };
+    let (one, two) = (of("n1"), of("n2"));
+    let version = Digest::of(b"1");
+    for (ledger, count) in [(&one, 2), (&two, 3)] {
+        for _ in 0..count {
+            ledger.record(&path("a/f"), &version, &outcome(Status::Ok, 1));
+        }
+        ledger.flush(&store).await.expect("flushes");
+    }
+    // However often it is read, it is counted once.
+    for _ in 0..2 {
+        one.follow(&store).await.expect("follows");
+        assert_eq!(all(&one).totals.invocations, 5);
+    }
+    two.record(&path("a/f"), &version, &outcome(Status::Ok, 1));
+    two.flush(&store).await.expect("flushes");
+    one.follow(&store).await.expect("follows");
+    assert_eq!(all(&one).totals.invocations, 6);
+    let again = of("n2");
+    assert_eq!(again.restore(&store).await.expect("restores"), 1);
+    assert_eq!(all(&again).totals.invocations, 6);
+    again.record(&path("a/f"), &version, &outcome(Status::Ok, 1));
+    again.flush(&store).await.expect("flushes");
+    let anew = of("n3");
+    assert_eq!(anew.restore(&store).await.expect("restores"), 0);
+    assert_eq!(all(&anew).totals.invocations, 7);
+}
+
 #[test]
 fn a_key_names_its_total() {
     let entry = Entry {
         day: Day(20_777),
         path: path("a/f"),
         version: Digest::of(b"1"),
+        node: None,
         totals: Totals::default(),
     };
     let hex = Digest::of(b"1").hex();

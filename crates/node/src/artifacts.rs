@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use model::Digest;
 use parking_lot::Mutex;
 use sandbox::{Artifacts, BodyError};
 use storage::Blobs;
+use tokio::runtime::Handle;
 
 #[derive(Debug)]
 pub(crate) struct BlobArtifacts(pub(crate) Blobs);
@@ -41,9 +43,28 @@ impl BlobFiles {
     }
 }
 
+impl BlobFiles {
+    /// Has a blob brought here that lies elsewhere. It happens when a version with files is loaded
+    /// on a node for the first time, on a thread that may wait.
+    fn fetch(&self, digest: &Digest) -> io::Result<PathBuf> {
+        if !self.blobs.is_cache() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let runtime = Handle::try_current().map_err(io::Error::other)?;
+        let got = tokio::task::block_in_place(|| runtime.block_on(self.blobs.get(digest)));
+        got.map_err(io::Error::other)?;
+        self.blobs
+            .file(digest)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
 impl files::Source for BlobFiles {
     fn open(&self, digest: &Digest) -> io::Result<Contents> {
-        let file = self.blobs.file(digest).ok_or(io::ErrorKind::NotFound)?;
+        let file = match self.blobs.file(digest) {
+            Some(file) => file,
+            None => self.fetch(digest)?,
+        };
         let contents = Contents::open(&file).map_err(io::Error::other)?;
         if self.checked.lock().contains(digest) {
             return Ok(contents);

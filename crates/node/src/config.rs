@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use metering::PriceList;
 
+use crate::ClusterConfig;
+
 /// A node's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -40,6 +42,8 @@ pub struct Config {
     pub guest_threads: usize,
     /// How long a stopping node waits for what runs.
     pub drain_patience: Duration,
+    /// The cluster that it joins; none for a node that stands alone.
+    pub cluster: Option<ClusterConfig>,
 }
 
 /// Threads of the guest runtime unless set.
@@ -65,6 +69,7 @@ impl Config {
             sandboxes_max: faaslet.sandboxes_max,
             guest_threads: GUEST_THREADS,
             drain_patience: Duration::from_secs(30),
+            cluster: None,
         }
     }
 }

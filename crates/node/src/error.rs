@@ -64,6 +64,32 @@ pub enum NodeError {
     /// Tokens could not be read or changed.
     #[error(transparent)]
     Token(#[from] gateway::TokenError),
+    /// The cluster's certificates are missing or cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] crate::CertificateError),
+    /// It is not said where the blobs are in a way that is known.
+    #[error(
+        "`{0}` names no place for blobs: write s3://BUCKET/PREFIX, or file:///FOLDER of a folder \
+         that all nodes share"
+    )]
+    Blobs(String),
+    /// Other nodes could not reach this one.
+    #[error(
+        "other nodes cannot reach this one at {0}: name an address and port of this machine with \
+         --peer-addr, or what others are to use with --advertise"
+    )]
+    Advertise(SocketAddr),
+    /// The node did not become a member.
+    #[error(
+        "{node} did not join the cluster within {} s: another node is named so, or etcd does not \
+         answer", patience.as_secs_f64()
+    )]
+    NotJoined {
+        /// The node.
+        node: model::NodeId,
+        /// How long it waited.
+        patience: std::time::Duration,
+    },
     /// Threads could not be started.
     #[error("the {runtime} runtime could not be started")]
     Runtime {

@@ -14,6 +14,7 @@
 
 mod artifacts;
 mod chain;
+mod cluster;
 mod config;
 mod confined;
 mod data_dir;
@@ -25,6 +26,7 @@ mod telemetry;
 mod up;
 mod walls;
 
+pub use cluster::{CertificateError, ClusterConfig, init_cluster, issue_certificate};
 pub use config::Config;
 pub use confined::not_confined;
 pub use error::NodeError;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::{BlobArtifacts, BlobFiles};
 use crate::chain::NodeChain;
+use crate::cluster::{Joining, Local, Member, Seat};
 use crate::data_dir::DataDir;
 use crate::guests::Guests;
 use crate::walls::Walls;
@@ -27,6 +28,7 @@ use crate::{Config, NodeError, runner, telemetry};
 /// nothing that was accepted.
 pub struct Node {
     gateway: Option<Gateway>,
+    cluster: Option<Member>,
     executor: Executor,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -54,12 +56,23 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
     let guests = Guests::start(config.guest_threads)?;
     let books = Books::open(&config, data_dir).await?;
     let (parts, queue) = Parts::open(&config, data_dir, &books, guests.handle()).await?;
+    let seat = match &config.cluster {
+        None => None,
+        Some(cluster) => {
+            let (store, drain) = (data_dir.store.clone(), config.drain_patience);
+            Some(Seat::take(cluster, store, drain).await?)
+        }
+    };
+    let joining = seat.map(|seat| seat.serve(&parts.local(&config, &books)));
+    let placing = joining.as_ref().map(Joining::placing);
+    let cluster = match joining {
+        Some(joining) => Some(joining.join().await?),
+        None => None,
+    };
     let stop = CancellationToken::new();
+    let runner = runner::runner(parts.executor.clone(), books.logs.clone(), placing.clone());
     let tasks = vec![
-        tokio::spawn(queue.run(
-            runner::runner(parts.executor.clone(), books.logs.clone()),
-            stop.clone().cancelled_owned(),
-        )),
+        tokio::spawn(queue.run(runner, stop.clone().cancelled_owned())),
         tokio::spawn(parts.state.service().run(stop.clone().cancelled_owned())),
         tokio::spawn(every(METRICS_UPKEEP, stop.clone(), {
             let metrics = metrics.clone();
@@ -71,7 +84,7 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
     let usage = keep_usage(&books.ledger, data_dir, &usage_stop);
     let executor = parts.executor.clone();
     let render = Arc::new(move || metrics.render());
-    let services = parts.services(&opened, books, config.prices, render);
+    let services = parts.services(&opened, books, config.prices, placing, render);
     let gateway_config = gateway::Config {
         require_token: opened.require_token,
         ..config.gateway
@@ -79,6 +92,7 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
     let gateway = answer(gateway_config, services, opened.data, opened.admin)?;
     Ok(Node {
         gateway: Some(gateway),
+        cluster,
         executor,
         stop,
         tasks,
@@ -99,10 +113,15 @@ struct Books {
 
 impl Books {
     async fn open(config: &Config, data_dir: &DataDir) -> Result<Self, NodeError> {
+        let (mut graphs, mut ledger) = (config.graphs.clone(), config.ledger.clone());
+        if let Some(cluster) = &config.cluster {
+            graphs.node = cluster.node.to_string();
+            ledger.node = Some(cluster.node.to_string());
+        }
         let books = Self {
             logs: LogBook::new(config.logs.clone()),
-            graphs: GraphBook::new(config.graphs.clone()),
-            ledger: Ledger::new(config.ledger.clone()),
+            graphs: GraphBook::new(graphs),
+            ledger: Ledger::new(ledger),
         };
         books.ledger.restore(&*data_dir.store).await?;
         Ok(books)
@@ -168,11 +187,22 @@ impl Parts {
         Ok((parts, queue))
     }
 
+    /// What runs calls, for other nodes too.
+    fn local<'a>(&'a self, config: &Config, books: &'a Books) -> Local<'a> {
+        Local {
+            executor: &self.executor,
+            registry: &self.registry,
+            logs: &books.logs,
+            queue_wait_max: config.executor.queue_wait_max,
+        }
+    }
+
     fn services(
         self,
         opened: &Opened,
         books: Books,
         prices: PriceList,
+        cluster: Option<Arc<dyn gateway::Cluster>>,
         metrics: Arc<dyn Fn() -> String + Send + Sync>,
     ) -> Services {
         Services {
@@ -186,6 +216,7 @@ impl Parts {
             graphs: books.graphs,
             prices,
             tokens: opened.tokens.clone(),
+            cluster,
             metrics,
         }
     }
@@ -202,7 +233,10 @@ struct Opened {
 
 async fn open(config: &Config) -> Result<Opened, NodeError> {
     let path = config.data_dir.clone();
-    let data_dir = blocking(move || DataDir::open(&path)).await?;
+    let data_dir = match &config.cluster {
+        None => blocking(move || DataDir::open(&path)).await?,
+        Some(cluster) => DataDir::open_among(&path, cluster).await?,
+    };
     let tokens = Tokens::open(data_dir.store.clone()).await?;
     Ok(Opened {
         require_token: check_exposure(config, &tokens)?,
@@ -272,6 +306,11 @@ impl Node {
         self.gateway.as_ref().map_or(NOWHERE, Gateway::admin_addr)
     }
 
+    /// Where other nodes reach it; none for a node that stands alone.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.cluster.as_ref().map(Member::address)
+    }
+
     /// Takes nothing new, finishes what runs, for at most the configured patience, and writes down
     /// what is only in memory. Whether all that ran was finished.
     pub async fn shutdown(mut self) -> bool {
@@ -279,6 +318,9 @@ impl Node {
         let Some(gateway) = self.gateway.take() else {
             return true;
         };
+        if let Some(cluster) = &self.cluster {
+            cluster.begin_drain();
+        }
         gateway.begin_drain();
         self.stop.cancel();
         // First what came over HTTP and what the queue had begun; then nothing is admitted.
@@ -288,11 +330,18 @@ impl Node {
                 let _ended = task.await;
             }
         });
+        if let Some(cluster) = &mut self.cluster {
+            cluster.end_calls().await;
+        }
         let left = self.executor.drain(LAST_PATIENCE).await;
         self.usage_stop.cancel();
         if let Some(usage) = self.usage.take() {
             // Flushes once more, and says so if it cannot.
             let _ended = usage.await;
+        }
+        if let Some(cluster) = self.cluster.take() {
+            // Last: others may have what this node owned from now on.
+            cluster.leave().await;
         }
         // Tasks of theirs still hold the store; whoever starts next needs it. A thread that a guest
         // holds past its deadline is not waited for.
@@ -334,7 +383,7 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener, NodeError> {
         .map_err(|source| NodeError::Listen { addr, source })
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, NodeError> + Send + 'static,
 ) -> Result<T, NodeError> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use executor::{Executor, Finished, Job, Rejected};
-use gateway::{InvocationSpan, own_variables, trace_header};
+use executor::{Executor, Finished, HttpReply, Job, Rejected};
+use gateway::{Call, Cluster, InvocationSpan, NotRun, own_variables, trace_header};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use http_body_util::BodyExt as _;
 use invoker::{Attempt, Ran, Reply, ReplyHead, Request, RequestHead, Runner};
@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 struct NodeRunner {
     executor: Executor,
     logs: LogBook,
+    cluster: Option<Arc<dyn Cluster>>,
 }
 
 #[async_trait]
@@ -54,7 +55,7 @@ impl NodeRunner {
         let ran = match head {
             RequestHead::Plain { args, mut env } => {
                 env.extend(own_variables(attempt.id, trace.to_string()));
-                self.executor.invoke(job, body, args, env).await.map(plain)
+                self.invoke(job, body, args, env).await.map(plain)
             }
             RequestHead::Http {
                 method,
@@ -68,9 +69,36 @@ impl NodeRunner {
         ran.unwrap_or_else(not_run)
     }
 
-    async fn http(&self, job: Job, request: http::Request<Body>) -> Result<Ran, Rejected> {
+    /// Runs it here, or where the cluster has room. An attempt that is lost with its node counts as
+    /// one that the platform failed: the queue tries it again.
+    async fn invoke(
+        &self,
+        job: Job,
+        body: Bytes,
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+    ) -> Result<Finished, NotRun> {
+        let Some(cluster) = &self.cluster else {
+            return Ok(self.executor.invoke(job, body, args, env).await?);
+        };
+        let ran = cluster.invoke(attempt_of(job), body, args, env).await?;
+        Ok(ran.reply)
+    }
+
+    async fn invoke_http(
+        &self,
+        job: Job,
+        request: http::Request<Body>,
+    ) -> Result<HttpReply, NotRun> {
+        let Some(cluster) = &self.cluster else {
+            return Ok(self.executor.invoke_http(job, request).await?);
+        };
+        Ok(cluster.invoke_http(attempt_of(job), request).await?.reply)
+    }
+
+    async fn http(&self, job: Job, request: http::Request<Body>) -> Result<Ran, NotRun> {
         let bytes_max = job.spec.settings.limits.output_bytes_max;
-        let reply = self.executor.invoke_http(job, request).await?;
+        let reply = self.invoke_http(job, request).await?;
         let response = match reply.head {
             Ok(response) => response,
             Err(outcome) => {
@@ -114,7 +142,15 @@ fn plain(Finished { outcome, reply }: Finished) -> Ran {
 }
 
 /// What did not run has no outcome of the executor's: either it waits, or the platform failed it.
-fn not_run(rejected: Rejected) -> Ran {
+fn not_run(not_run: NotRun) -> Ran {
+    let rejected = match not_run {
+        NotRun::Rejected(rejected) => rejected,
+        NotRun::NoNode(_) => {
+            let retry_after = FULL_RETRY_AFTER;
+            return Ran::Overloaded { retry_after };
+        }
+        lost @ NotRun::Lost { .. } => return platform(&describe(&lost)),
+    };
     match rejected {
         Rejected::QueueFull { retry_after, .. } => Ran::Overloaded { retry_after },
         Rejected::Sandbox(sandbox::SandboxError::Full { .. }) => Ran::Overloaded {
@@ -122,6 +158,14 @@ fn not_run(rejected: Rejected) -> Ran {
         },
         Rejected::Draining => ended(Status::Cancelled),
         rejected => platform(&describe(&rejected)),
+    }
+}
+
+/// A job of the queue, which counts its attempts itself.
+fn attempt_of(job: Job) -> Call {
+    Call {
+        job,
+        idempotent: false,
     }
 }
 
@@ -195,6 +239,14 @@ pub(crate) async fn collect(mut body: Body, bytes_max: u64) -> Result<Bytes, Sta
 }
 
 /// The runner as the invoker takes it.
-pub(crate) fn runner(executor: Executor, logs: LogBook) -> Arc<dyn Runner> {
-    Arc::new(NodeRunner { executor, logs })
+pub(crate) fn runner(
+    executor: Executor,
+    logs: LogBook,
+    cluster: Option<Arc<dyn Cluster>>,
+) -> Arc<dyn Runner> {
+    Arc::new(NodeRunner {
+        executor,
+        logs,
+        cluster,
+    })
 }

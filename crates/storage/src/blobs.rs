@@ -31,6 +31,8 @@ pub struct Blobs {
     objects: Arc<dyn ObjectStore>,
     /// Where they are files, to be mapped; none when they are not on this machine.
     folder: Option<Arc<Path>>,
+    /// What these are a cache of, if they are.
+    origin: Option<Arc<Blobs>>,
 }
 
 /// A blob that is larger goes over the network in parts of this size, each tried again by itself.
@@ -46,6 +48,14 @@ impl Blobs {
         let doing = "opening the blobs";
         std::fs::create_dir_all(folder).map_err(|e| StorageError::of_disk(doing, e))?;
         remove_staged(folder).map_err(|e| StorageError::of_disk(doing, e))?;
+        Self::open_shared(folder)
+    }
+
+    /// The blobs in a directory that any number of processes use, as over a network: what one of
+    /// them left half written stays until somebody removes it. This blocks.
+    pub fn open_shared(folder: &Path) -> Result<Self, StorageError> {
+        let doing = "opening the blobs";
+        std::fs::create_dir_all(folder).map_err(|e| StorageError::of_disk(doing, e))?;
         let objects = LocalFileSystem::new_with_prefix(folder);
         let objects = objects
             .map_err(|e| StorageError::of_disk(doing, e))?
@@ -53,6 +63,7 @@ impl Blobs {
         Ok(Self {
             objects: Arc::new(objects),
             folder: Some(folder.into()),
+            origin: None,
         })
     }
 
@@ -65,15 +76,36 @@ impl Blobs {
         Ok(Self {
             objects: s3::open(address, config).await?,
             folder: None,
+            origin: None,
         })
+    }
+
+    /// These blobs as a cache of those of `origin`: what is not here is looked for there and then
+    /// kept, and what is put is there before it is here.
+    #[must_use]
+    pub fn before(mut self, origin: Blobs) -> Self {
+        self.origin = Some(Arc::new(origin));
+        self
+    }
+
+    /// Whether there may be blobs elsewhere that are not here yet.
+    pub fn is_cache(&self) -> bool {
+        self.origin.is_some()
     }
 
     /// Stores `bytes`; what is already there, undamaged, is not written again.
     pub async fn put(&self, bytes: Bytes) -> Result<Digest, StorageError> {
+        if let Some(origin) = &self.origin {
+            Box::pin(origin.put(bytes.clone())).await?;
+        }
+        self.put_here(bytes).await
+    }
+
+    async fn put_here(&self, bytes: Bytes) -> Result<Digest, StorageError> {
         let digest = Digest::of(&bytes);
         let location = location(&digest);
         if self.size(&location).await? == Some(bytes.len() as u64)
-            && matches!(self.get(&digest).await, Ok(Some(_)))
+            && matches!(self.get_here(&digest).await, Ok(Some(_)))
         {
             return Ok(digest);
         }
@@ -106,6 +138,25 @@ impl Blobs {
 
     /// The blob's bytes; damaged ones are [`StorageError::BlobDamaged`].
     pub async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
+        let Some(origin) = &self.origin else {
+            return self.get_here(digest).await;
+        };
+        match self.get_here(digest).await {
+            Ok(Some(bytes)) => return Ok(Some(bytes)),
+            Ok(None) => (),
+            // What is damaged here is written anew.
+            Err(error) => tracing::warn!(%error, "a cached blob cannot be read"),
+        }
+        let found = Box::pin(origin.get(digest)).await?;
+        if let Some(bytes) = &found
+            && let Err(error) = self.put_here(bytes.clone()).await
+        {
+            tracing::warn!(%error, "a blob cannot be cached");
+        }
+        Ok(found)
+    }
+
+    async fn get_here(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
         let failed = |e| StorageError::of_objects("reading a blob", e);
         let found = match self.objects.get(&location(digest)).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
@@ -122,7 +173,8 @@ impl Blobs {
         }
     }
 
-    /// Where the blob's file is, if it is there and the blobs are on this machine. It never
+    /// Where the blob's file is, if it is there and the blobs are on this machine; of a cache,
+    /// only what it has. It never
     /// changes; its bytes are not looked at.
     pub fn file(&self, digest: &Digest) -> Option<PathBuf> {
         let file = self.folder.as_ref()?.join(location(digest).as_ref());
@@ -131,16 +183,22 @@ impl Blobs {
 
     /// The blob's length, if it is there; its bytes are not looked at.
     pub async fn length(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
-        self.size(&location(digest)).await
+        match (self.size(&location(digest)).await?, &self.origin) {
+            (None, Some(origin)) => Box::pin(origin.length(digest)).await,
+            (found, _) => Ok(found),
+        }
     }
 
     /// Whether the blob is there; its bytes are not looked at.
     pub async fn contains(&self, digest: &Digest) -> Result<bool, StorageError> {
-        Ok(self.size(&location(digest)).await?.is_some())
+        Ok(self.length(digest).await?.is_some())
     }
 
     /// Removes the blob, if it is there.
     pub async fn delete(&self, digest: &Digest) -> Result<(), StorageError> {
+        if let Some(origin) = &self.origin {
+            Box::pin(origin.delete(digest)).await?;
+        }
         match self.objects.delete(&location(digest)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(StorageError::of_objects("deleting a blob", error)),
@@ -149,6 +207,9 @@ impl Blobs {
 
     /// Every blob, in no order.
     pub fn list(&self) -> BoxStream<'static, Result<BlobInfo, StorageError>> {
+        if let Some(origin) = &self.origin {
+            return origin.list();
+        }
         let all = self.objects.list(Some(&Location::from(ROOT)));
         all.map_err(|e| StorageError::of_objects("listing blobs", e))
             .try_filter_map(async |meta| {

@@ -35,6 +35,19 @@ pub(crate) fn server_name(node: &NodeId) -> Result<ServerName<'static>, Identity
     })
 }
 
+/// The certificate of an authority, which nodes trust.
+pub type AuthorityCertificate = CertificateDer<'static>;
+
+/// The authorities in a file of certificates: more than one while a cluster changes from one to
+/// another.
+pub fn authorities(pem: &str) -> Result<Vec<AuthorityCertificate>, IdentityError> {
+    let read = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    read.map_err(|source| IdentityError::Read {
+        what: "the authorities' certificates",
+        source: Box::new(source),
+    })
+}
+
 /// What signs the certificates of a cluster's nodes.
 pub struct Authority {
     certificate: CertificateDer<'static>,

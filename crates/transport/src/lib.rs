@@ -42,7 +42,7 @@ pub mod metrics;
 #[cfg(test)]
 mod frame_tests;
 
-pub use authority::{Authority, NodeCertificate};
+pub use authority::{Authority, AuthorityCertificate, NodeCertificate, authorities};
 pub use body::{Body, Sender};
 pub use call::Landing;
 pub use code::{GoAway, Open, Priority, Reset, Status};

@@ -1,5 +1,6 @@
 //! Wire types of the admin API, version 1.
 
+mod cluster;
 mod function;
 mod graph;
 mod invocation;
@@ -9,6 +10,7 @@ mod settings;
 mod state;
 mod usage;
 
+pub use cluster::{ClusterNode, ClusterNodes, Decision, NodeStanding, NodeWish};
 pub use function::{
     Alias, AliasSet, App, Apps, Artifact, Deploy, Deployed, FilesAsked, FilesMissing, Function,
     Functions, Kind, Rollback, Target, Version, Versions,

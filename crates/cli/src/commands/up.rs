@@ -30,6 +30,8 @@ struct Card {
     version: &'static str,
     data_addr: String,
     admin_addr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_addr: Option<String>,
 }
 
 /// The card's file in the data folder.
@@ -75,6 +77,7 @@ fn announce(node: &Node, data: &Path, is_watched: bool) {
         version: env!("CARGO_PKG_VERSION"),
         data_addr: node.data_addr().to_string(),
         admin_addr: node.admin_addr().to_string(),
+        peer_addr: node.peer_addr().map(|address| address.to_string()),
     };
     let line = match write(&card, data) {
         Ok(line) => line,
@@ -136,7 +139,20 @@ impl From<NodeError> for Failure {
             }
             NodeError::Listen { .. } => (
                 Exit::Failure,
-                "stop what listens there, or choose other addresses with --listen and --admin",
+                "stop what listens there, or choose other addresses with --listen, --admin and \
+                 --peer-addr",
+            ),
+            NodeError::Certificate(_) => (
+                Exit::Refused,
+                "docs/cluster.md shows which file belongs where",
+            ),
+            NodeError::Blobs(_) | NodeError::Advertise(_) => {
+                (Exit::Usage, "docs/cluster.md shows how a node joins")
+            }
+            NodeError::NotJoined { .. } => (
+                Exit::Failure,
+                "give each node a name of its own with --node, or wait until the old one's lease \
+                 is over",
             ),
             NodeError::Telemetry(_) => {
                 (Exit::Usage, "correct --log-filter or the OTEL_* variables")
@@ -157,6 +173,7 @@ mod tests {
             version: "1.2.3",
             data_addr: "127.0.0.1:8080".into(),
             admin_addr: admin.into(),
+            peer_addr: None,
         }
     }
 

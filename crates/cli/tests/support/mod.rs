@@ -94,6 +94,11 @@ impl Node {
 
     /// Starts a node on `data` and waits for its word that it answers.
     pub fn start_on(data: &Path, flags: &[&str]) -> Self {
+        Self::start_with(data, flags, &[])
+    }
+
+    /// The same, with variables.
+    pub fn start_with(data: &Path, flags: &[&str], env: &[(&str, &str)]) -> Self {
         let data_flag = data.to_str().unwrap();
         let words = [
             &[
@@ -109,6 +114,7 @@ impl Node {
         ]
         .concat();
         let mut child = command(&words)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -158,6 +164,12 @@ impl Node {
         std::fs::write(&file, wat::parse_str(wat).unwrap()).unwrap();
         let words = [&["deploy", "--app", "e2e", file.to_str().unwrap()], flags].concat();
         self.dunlin(&words)
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Asks the node to stop, and waits for that.

@@ -12,6 +12,7 @@ mod graph;
 mod invocations;
 mod invoke;
 mod logs;
+mod nodes;
 mod open;
 mod openapi;
 mod pools;
@@ -79,6 +80,9 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         ))
         .routes(routes!(pools::pools))
         .routes(routes!(pools::node))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::want))
+        .routes(routes!(nodes::decision))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(open::healthz))

@@ -33,8 +33,9 @@ use self::error::{Exception, FunctionError, JSON, REQUEST_ID};
 use self::name::Named;
 use crate::address::is_by_host;
 use crate::body::collect;
-use crate::call::content_type_of;
+use crate::call::{Origin, content_type_of};
 use crate::cgi::{decoded, own_variables};
+use crate::cluster::Told;
 use crate::failure::Failure;
 use crate::reply::ReplyBody;
 use crate::shared::Shared;
@@ -220,15 +221,16 @@ async fn run(
         Kind::Reactor | Kind::Http => env.clear(),
     }
     let departs = caller.departs();
-    let job = caller.job(target, &begun);
-    let invoked = caller.executor.invoke(job, body, Vec::new(), env);
+    let call = caller.to_run(target, &begun, false);
+    let invoked = caller.run(call, body, Vec::new(), env);
     let finished = invoked.instrument(begun.span.span()).await;
     departs.stays();
     let mut answered = match finished {
-        Err(rejected) => Exception::from(Failure::from(rejected)).response(),
-        Ok(finished) => {
+        Err(not_run) => Exception::from(Failure::from(not_run)).response(),
+        Ok(Told { node, reply }) => {
+            let finished = reply;
             begun.span.ended(&finished.outcome);
-            let start = finished.outcome.start;
+            let start = Some(finished.outcome.start);
             let log =
                 log.then(|| log::tail(&caller.logs, &target.path, begun.id, &finished.outcome));
             let mut response = response(target, finished, begun.id);
@@ -241,7 +243,7 @@ async fn run(
                     .headers_mut()
                     .insert("x-amz-executed-version", version);
             }
-            begun.label(response.headers_mut(), target, Some(start));
+            begun.label(response.headers_mut(), target, &Origin { start, node });
             response
         }
     };

@@ -115,6 +115,7 @@ pub async fn world_with(change: impl FnOnce(&mut Config), bounds: state::Config)
         state: state.clone(),
         prices: PriceList::default(),
         tokens: tokens.clone(),
+        cluster: None,
         metrics: Arc::new(|| "# metrics\n".to_owned()),
     };
     let mut config = Config::default();

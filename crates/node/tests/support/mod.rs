@@ -1,6 +1,8 @@
 //! A node in this process, on ports of its own, and a client for it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod cluster;
+
 use std::path::Path;
 use std::time::Duration;
 

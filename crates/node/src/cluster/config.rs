@@ -1,0 +1,80 @@
+//! What a node of a cluster is told beside what every node is told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::NodeId;
+
+use crate::NodeError;
+
+/// The cluster that a node joins.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The node's name: its certificate is for it, and no other node has it.
+    pub node: NodeId,
+    /// The store: `etcd://host,host/prefix`.
+    pub store: String,
+    /// Where artifacts are: `s3://bucket/prefix`, or `file:///folder` that all nodes share.
+    pub blobs: String,
+    /// Where this node listens for other nodes.
+    pub peer_addr: SocketAddr,
+    /// Where other nodes reach it, if that is another address.
+    pub advertise: Option<SocketAddr>,
+    /// The folder of the cluster's authority and of the node's certificate.
+    pub folder: PathBuf,
+    /// Leases, and the rate of reports.
+    pub membership: membership::Config,
+    /// Connections to other nodes.
+    pub transport: transport::Config,
+    /// Requests to etcd.
+    pub etcd: storage::EtcdConfig,
+    /// How often the certificate's file is looked at for a newer one.
+    pub reload_every: Duration,
+    /// How many decisions to send a call elsewhere are kept to be explained.
+    pub decisions_max: usize,
+}
+
+impl ClusterConfig {
+    /// The defaults of a node that is named so.
+    pub fn new(
+        node: NodeId,
+        store: impl Into<String>,
+        blobs: impl Into<String>,
+        peer_addr: SocketAddr,
+        folder: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            node,
+            store: store.into(),
+            blobs: blobs.into(),
+            peer_addr,
+            advertise: None,
+            folder: folder.into(),
+            membership: membership::Config::default(),
+            transport: transport::Config::default(),
+            etcd: storage::EtcdConfig::default(),
+            reload_every: Duration::from_secs(30),
+            decisions_max: 4096,
+        }
+    }
+
+    /// Sets the time that a node's lease lasts, and with it all times that hang together.
+    pub fn set_lease(&mut self, ttl: Duration) {
+        let membership = &mut self.membership;
+        membership.lease_ttl = ttl;
+        membership.lease_margin = ttl / 5;
+        membership.renew_every = ttl / 5;
+        membership.retry_after = ttl / 20;
+        membership.request_timeout = ttl / 5;
+    }
+
+    /// Where other nodes reach this one, which listens at `bound`.
+    pub(super) fn advertised(&self, bound: SocketAddr) -> Result<SocketAddr, NodeError> {
+        let address = self.advertise.unwrap_or(bound);
+        match address.ip().is_unspecified() || address.port() == 0 {
+            true => Err(NodeError::Advertise(address)),
+            false => Ok(address),
+        }
+    }
+}

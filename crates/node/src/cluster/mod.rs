@@ -1,0 +1,269 @@
+//! A node among others: what it shares with them, how they find each other, and whose calls it
+//! runs.
+//!
+//! ```text
+//!            etcd ◀── store, leases ── Membership ──roster──▶ Neighbours ──▶ Peers ─TLS─▶ others
+//!  bucket ◀─ Blobs behind a local cache     ▲ load                             ▲
+//!                                           └── Executor ◀── Placing ──forward─┘
+//!  others ─TLS─▶ Server ─▶ Router ─▶ Calls ────▲              ▲
+//!                                                          gateway, queue
+//! ```
+//!
+//! Invariants, as absences:
+//! - No call makes more than one hop: what came from another node is run here or refused.
+//! - No request asks etcd: where a call runs is decided by what the nodes pushed.
+//! - No node is heard or spoken to without a certificate of the cluster's authority.
+//! - No call is sent twice of which it is not known that it was not started, unless its caller said
+//!   that it may run twice.
+
+mod certificates;
+mod config;
+mod decisions;
+mod forward;
+mod load;
+mod metrics;
+mod neighbours;
+mod nodes;
+mod out;
+mod place;
+mod router;
+mod serve;
+mod shared;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use executor::Executor;
+use invoker::Registry;
+use membership::{Membership, Record};
+use metering::LogBook;
+use scheduler::Standing;
+use storage::Store;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use transport::{Handler, Identity, Peers, Security, Server};
+
+use self::decisions::Decisions;
+use self::neighbours::Neighbours;
+use self::place::Placing;
+use self::router::{Router, Service};
+use self::serve::Calls;
+use crate::NodeError;
+
+pub use certificates::{CertificateError, init_cluster, issue_certificate};
+pub use config::ClusterConfig;
+pub(crate) use shared::Shared;
+
+/// How many leases a node waits to become a member before it gives up.
+const JOIN_LEASES_MAX: u32 = 3;
+
+/// What runs calls, for this node and for the others.
+pub(crate) struct Local<'a> {
+    pub executor: &'a Executor,
+    pub registry: &'a Registry,
+    pub logs: &'a LogBook,
+    pub queue_wait_max: Duration,
+}
+
+/// A node that knows who it is and where it listens: what the parts of the node need of the others,
+/// which do not know of it yet.
+pub(crate) struct Seat {
+    config: ClusterConfig,
+    address: SocketAddr,
+    identity: Arc<Identity>,
+    membership: Membership,
+    service: membership::Service,
+    neighbours: Arc<Neighbours>,
+    peers: Peers,
+    router: Arc<Router>,
+    server: Server,
+}
+
+/// A node that has all it takes to be a member.
+pub(crate) struct Joining {
+    seat: Seat,
+    placing: Arc<Placing>,
+}
+
+/// A member.
+pub(crate) struct Member {
+    address: SocketAddr,
+    placing: Arc<Placing>,
+    neighbours: Arc<Neighbours>,
+    /// Ends the server, and what tells of the node.
+    serving: CancellationToken,
+    server: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+    /// Ends the lease: last.
+    leaving: CancellationToken,
+    lease: JoinHandle<()>,
+}
+
+impl Seat {
+    /// Listens for other nodes. Calls that run get `drain_max` when the node stops.
+    pub async fn take(
+        config: &ClusterConfig,
+        store: Arc<dyn Store>,
+        drain_max: Duration,
+    ) -> Result<Self, NodeError> {
+        metrics::describe();
+        let (folder, node) = (config.folder.clone(), config.node.clone());
+        let identity = move || Ok(certificates::identity(&folder, &node)?);
+        let identity = Arc::new(crate::node::blocking(identity).await?);
+        let security = Security::Mutual(identity.clone());
+        let transport = transport::Config {
+            drain_max,
+            ..config.transport.clone()
+        };
+        let router = Arc::new(Router::default());
+        let (addr, handler) = (config.peer_addr, router.clone());
+        let listen = |source| NodeError::Listen { addr, source };
+        let bound = Server::bind(addr, transport.clone(), security.clone(), handler).await;
+        let server = bound.map_err(listen)?;
+        let address = config.advertised(server.address().map_err(listen)?)?;
+        let record = Record {
+            address: address.to_string(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let (id, terms) = (config.node.clone(), config.membership);
+        let (membership, service) = Membership::new(id, record, store, terms);
+        let neighbours = Arc::new(Neighbours::new(membership.clone()));
+        let peers = Peers::new(transport, security, neighbours.clone());
+        Ok(Self {
+            config: config.clone(),
+            address,
+            identity,
+            membership,
+            service,
+            neighbours,
+            peers,
+            router,
+            server,
+        })
+    }
+
+    /// Places calls with what runs them here, and runs those of others.
+    pub fn serve(self, local: &Local<'_>) -> Joining {
+        let calls: Arc<dyn Handler> = Arc::new(Calls {
+            executor: local.executor.clone(),
+            registry: local.registry.clone(),
+            logs: local.logs.clone(),
+            neighbours: self.neighbours.clone(),
+        });
+        self.router.serve(vec![(Service::Call, calls)]);
+        let placing = Placing {
+            executor: local.executor.clone(),
+            membership: self.membership.clone(),
+            neighbours: self.neighbours.clone(),
+            peers: self.peers.clone(),
+            decisions: Decisions::new(self.config.decisions_max),
+            standing: watch::Sender::new(Standing::Serving),
+            queue_wait_max: local.queue_wait_max,
+        };
+        Joining {
+            seat: self,
+            placing: Arc::new(placing),
+        }
+    }
+}
+
+impl Joining {
+    /// What places calls.
+    pub fn placing(&self) -> Arc<dyn gateway::Cluster> {
+        self.placing.clone()
+    }
+
+    /// Joins, and answers other nodes from now on.
+    pub async fn join(self) -> Result<Member, NodeError> {
+        let Self { seat, placing } = self;
+        let (serving, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let report_every = seat.config.membership.report_every_min;
+        let server = tokio::spawn(seat.server.run(serving.clone().cancelled_owned()));
+        let tasks = vec![
+            tokio::spawn(
+                seat.neighbours
+                    .clone()
+                    .follow(report_every, leaving.clone()),
+            ),
+            tokio::spawn(load::tell(
+                placing.executor.clone(),
+                seat.membership.clone(),
+                placing.standing.subscribe(),
+                report_every,
+                leaving.clone(),
+            )),
+            tokio::spawn(certificates::keep_fresh(
+                seat.identity,
+                seat.config.folder.clone(),
+                seat.config.reload_every,
+                serving.clone(),
+            )),
+        ];
+        let member = Member {
+            address: seat.address,
+            placing,
+            neighbours: seat.neighbours,
+            serving,
+            server,
+            tasks,
+            lease: tokio::spawn(seat.service.run(leaving.clone())),
+            leaving,
+        };
+        let patience = seat.config.membership.lease_ttl * JOIN_LEASES_MAX;
+        match tokio::time::timeout(patience, seat.membership.joined()).await {
+            Ok(tenure) => {
+                let (node, address) = (seat.membership.id(), member.address);
+                tracing::info!(%node, %address, token = tenure.token, "a member");
+                Ok(member)
+            }
+            // Dropped, it ends what it began.
+            Err(_) => Err(NodeError::NotJoined {
+                node: seat.config.node,
+                patience,
+            }),
+        }
+    }
+}
+
+impl Member {
+    /// Where other nodes reach this one.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no new calls of others, and says so.
+    pub fn begin_drain(&self) {
+        self.neighbours.close();
+        self.placing.standing.send_replace(Standing::Draining);
+        self.serving.cancel();
+    }
+
+    /// Waits until the calls of others have ended, at most as long as the transport's drain.
+    pub async fn end_calls(&mut self) {
+        self.begin_drain();
+        // A task that panicked has said so already.
+        let _ended = (&mut self.server).await;
+        self.placing.peers.drain().await;
+    }
+
+    /// Gives up the membership. What goes with it must have ended.
+    pub async fn leave(mut self) {
+        self.leaving.cancel();
+        let _ended = (&mut self.lease).await;
+        for task in std::mem::take(&mut self.tasks) {
+            let _ended = task.await;
+        }
+    }
+}
+
+impl Drop for Member {
+    /// What a crash is: the others hear nothing, and the lease runs out.
+    fn drop(&mut self) {
+        self.server.abort();
+        self.lease.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}

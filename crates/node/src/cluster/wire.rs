@@ -1,0 +1,383 @@
+//! A call between nodes in bytes: pieces, each with a kind and a length.
+//!
+//! ```text
+//!  request   HEAD  DATA*  [TRAILERS]  END
+//!  reply     HEAD  DATA*  [TRAILERS]  [END]  DONE  all went well; after END no body comes
+//!            HEAD  DATA*  BROKEN                  the reply broke off
+//! ```
+//!
+//! Heads are JSON, so that neighbours one release apart add fields that the other one skips.
+
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use model::{Digest, FunctionPath, InvocationId, Outcome, StartKind};
+use serde::{Deserialize, Serialize};
+use transport::{Body, CallError, Status};
+
+/// The call's reply follows.
+pub(super) const ACCEPTED: Status = Status::OK;
+/// It was not started: a [`Refusal`] follows.
+pub(super) const REFUSED: Status = Status(1);
+
+/// The method of the call service: runs one invocation.
+pub(super) const RUN: u8 = 1;
+
+/// Largest piece that is held whole, in bytes: arguments, environment, headers.
+const PIECE_BYTES_MAX: usize = 4 << 20;
+const KIND_AND_LENGTH: usize = 5;
+
+const HEAD: u8 = 1;
+const DATA: u8 = 2;
+const TRAILERS: u8 = 3;
+const END: u8 = 4;
+const DONE: u8 = 5;
+const BROKEN: u8 = 6;
+
+/// What is to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    pub id: InvocationId,
+    pub path: FunctionPath,
+    pub version: Digest,
+    /// The invocation's own place in its trace.
+    pub traceparent: String,
+    /// Whether it may join the queue there.
+    #[serde(default)]
+    pub may_wait: bool,
+    /// Whether the body is sent once the call is accepted, and not at once.
+    #[serde(default)]
+    pub streams: bool,
+    pub input: Input,
+}
+
+/// What it runs with, beside the body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(super) enum Input {
+    /// For commands and reactors.
+    Plain {
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+    },
+    /// For http components.
+    Http {
+        method: String,
+        uri: String,
+        headers: Headers,
+    },
+}
+
+/// Names and values in order; bytes of values as characters of the same number.
+pub(super) type Headers = Vec<(String, String)>;
+
+/// How a reply begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ReplyHead {
+    pub start: StartKind,
+    /// Of an http component that gave one.
+    #[serde(default)]
+    pub response: Option<(u16, Headers)>,
+}
+
+/// Why a call was not started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    pub why: Why,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Why {
+    /// No place is free, or no room in the queue.
+    Full,
+    /// The node takes no new calls.
+    Closed,
+    /// It does not know the version, or does not know it yet.
+    Unknown,
+    /// It cannot run it.
+    Failed,
+    /// It does not understand what is asked.
+    Malformed,
+    /// A reason of a later release.
+    #[serde(other)]
+    Other,
+}
+
+impl Why {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::Full => "full",
+            Why::Closed => "closed",
+            Why::Unknown => "unknown",
+            Why::Failed => "failed",
+            Why::Malformed => "malformed",
+            Why::Other => "other",
+        }
+    }
+}
+
+/// A part of a request or reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// JSON of a [`Head`] or [`ReplyHead`].
+    Head(Bytes),
+    /// Some bytes of the body, never none.
+    Data(Bytes),
+    /// JSON of [`Headers`].
+    Trailers(Bytes),
+    /// All of the body was sent.
+    End,
+    /// JSON of the outcome: all of the reply was sent.
+    Done(Bytes),
+    /// Why the reply broke off.
+    Broken(String),
+}
+
+/// Why pieces could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PieceError {
+    #[error("the call was cut")]
+    Call(#[from] CallError),
+    #[error("a piece of {0} bytes")]
+    TooLarge(usize),
+    #[error("a piece of kind {0}")]
+    Kind(u8),
+    #[error("the bytes end within a piece")]
+    Short,
+    #[error("a piece cannot be read")]
+    Json(#[from] serde_json::Error),
+    #[error("a piece of another kind was expected")]
+    Unexpected,
+    #[error("it broke off: {0}")]
+    Broken(String),
+}
+
+fn put(kind: u8, payload: &[u8], out: &mut BytesMut) {
+    out.reserve(KIND_AND_LENGTH + payload.len());
+    out.put_u8(kind);
+    // Senders keep pieces far below what 32 bits count.
+    out.put_u32_le(payload.len() as u32);
+    out.put_slice(payload);
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    // Structs of strings and numbers, which serde_json cannot fail on.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+impl Head {
+    pub fn put(&self, out: &mut BytesMut) {
+        put(HEAD, &json(self), out);
+    }
+
+    pub fn read(bytes: &[u8]) -> Result<Self, PieceError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+impl ReplyHead {
+    pub fn put(&self, out: &mut BytesMut) {
+        put(HEAD, &json(self), out);
+    }
+
+    pub fn read(bytes: &[u8]) -> Result<Self, PieceError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+impl Refusal {
+    pub fn new(why: Why, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { why, message }
+    }
+
+    pub fn to_bytes(&self) -> Bytes {
+        json(self).into()
+    }
+
+    pub fn read(bytes: &[u8]) -> Self {
+        let unread = || Self::new(Why::Other, "a refusal that this release cannot read");
+        serde_json::from_slice(bytes).unwrap_or_else(|_| unread())
+    }
+}
+
+/// Bytes of the body, with what announces them; none need no word.
+pub(super) fn put_data(bytes: &[u8], out: &mut BytesMut) {
+    if !bytes.is_empty() {
+        put(DATA, bytes, out);
+    }
+}
+
+/// What announces so many bytes of the body.
+pub(super) fn put_data_length(length: usize, out: &mut BytesMut) {
+    out.reserve(KIND_AND_LENGTH);
+    out.put_u8(DATA);
+    out.put_u32_le(length as u32);
+}
+
+pub(super) fn put_trailers(trailers: &HeaderMap, out: &mut BytesMut) {
+    put(TRAILERS, &json(&to_headers(trailers)), out);
+}
+
+pub(super) fn put_end(out: &mut BytesMut) {
+    put(END, &[], out);
+}
+
+pub(super) fn put_done(outcome: &Outcome, out: &mut BytesMut) {
+    put(DONE, &json(outcome), out);
+}
+
+pub(super) fn put_broken(why: &str, out: &mut BytesMut) {
+    put(BROKEN, why.as_bytes(), out);
+}
+
+pub(super) fn read_outcome(bytes: &[u8]) -> Result<Outcome, PieceError> {
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+pub(super) fn read_trailers(bytes: &[u8]) -> Result<HeaderMap, PieceError> {
+    let headers: Headers = serde_json::from_slice(bytes)?;
+    from_headers(&headers).ok_or(PieceError::Unexpected)
+}
+
+pub(super) fn to_headers(headers: &HeaderMap) -> Headers {
+    let text = |value: &HeaderValue| value.as_bytes().iter().map(|b| char::from(*b)).collect();
+    let headers = headers.iter();
+    headers
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
+}
+
+/// None where a name or value is none.
+pub(super) fn from_headers(headers: &Headers) -> Option<HeaderMap> {
+    let mut map = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        let bytes: Option<Vec<u8>> = value.chars().map(|c| u8::try_from(c).ok()).collect();
+        map.append(name, HeaderValue::from_bytes(&bytes?).ok()?);
+    }
+    Some(map)
+}
+
+/// Takes a stream of bytes apart.
+pub(super) struct Pieces<S> {
+    source: S,
+    rest: Bytes,
+    data_left: usize,
+    /// Kind and length of a piece whose bytes are still to come.
+    begun: Option<(u8, usize)>,
+    /// What there is of something that is only of use whole.
+    gathered: BytesMut,
+}
+
+/// Where bytes come from.
+pub(super) trait Source {
+    async fn chunk(&mut self) -> Result<Option<Bytes>, CallError>;
+}
+
+impl Source for Body {
+    async fn chunk(&mut self) -> Result<Option<Bytes>, CallError> {
+        Body::chunk(self).await
+    }
+}
+
+impl<S: Source> Pieces<S> {
+    pub fn new(source: S) -> Self {
+        Self {
+            source,
+            rest: Bytes::new(),
+            data_left: 0,
+            begun: None,
+            gathered: BytesMut::new(),
+        }
+    }
+
+    /// The next piece; none at the end. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Option<Piece>, PieceError> {
+        loop {
+            if self.data_left > 0 {
+                if self.rest.is_empty() {
+                    self.rest = self.source.chunk().await?.ok_or(PieceError::Short)?;
+                    continue;
+                }
+                let bytes = self.rest.split_to(self.rest.len().min(self.data_left));
+                self.data_left -= bytes.len();
+                return Ok(Some(Piece::Data(bytes)));
+            }
+            let (kind, length) = match self.begun {
+                Some(begun) => begun,
+                None => {
+                    let Some(head) = self.exactly(KIND_AND_LENGTH).await? else {
+                        return Ok(None);
+                    };
+                    let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+                    if head[0] == DATA {
+                        self.data_left = length;
+                        continue;
+                    }
+                    if length > PIECE_BYTES_MAX {
+                        return Err(PieceError::TooLarge(length));
+                    }
+                    *self.begun.insert((head[0], length))
+                }
+            };
+            let bytes = self.exactly(length).await?.ok_or(PieceError::Short)?;
+            self.begun = None;
+            return piece(kind, bytes).map(Some);
+        }
+    }
+
+    /// The next piece, which must be a head.
+    pub async fn head(&mut self) -> Result<Bytes, PieceError> {
+        match self.next().await? {
+            Some(Piece::Head(bytes)) => Ok(bytes),
+            Some(Piece::Broken(why)) => Err(PieceError::Broken(why)),
+            Some(_) => Err(PieceError::Unexpected),
+            None => Err(PieceError::Short),
+        }
+    }
+
+    /// So many bytes; none at the end, if that is before the first of them.
+    async fn exactly(&mut self, length: usize) -> Result<Option<Bytes>, PieceError> {
+        if self.gathered.is_empty() && self.rest.len() >= length {
+            return Ok(Some(self.rest.split_to(length)));
+        }
+        loop {
+            let missing = (length - self.gathered.len()).min(self.rest.len());
+            self.gathered
+                .extend_from_slice(&self.rest.split_to(missing));
+            if self.gathered.len() == length {
+                return Ok(Some(std::mem::take(&mut self.gathered).freeze()));
+            }
+            match self.source.chunk().await? {
+                Some(chunk) => self.rest = chunk,
+                None if self.gathered.is_empty() => return Ok(None),
+                None => return Err(PieceError::Short),
+            }
+        }
+    }
+}
+
+fn piece(kind: u8, bytes: Bytes) -> Result<Piece, PieceError> {
+    Ok(match kind {
+        HEAD => Piece::Head(bytes),
+        TRAILERS => Piece::Trailers(bytes),
+        END => Piece::End,
+        DONE => Piece::Done(bytes),
+        BROKEN => Piece::Broken(String::from_utf8_lossy(&bytes).into_owned()),
+        kind => return Err(PieceError::Kind(kind)),
+    })
+}
+
+/// How long a call may take on its way: its own time, and some for queue and network.
+pub(super) fn patience(deadline_ms: u64, queue: Option<Duration>) -> Duration {
+    const ON_THE_WAY: Duration = Duration::from_secs(5);
+    Duration::from_millis(deadline_ms) + queue.unwrap_or_default() + ON_THE_WAY
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
