@@ -55,7 +55,6 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
     let data_dir = &opened.data_dir;
     let guests = Guests::start(config.guest_threads)?;
     let books = Books::open(&config, data_dir).await?;
-    let (parts, queue) = Parts::open(&config, data_dir, &books, guests.handle()).await?;
     let seat = match &config.cluster {
         None => None,
         Some(cluster) => {
@@ -63,6 +62,11 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
             Some(Seat::take(cluster, store, drain).await?)
         }
     };
+    let queues = match &seat {
+        None => Arc::new(invoker::Alone::default()),
+        Some(seat) => seat.queues(),
+    };
+    let (parts, queue) = Parts::open(&config, data_dir, &books, guests.handle(), queues).await?;
     let joining = seat.map(|seat| seat.serve(&parts.local(&config, &books)));
     let placing = joining.as_ref().map(Joining::placing);
     let cluster = match joining {
@@ -155,6 +159,7 @@ impl Parts {
         data_dir: &DataDir,
         books: &Books,
         guests: &Handle,
+        queues: Arc<dyn invoker::Nodes>,
     ) -> Result<(Self, invoker::Service), NodeError> {
         let store = &data_dir.store;
         let registry = Registry::open(store.clone()).await?;
@@ -176,8 +181,9 @@ impl Parts {
             ..config.invoker.clone()
         };
         let payloads = data_dir.payloads.clone();
-        let (invoker, queue) =
-            Invoker::open(store.clone(), payloads, registry.clone(), invoker_config).await?;
+        let (store, functions) = (store.clone(), registry.clone());
+        let opened = Invoker::open_among(store, payloads, functions, invoker_config, queues);
+        let (invoker, queue) = opened.await?;
         let parts = Self {
             registry,
             state,

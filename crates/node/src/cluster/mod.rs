@@ -26,6 +26,7 @@ mod neighbours;
 mod nodes;
 mod out;
 mod place;
+mod queues;
 mod router;
 mod serve;
 mod shared;
@@ -49,6 +50,7 @@ use transport::{Handler, Identity, Peers, Security, Server};
 use self::decisions::Decisions;
 use self::neighbours::Neighbours;
 use self::place::Placing;
+use self::queues::Queues;
 use self::router::{Router, Service};
 use self::serve::Calls;
 use crate::NodeError;
@@ -77,6 +79,7 @@ pub(crate) struct Seat {
     membership: Membership,
     service: membership::Service,
     neighbours: Arc<Neighbours>,
+    queues: Arc<Queues>,
     peers: Peers,
     router: Arc<Router>,
     server: Server,
@@ -131,6 +134,7 @@ impl Seat {
         let (id, terms) = (config.node.clone(), config.membership);
         let (membership, service) = Membership::new(id, record, store, terms);
         let neighbours = Arc::new(Neighbours::new(membership.clone()));
+        let queues = Arc::new(Queues::new(membership.clone()));
         let peers = Peers::new(transport, security, neighbours.clone());
         Ok(Self {
             config: config.clone(),
@@ -139,10 +143,16 @@ impl Seat {
             membership,
             service,
             neighbours,
+            queues,
             peers,
             router,
             server,
         })
+    }
+
+    /// Whose queues are in the store.
+    pub fn queues(&self) -> Arc<dyn invoker::Nodes> {
+        self.queues.clone()
     }
 
     /// Places calls with what runs them here, and runs those of others.
@@ -188,6 +198,7 @@ impl Joining {
                     .clone()
                     .follow(report_every, leaving.clone()),
             ),
+            tokio::spawn(seat.queues.follow(leaving.clone())),
             tokio::spawn(load::tell(
                 placing.executor.clone(),
                 seat.membership.clone(),

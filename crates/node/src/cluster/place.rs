@@ -77,11 +77,12 @@ enum Next {
 
 impl Placing {
     /// A place here, if this node takes calls and there is one; else the job again.
-    fn here(&self, job: Job) -> Result<Admitted, Job> {
+    fn here(&self, job: Job) -> Result<Admitted, Box<Job>> {
         if !self.neighbours.is_open() {
-            return Err(job);
+            return Err(Box::new(job));
         }
-        self.executor.admit_at_once(job).map_err(|back| back.0)
+        let admitted = self.executor.admit_at_once(job);
+        admitted.map_err(|back| Box::new(back.0))
     }
 
     fn ran<T>(&self, reply: T) -> Ran<T> {
@@ -246,7 +247,7 @@ impl Cluster for Placing {
     ) -> Result<Ran<Finished>, NotRun> {
         let job = match self.here(call.job) {
             Ok(place) => return Ok(self.ran(place.invoke(body, args, env).await?)),
-            Err(job) => job,
+            Err(job) => *job,
         };
         let mut search = self.search(&job, body.len() as u64, call.idempotent);
         let reply_bytes_max = job.spec.settings.limits.output_bytes_max + REPORT_BYTES;
@@ -281,7 +282,7 @@ impl Cluster for Placing {
     ) -> Result<Ran<HttpReply>, NotRun> {
         let job = match self.here(call.job) {
             Ok(place) => return Ok(self.ran(place.invoke_http(request).await?)),
-            Err(job) => job,
+            Err(job) => *job,
         };
         let mut search = self.search(&job, 0, call.idempotent);
         let (parts, body) = request.into_parts();
