@@ -80,6 +80,8 @@ pub fn exit_of(code: Code) -> Exit {
         | Code::ArtifactNotFound
         | Code::InvocationNotFound
         | Code::StateNotFound
+        | Code::NodeNotFound
+        | Code::DecisionNotFound
         | Code::TokenNotFound => Exit::NotFound,
         Code::FunctionTrapped
         | Code::FunctionExited
@@ -90,10 +92,11 @@ pub fn exit_of(code: Code) -> Exit {
         Code::QueueFull
         | Code::Draining
         | Code::SandboxesFull
+        | Code::NoNode
         | Code::StateBusy
         | Code::StateFull
         | Code::StorageFull => Exit::Busy,
-        Code::PlatformFailed => Exit::Failure,
+        Code::PlatformFailed | Code::NodeLost => Exit::Failure,
         _ => Exit::Refused,
     }
 }
@@ -111,6 +114,7 @@ fn next_of(problem: &Problem) -> String {
         Code::InvocationNotFound | Code::NotADeadLetter => {
             "`dunlin invocations list` shows what is kept".into()
         }
+        Code::NodeNotFound | Code::NoNode => "`dunlin nodes` shows the nodes".into(),
         Code::TokenNotFound => "`dunlin token list` shows the tokens".into(),
         Code::StateNotFound => "`dunlin state ls APP` lists the keys that have values".into(),
         Code::PreconditionFailed => "read the value again, and decide anew".into(),
