@@ -55,33 +55,36 @@ impl Data {
             // It was meant for the node: the guest must not learn it.
             parts.headers.remove(AUTHORIZATION);
         }
-        let (target, select, place) = self.find(&parts)?;
+        let (target, select, place) = self.find(&parts).await?;
         if asks_for_async(&parts.headers) {
             return self.accept(target, select, parts, place, body).await;
         }
         Ok(self.0.caller.call(&target, parts, place, body).await)
     }
 
-    /// The function that is meant: by host or path, else by a route.
-    fn find(&self, parts: &Parts) -> Result<(Target, Select, Place), Failure> {
+    /// The function that is meant: by host or path, else by a route; else one that another node may
+    /// have deployed an instant ago.
+    async fn find(&self, parts: &Parts) -> Result<(Target, Select, Place), Failure> {
         let select = match parts.headers.get(&ALIAS) {
             None => Select::Live,
             Some(value) => value.to_str().unwrap_or_default().parse()?,
         };
-        let named = self.named(parts).and_then(|(path, place)| {
-            let target = self.0.registry.resolve(&path, &select)?;
-            Ok((target, place))
-        });
-        let (target, place) = match named {
-            Err(failure) if failure.problem.status == NOT_FOUND => {
-                let routed = self.0.registry.routed(path_of(&parts.uri));
-                let (path, length) = routed.ok_or(failure)?;
-                let target = self.0.registry.resolve(&path, &select)?;
-                (target, Place::after(length))
-            }
-            named => named?,
+        let registry = &self.0.registry;
+        let named = self.named(parts);
+        let known = match &named {
+            Ok((path, _)) => registry.resolve(path, &select).map_err(Failure::from),
+            Err(failure) => Err(failure.clone()),
         };
-        Ok((target, select, place))
+        let unknown = match known {
+            Err(failure) if failure.problem.status == NOT_FOUND => failure,
+            known => return Ok((known?, select, named?.1)),
+        };
+        if let Some((path, length)) = registry.routed(path_of(&parts.uri)) {
+            let target = registry.resolve(&path, &select)?;
+            return Ok((target, select, Place::after(length)));
+        }
+        let (path, place) = named.map_err(|_| unknown)?;
+        Ok((registry.find(&path, &select).await?, select, place))
     }
 
     fn named(&self, parts: &Parts) -> Result<(FunctionPath, Place), Failure> {

@@ -70,7 +70,7 @@ pub(super) async fn invoke(
 ) -> Result<Response, Failure> {
     let path = function_path(names)?;
     let select = how.alias.as_deref().map_or(Ok(Select::Live), str::parse)?;
-    let target = shared.registry.resolve(&path, &select)?;
+    let target = shared.registry.find(&path, &select).await?;
     let (mut parts, body) = request.into_parts();
     parts.uri = guest_uri(how.path.as_deref(), query.as_deref())?;
     parts.method = match how.method.as_deref() {

@@ -95,7 +95,7 @@ async fn answer(
     let malformed = |_| Exception::parameter("the function's name is malformed");
     let name = decoded(name, false).map_err(malformed)?;
     let named = Named::parse(&name, qualifier(parts)?.as_deref())?;
-    let target = shared.registry.resolve(&named.path, &named.select);
+    let target = shared.registry.find(&named.path, &named.select).await;
     let target = target.map_err(Failure::from)?;
     if target.spec.kind == Kind::Http {
         let message = "an http function has no Invoke: call it at its address";

@@ -95,7 +95,8 @@ impl Calls {
         let trace = TraceParent::parse(head.traceparent.as_bytes());
         let trace = trace.ok_or_else(|| Refusal::new(Why::Malformed, "it has no trace"))?;
         let select = Select::Version(head.version);
-        let target = self.registry.resolve(&head.path, &select);
+        // What was deployed an instant ago may be known to the other node, and not here yet.
+        let target = self.registry.find(&head.path, &select).await;
         let target = target.map_err(|error| Refusal::new(Why::Unknown, error.to_string()))?;
         let job = Job {
             id: head.id,
