@@ -14,6 +14,11 @@ pub fn guests(root: &Path) -> Result<bool> {
     Ok(succeeds(root, &["guests/setup.sh"])? && succeeds(root, &["guests/build.sh"])?)
 }
 
+/// Checks the files that run a node elsewhere: units, containers, charts, dashboards.
+pub fn lint_deploy(root: &Path) -> Result<bool> {
+    succeeds(root, &["deploy/lint.sh"])
+}
+
 /// As [`guests`], but a failure is an error: what follows needs them.
 pub fn need_guests(root: &Path) -> Result<()> {
     match guests(root)? {

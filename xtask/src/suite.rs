@@ -56,6 +56,7 @@ pub fn run(root: &Path) -> Result<bool> {
     tally.count("format", succeeds(root, &format));
     tally.count("tidy", tidy::run(root));
     tally.count("guests", chores::guests(root));
+    tally.count("deploy", chores::lint_deploy(root));
     let lints = [
         "cargo",
         "clippy",
