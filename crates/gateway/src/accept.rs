@@ -123,7 +123,10 @@ impl From<InvokerError> for Failure {
             }
             InvokerError::IdempotencyKeySize { .. } => Code::BadRequest,
             InvokerError::IdempotencyConflict { .. } => Code::IdempotencyMismatch,
-            InvokerError::Overloaded { .. } => {
+            InvokerError::NotMember => {
+                return Self::new(Code::NoNode, detail).retry_after(OVERLOADED_RETRY_AFTER);
+            }
+            InvokerError::Overloaded { .. } | InvokerError::TooManyWatches { .. } => {
                 return Self::new(Code::QueueFull, detail).retry_after(OVERLOADED_RETRY_AFTER);
             }
             InvokerError::UnknownInvocation(_) => Code::InvocationNotFound,
@@ -135,5 +138,5 @@ impl From<InvokerError> for Failure {
     }
 }
 
-/// How long a client is told to wait when the queue on disk is full.
+/// How long a client is told to wait when the queue is full, or the node no member.
 const OVERLOADED_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
