@@ -1,5 +1,5 @@
-//! `cluster`: what a call costs more that runs on another node, against an echo by bare TLS; and how
-//! long a node's death is felt.
+//! `cluster`: what a call costs more that runs on another node, against an echo by bare TLS; and
+//! how long a node's death is felt.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

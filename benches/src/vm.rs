@@ -167,8 +167,8 @@ impl Bare {
         Ok(Machine::new(&self.kvm, range, bytes, space)?)
     }
 
-    /// A machine over the image of one that leaves, which has left it once: making a machine is over
-    /// when it runs, and hypervisors put much of the work off until then.
+    /// A machine over the image of one that leaves, which has left it once: making a machine is
+    /// over when it runs, and hypervisors put much of the work off until then.
     fn that_ran(&self, image: &Arc<Image>) -> Result<Machine> {
         let range = self.slab.take(image)?;
         let bytes = OVERHEAD + BARE_BYTES;

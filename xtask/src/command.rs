@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 /// What `cargo run` tells a program of its own package. Build scripts of dependencies ask to be run
-/// anew where it changes, so that a build started from here would not share with one started by hand.
+/// anew where it changes, so that a build from here would not share with one started by hand.
 const OF_THIS_PACKAGE: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
 
 /// A program with its arguments, to be run in `root`.

@@ -8,7 +8,7 @@
 //!  0x0020_0000  page tables (16 MiB)            …
 //!  0x0120_0000  the guest's frames         0x1_FFC0_0000  nothing
 //!       …                                  0x1_FFE0_0000  system pages, supervisor only,
-//!                                                         but for the system-call stub and its data
+//!                                                      but for the system-call stub and its data
 //! ```
 //!
 //! The table for each 2 MiB of addresses has a frame of its own, fixed once and for all, and the

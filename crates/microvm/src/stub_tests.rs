@@ -1,3 +1,5 @@
+//! What the system-call stub answers by itself, what it leaves to the host, and what it notes.
+
 use memory::{ImageBuilder, Slab, SlabConfig};
 
 use super::*;

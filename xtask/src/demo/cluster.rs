@@ -1,4 +1,4 @@
-//! `./x demo cluster`: three nodes, a chained workload over shared state, one node killed during it.
+//! `./x demo cluster`: three nodes, a chained workload over shared state, and one node killed.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

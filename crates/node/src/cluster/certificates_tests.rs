@@ -1,3 +1,5 @@
+//! Certificates as files: made, renewed while a node runs, and refused.
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use async_trait::async_trait;

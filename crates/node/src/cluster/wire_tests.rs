@@ -1,3 +1,5 @@
+//! What nodes say to each other about calls reads back, and what is cut short is refused.
+
 use std::collections::VecDeque;
 
 use model::{Status as End, Usage};
