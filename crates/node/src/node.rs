@@ -163,7 +163,7 @@ impl Parts {
     ) -> Result<(Self, invoker::Service), NodeError> {
         let store = &data_dir.store;
         let registry = Registry::open(store.clone()).await?;
-        let global = EmbeddedGlobal::open(store.clone()).await?;
+        let global = EmbeddedGlobal::open(data_dir.state.clone()).await?;
         let state = State::new(Arc::new(global), config.state.clone());
         let (logs, graphs) = (books.logs.clone(), books.graphs.clone());
         let chain = NodeChain::new(registry.clone(), logs, graphs, guests.clone());
