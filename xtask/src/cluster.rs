@@ -44,7 +44,7 @@ impl Site {
     }
 
     /// An address there with a port that nothing listens on here.
-    fn free_address(&self) -> Result<String> {
+    pub fn free_address(&self) -> Result<String> {
         let free = free_address()?;
         let (_, port) = free.split_once(':').context("an address has a port")?;
         Ok(format!("{}:{port}", self.address))
@@ -250,12 +250,7 @@ fn text(path: &Path) -> Result<&str> {
 struct Server(Child);
 
 impl Server {
-    fn start(
-        mut program: Command,
-        arguments: &[&str],
-        log: &Path,
-        address: &str,
-    ) -> Result<Self> {
+    fn start(mut program: Command, arguments: &[&str], log: &Path, address: &str) -> Result<Self> {
         let output = File::create(log).context("making a log")?;
         let child = program
             .args(arguments)
