@@ -155,12 +155,14 @@ impl Lan {
         let rules = heard.iter().filter(|(_, lost)| **lost > 0);
         let rules: Vec<_> = rules
             .map(|(from, lost)| {
-                format!("ip saddr {from} numgen random mod {ALL} < {lost} counter drop")
+                let chance = format!("numgen random mod {ALL} < {lost}");
+                let chance = if *lost >= ALL { "" } else { &chance };
+                format!("ip saddr {from} {chance} counter drop")
             })
             .collect();
         let chain = "type filter hook input priority 0; policy accept;";
         let rules = rules.join("\n");
-        let table = format!("table inet lan {{ chain heard {{ {chain}\n{rules}\n}} }}");
+        let table = format!("table inet lan {{\nchain heard {{\n{chain}\n{rules}\n}}\n}}");
         // One transaction: at no time are there no rules.
         let script = format!("add table inet lan\ndelete table inet lan\n{table}\n");
         let mut nft = to.command("nft");

@@ -72,7 +72,7 @@ fn a_link_is_cut_one_way_or_both_and_heals() {
 }
 
 #[test]
-fn all_comes_through_a_slow_link_and_then_a_quick_one() {
+fn all_comes_through_a_link_that_is_slow_and_lossy_and_then_is_not() {
     let Some(lan) = lan() else { return };
     let (one, two) = (lan.host().unwrap(), lan.host().unwrap());
     let address = (two.address(), PORT);
@@ -89,6 +89,9 @@ fn all_comes_through_a_slow_link_and_then_a_quick_one() {
     };
     one.slow(4_000).unwrap();
     carry(&vec![7; 200_000]);
+    lan.lossy(&one, &two, 20);
+    carry(&vec![8; 200_000]);
+    lan.heal(&one, &[&two]);
     one.quick().unwrap();
     carry(&vec![9; 2_000_000]);
 }
