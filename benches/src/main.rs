@@ -97,6 +97,11 @@ fn run(arguments: &[String]) -> Result<bool> {
     {
         return plain::serve(address).map(|()| true);
     }
+    if let [verb, address, folder] = arguments
+        && verb == cluster::echo::VERB
+    {
+        return cluster::echo::serve(address, folder).map(|()| true);
+    }
     if let [verb, address, workers, line @ ..] = arguments
         && verb == front::VERB
     {

@@ -1,15 +1,16 @@
-//! A cluster of our own for a while: etcd, a bucket and nodes, all on loopback.
+//! A cluster of our own for a while: etcd, a bucket and nodes, on loopback or on hosts of its own.
 
 use std::fs::File;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ureq::Agent;
 
-use crate::node::{Joining, Node, free_address};
+use crate::node::{Joining, Launch, Node, free_address};
 
 /// How long etcd or the bucket may take until it listens.
 const LISTEN_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -24,6 +25,32 @@ pub const LEASE: Duration = Duration::from_secs(3);
 /// artifacts for as long as the demo runs.
 const BUCKET_USER: (&str, &str) = ("dunlin", "on-loopback-only");
 
+/// Where a part of a cluster runs.
+#[derive(Clone)]
+pub struct Site {
+    /// Where the other parts find it.
+    pub address: String,
+    /// What starts a program there.
+    pub launch: Launch,
+}
+
+impl Site {
+    /// This host's loopback.
+    pub fn here() -> Self {
+        Self {
+            address: "127.0.0.1".to_owned(),
+            launch: Arc::new(|program: &Path| Command::new(program)),
+        }
+    }
+
+    /// An address there with a port that nothing listens on here.
+    pub fn free_address(&self) -> Result<String> {
+        let free = free_address()?;
+        let (_, port) = free.split_once(':').context("an address has a port")?;
+        Ok(format!("{}:{port}", self.address))
+    }
+}
+
 /// A cluster. Dropped, its programs are stopped and their data is removed.
 pub struct Cluster {
     /// The nodes `n1`, `n2`, and so on; first, so that they stop before what they need.
@@ -34,13 +61,40 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts etcd, a bucket and `count` nodes of `binary`, and waits until the nodes know each
-    /// other.
+    /// Starts etcd, a bucket and `count` nodes of `binary`, all of them here, and waits until the
+    /// nodes know each other.
     pub fn start(binary: &Path, agent: &Agent, count: usize) -> Result<Self> {
+        let here = Site::here();
+        let mut cluster = Self::begin(binary, &here, &vec![here.clone(); count])?;
+        for node in &mut cluster.nodes {
+            node.wait_until_ready(agent)?;
+        }
+        for node in &cluster.nodes {
+            wait_until_known(node, count)?;
+        }
+        Ok(cluster)
+    }
+
+    /// The same with each part on a host: etcd and the bucket on `services`. The calling thread is
+    /// on the first node's, the only one whose listeners it reaches.
+    pub fn start_apart(
+        binary: &Path,
+        agent: &Agent,
+        services: &Site,
+        nodes: &[Site],
+    ) -> Result<Self> {
+        let mut cluster = Self::begin(binary, services, nodes)?;
+        let first = cluster.nodes.first_mut().context("no nodes")?;
+        first.wait_until_ready(agent)?;
+        wait_until_known(first, nodes.len())?;
+        Ok(cluster)
+    }
+
+    fn begin(binary: &Path, services: &Site, nodes: &[Site]) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("dunlin-cluster-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("bucket/artifacts")).context("making a folder")?;
-        let (etcd, store) = etcd(&folder)?;
-        let (bucket, blobs) = bucket(&folder)?;
+        let (etcd, store) = etcd(&folder, services)?;
+        let (bucket, blobs) = bucket(&folder, services)?;
         let mut cluster = Self {
             nodes: Vec::new(),
             _etcd: etcd,
@@ -50,32 +104,26 @@ impl Cluster {
         let certificates = cluster.folder.join("certificates");
         let certificates = text(&certificates)?;
         certify(binary, &["init", "--dir", certificates])?;
-        for number in 1..=count {
+        for (number, site) in (1..).zip(nodes) {
             let name = format!("n{number}");
             certify(binary, &["certificate", &name, "--dir", certificates])?;
-            let joining = joining(&store, &blobs, &name, certificates)?;
+            let joining = joining(&store, &blobs, &name, certificates, site)?;
             cluster.nodes.push(Node::begin(binary, joining)?);
         }
-        for node in &mut cluster.nodes {
-            node.wait_until_ready(agent)?;
-        }
-        cluster.wait_until_known(count)?;
         Ok(cluster)
     }
+}
 
-    /// Waits until every node has heard of `count` nodes.
-    fn wait_until_known(&self, count: usize) -> Result<()> {
-        let end = Instant::now() + LISTEN_WAIT_MAX;
-        for node in &self.nodes {
-            while serving(node)? < count {
-                if Instant::now() > end {
-                    bail!("the nodes do not know each other:\n{}", node.log());
-                }
-                std::thread::sleep(LOOK_EVERY);
-            }
+/// Waits until a node has heard of `count` nodes.
+fn wait_until_known(node: &Node, count: usize) -> Result<()> {
+    let end = Instant::now() + LISTEN_WAIT_MAX;
+    while serving(node)? < count {
+        if Instant::now() > end {
+            bail!("the nodes do not know each other:\n{}", node.log());
         }
-        Ok(())
+        std::thread::sleep(LOOK_EVERY);
     }
+    Ok(())
 }
 
 impl Drop for Cluster {
@@ -96,8 +144,14 @@ fn serving(node: &Node) -> Result<usize> {
     Ok(nodes.iter().filter(serves).count())
 }
 
-fn joining(store: &str, blobs: &str, name: &str, certificates: &str) -> Result<Joining> {
-    let (peer, lease) = (free_address()?, LEASE.as_millis().to_string());
+fn joining(
+    store: &str,
+    blobs: &str,
+    name: &str,
+    certificates: &str,
+    site: &Site,
+) -> Result<Joining> {
+    let (peer, lease) = (site.free_address()?, LEASE.as_millis().to_string());
     let arguments = [
         ["--cluster", store],
         ["--blobs", blobs],
@@ -111,6 +165,7 @@ fn joining(store: &str, blobs: &str, name: &str, certificates: &str) -> Result<J
         ("AWS_SECRET_ACCESS_KEY", BUCKET_USER.1),
     ];
     Ok(Joining {
+        launch: Some(site.launch.clone()),
         arguments: arguments.concat().into_iter().map(str::to_owned).collect(),
         variables: variables
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -132,8 +187,8 @@ fn certify(binary: &Path, arguments: &[&str]) -> Result<()> {
 }
 
 /// One member, and its address as `dunlin up --cluster` takes it.
-fn etcd(folder: &Path) -> Result<(Server, String)> {
-    let (clients, peers) = (free_address()?, free_address()?);
+fn etcd(folder: &Path, site: &Site) -> Result<(Server, String)> {
+    let (clients, peers) = (site.free_address()?, site.free_address()?);
     let (client_url, peer_url) = (format!("http://{clients}"), format!("http://{peers}"));
     let data = folder.join("etcd");
     let initial = format!("m1={peer_url}");
@@ -147,13 +202,14 @@ fn etcd(folder: &Path) -> Result<(Server, String)> {
         ["--initial-cluster", &initial],
     ];
     let log = folder.join("etcd.log");
-    let server = Server::start(Path::new("etcd"), &arguments.concat(), &log, &clients)?;
+    let program = (site.launch)(Path::new("etcd"));
+    let server = Server::start(program, &arguments.concat(), &log, &clients)?;
     Ok((server, format!("etcd://{clients}/demo")))
 }
 
 /// An S3 server with one bucket, and its address as `dunlin up --blobs` takes it.
-fn bucket(folder: &Path) -> Result<(Server, String)> {
-    let address = free_address()?;
+fn bucket(folder: &Path, site: &Site) -> Result<(Server, String)> {
+    let address = site.free_address()?;
     let (host, port) = address.split_once(':').context("an address has a port")?;
     let buckets = folder.join("bucket");
     let arguments = [
@@ -165,7 +221,8 @@ fn bucket(folder: &Path) -> Result<(Server, String)> {
     let mut arguments = arguments.concat();
     arguments.push(text(&buckets)?);
     let log = folder.join("bucket.log");
-    let server = Server::start(&s3_server()?, &arguments, &log, &address)?;
+    let program = (site.launch)(&s3_server()?);
+    let server = Server::start(program, &arguments, &log, &address)?;
     Ok((
         server,
         format!("s3://artifacts/demo?endpoint=http://{address}"),
@@ -193,22 +250,22 @@ fn text(path: &Path) -> Result<&str> {
 struct Server(Child);
 
 impl Server {
-    fn start(program: &Path, arguments: &[&str], log: &Path, address: &str) -> Result<Self> {
+    fn start(mut program: Command, arguments: &[&str], log: &Path, address: &str) -> Result<Self> {
         let output = File::create(log).context("making a log")?;
-        let child = Command::new(program)
+        let child = program
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+            .with_context(|| format!("starting {program:?}"))?;
         let mut server = Self(child);
         let end = Instant::now() + LISTEN_WAIT_MAX;
         while TcpStream::connect(address).is_err() {
             let ended = server.0.try_wait()?;
             if ended.is_some() || Instant::now() > end {
                 let said = std::fs::read_to_string(log).unwrap_or_default();
-                bail!("{} does not listen:\n{said}", program.display());
+                bail!("{program:?} does not listen:\n{said}");
             }
             std::thread::sleep(LOOK_EVERY);
         }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,14 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often a wait looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// Makes the command that runs a program where it is to run.
+pub type Launch = Arc<dyn Fn(&Path) -> Command + Send + Sync>;
+
 /// What a node is told beside its folder and its listeners; nothing for a node alone.
 #[derive(Clone, Default)]
 pub struct Joining {
+    /// Where it runs, if not here.
+    pub launch: Option<Launch>,
     /// Arguments of `dunlin up`.
     pub arguments: Vec<String>,
     /// Variables.
@@ -173,7 +179,11 @@ fn spawn(
         .append(true)
         .open(folder.join("node.log"));
     let log = log.context("making the node's log")?;
-    Command::new(binary)
+    let mut command = match &joining.launch {
+        Some(launch) => launch(binary),
+        None => Command::new(binary),
+    };
+    command
         .arg("up")
         .arg("--data")
         .arg(folder.join("data"))

@@ -163,11 +163,32 @@ fn what_is_assumed_counts_until_the_node_speaks_again() {
     let mut view = view_of(&[load(10), load(9), load(8)]);
     let demand = demand(Policy::Pack);
     assert_eq!(chosen(&view, &demand).0, id(1));
-    assert!(view.assume(&id(1), demand.needs));
+    assert!(view.assume(&id(1), demand.needs).is_some());
     assert_eq!(chosen(&view, &demand).0, id(2));
     view.put(&id(1), Standing::Serving, &load(9));
     assert_eq!(chosen(&view, &demand).0, id(1));
-    assert!(!view.assume(&id(9), demand.needs));
+    assert_eq!(view.assume(&id(9), demand.needs), None);
+}
+
+#[test]
+fn what_is_assumed_is_taken_off_with_its_call_unless_the_node_spoke() {
+    let mut view = view_of(&[load(9), load(8)]);
+    let demand = demand(Policy::Pack);
+    let first = view.assume(&id(0), demand.needs).unwrap();
+    let waiting = view.assume(&id(0), demand.needs).unwrap();
+    assert_eq!(chosen(&view, &demand).0, id(1));
+    view.release(&waiting);
+    assert_eq!(chosen(&view, &demand).0, id(1));
+    view.release(&first);
+    assert_eq!(chosen(&view, &demand).0, id(0));
+    let earlier = view.assume(&id(0), demand.needs).unwrap();
+    view.put(&id(0), Standing::Serving, &load(10));
+    view.release(&earlier);
+    assert_eq!(chosen(&view, &demand).0, id(1));
+    assert!(view.remove(&id(0)));
+    view.put(&id(0), Standing::Serving, &load(10));
+    view.release(&earlier);
+    assert_eq!(chosen(&view, &demand).0, id(1));
 }
 
 #[test]

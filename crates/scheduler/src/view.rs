@@ -69,6 +69,17 @@ pub(crate) struct Node {
     pub waiting_max: u32,
     /// The revision of the ledger that `reserved` is from.
     pub ledger: u64,
+    /// Which of all words that were taken its last one is.
+    word: u64,
+}
+
+/// A call that is counted at a node until it is over or the node speaks, whichever comes first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assumed {
+    id: NodeId,
+    needs: Resources,
+    waits: bool,
+    word: u64,
 }
 
 impl Node {
@@ -103,6 +114,8 @@ pub struct View {
     slots: HashMap<NodeId, u32>,
     warm: HashMap<Tag, Vec<(u32, u32)>>,
     images: HashMap<Tag, Vec<u32>>,
+    /// Words of nodes that were taken.
+    words: u64,
 }
 
 impl View {
@@ -126,6 +139,7 @@ impl View {
     pub fn put(&mut self, id: &NodeId, standing: Standing, load: &Load) {
         let slot = self.slot_for(id);
         self.unlist(slot);
+        self.words += 1;
         for (tag, count) in &load.warm {
             let list = self.warm.entry(*tag).or_default();
             match list.binary_search_by_key(&slot, |entry| entry.0) {
@@ -147,6 +161,7 @@ impl View {
             (node.capacity, node.used) = (load.capacity, load.used);
             node.gauge = Gauge::of(load.capacity);
             (node.waiting, node.waiting_max) = (load.waiting, load.waiting_max);
+            node.word = self.words;
         }
     }
 
@@ -161,18 +176,33 @@ impl View {
         true
     }
 
-    /// Counts a call that was sent to `id` until that node's next word: without it, all calls
-    /// between two words would go to whoever was best at the first.
-    pub fn assume(&mut self, id: &NodeId, needs: Resources) -> bool {
-        let node = self.node_mut(id);
-        let is_known = node.is_some();
-        if let Some(node) = node {
-            match needs.fits_in(node.free()) {
-                true => node.used = node.used.plus(needs),
-                false => node.waiting = node.waiting.saturating_add(1),
-            }
+    /// Counts a call that is sent to `id` until it is over or that node's next word counts it:
+    /// without it, all calls between two words would go to whoever was best at the first.
+    pub fn assume(&mut self, id: &NodeId, needs: Resources) -> Option<Assumed> {
+        let node = self.node_mut(id)?;
+        let waits = !needs.fits_in(node.free());
+        match waits {
+            false => node.used = node.used.plus(needs),
+            true => node.waiting = node.waiting.saturating_add(1),
         }
-        is_known
+        Some(Assumed {
+            id: id.clone(),
+            needs,
+            waits,
+            word: node.word,
+        })
+    }
+
+    /// Takes off what was assumed, once the call is over; what the node said since then stands.
+    pub fn release(&mut self, assumed: &Assumed) {
+        let node = self.node_mut(&assumed.id);
+        let Some(node) = node.filter(|node| node.word == assumed.word) else {
+            return;
+        };
+        match assumed.waits {
+            false => node.used = node.used.minus(assumed.needs),
+            true => node.waiting = node.waiting.saturating_sub(1),
+        }
     }
 
     /// Takes what is reserved on a node, as of those holders that are alive.
@@ -228,6 +258,7 @@ impl View {
             waiting: 0,
             waiting_max: 0,
             ledger: 0,
+            word: 0,
         };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.nodes.push(None);

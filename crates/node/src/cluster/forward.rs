@@ -1,5 +1,6 @@
 //! Runs a call on another node: one hop, and its reply as it comes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,9 +12,9 @@ use model::{NodeId, Outcome};
 use sandbox::{Body, BodyError};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio_util::sync::CancellationToken;
 use transport::{CallError, Connection, PeerError, Peers, Request, Sender};
 
+use super::neighbours::Sent;
 use super::out::{Out, TOGETHER_BYTES};
 use super::router::{NO_SERVICE, Service};
 use super::wire::{self, Head, Input, Piece, PieceError, Pieces, Refusal, ReplyHead, Why};
@@ -27,8 +28,7 @@ const REFUSAL_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Way<'a> {
     pub peers: &'a Peers,
     pub node: &'a NodeId,
-    /// Cancelled once the node is no member any more.
-    pub gone: CancellationToken,
+    pub sent: Arc<Sent>,
     /// Time until the call is cut, on both sides.
     pub timeout: Duration,
 }
@@ -103,7 +103,7 @@ impl Way<'_> {
     ) -> Result<Finished, Failed> {
         let is_small = body.len() <= TOGETHER_BYTES;
         head.streams = !is_small;
-        let gone = self.gone.clone();
+        let gone = self.sent.gone.clone();
         let called = async {
             let whole = is_small.then_some(body);
             let (sender, mut pieces) = self.begin(head, whole).await?;
@@ -121,7 +121,7 @@ impl Way<'_> {
     /// Runs an http component there until its response begins.
     pub async fn http(&self, head: &mut Head, held: &mut Held) -> Result<HttpReply, Failed> {
         head.streams = matches!(held, Held::Streams(_));
-        let gone = self.gone.clone();
+        let gone = self.sent.gone.clone();
         let called = async {
             let whole = match &*held {
                 Held::Whole(bytes) => Some(bytes),
@@ -135,7 +135,7 @@ impl Way<'_> {
                     None
                 }
             };
-            Reading::new(pieces, self.gone.clone(), pump).reply().await
+            Reading::new(pieces, self.sent.clone(), pump).reply().await
         };
         gone.run_until_cancelled(called)
             .await
@@ -310,7 +310,7 @@ impl Drop for Pump {
 /// A reply that is being read.
 struct Reading {
     pieces: Pieces<transport::Body>,
-    gone: CancellationToken,
+    sent: Arc<Sent>,
     outcome: Option<oneshot::Sender<Outcome>>,
     /// A piece that was looked at too early.
     peeked: Option<Piece>,
@@ -318,10 +318,10 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(pieces: Pieces<transport::Body>, gone: CancellationToken, pump: Option<Pump>) -> Self {
+    fn new(pieces: Pieces<transport::Body>, sent: Arc<Sent>, pump: Option<Pump>) -> Self {
         Self {
             pieces,
-            gone,
+            sent,
             outcome: None,
             peeked: None,
             _pump: pump,
@@ -389,7 +389,7 @@ impl Reading {
     }
 
     async fn frame(mut self) -> Result<Option<(Frame<Bytes>, Self)>, BodyError> {
-        let gone = self.gone.clone();
+        let gone = self.sent.gone.clone();
         let next = gone.run_until_cancelled(self.next()).await;
         match next.ok_or("the node that ran the call left the cluster")?? {
             Piece::Data(bytes) => Ok(Some((Frame::data(bytes), self))),

@@ -193,11 +193,7 @@ impl Joining {
         let report_every = seat.config.membership.report_every_min;
         let server = tokio::spawn(seat.server.run(serving.clone().cancelled_owned()));
         let tasks = vec![
-            tokio::spawn(
-                seat.neighbours
-                    .clone()
-                    .follow(report_every, leaving.clone()),
-            ),
+            tokio::spawn(seat.neighbours.clone().follow(leaving.clone())),
             tokio::spawn(seat.queues.follow(leaving.clone())),
             tokio::spawn(load::tell(
                 placing.executor.clone(),

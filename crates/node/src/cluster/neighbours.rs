@@ -4,20 +4,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use membership::{Membership, Roster};
 use model::NodeId;
-use parking_lot::{Mutex, RwLock};
-use scheduler::{Resources, Standing};
+use parking_lot::RwLock;
+use scheduler::{Assumed, Resources, Standing};
 use tokio_util::sync::CancellationToken;
 use transport::Resolve;
 
 use super::metrics;
-
-/// Reports that a node could have made by the time that what was assumed of it is forgotten.
-const ASSUMED_REPORTS: u32 = 4;
 
 /// Follows the roster, so that no call has to.
 pub(super) struct Neighbours {
@@ -28,8 +24,21 @@ pub(super) struct Neighbours {
     is_open: AtomicBool,
     /// Whether it is about to stop.
     is_closing: AtomicBool,
-    /// Nodes that calls were sent to, and since when.
-    assumed: Mutex<BTreeMap<NodeId, Instant>>,
+}
+
+/// A call that is sent to a node: counted in what is known of that node until this is dropped.
+pub(super) struct Sent {
+    membership: Membership,
+    assumed: Assumed,
+    /// Cancelled once the node is no member any more.
+    pub gone: CancellationToken,
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let release = |roster: &mut Roster| roster.view_mut().release(&self.assumed);
+        self.membership.look_mut(release);
+    }
 }
 
 /// No tenure of the node is known.
@@ -44,7 +53,6 @@ impl Neighbours {
             tenures: RwLock::default(),
             is_open: AtomicBool::new(true),
             is_closing: AtomicBool::new(false),
-            assumed: Mutex::default(),
         }
     }
 
@@ -58,58 +66,25 @@ impl Neighbours {
         self.is_closing.store(true, Ordering::Relaxed);
     }
 
-    /// Is cancelled once the node's present tenure is over; none if it has none.
-    pub fn gone(&self, node: &NodeId) -> Option<CancellationToken> {
-        let tenures = self.tenures.read();
-        tenures.get(node).map(|(_, gone)| gone.clone())
-    }
-
-    /// Counts a call that is sent to a node in what is known of it, until the node's next word:
-    /// without it, all calls between two words would go to whoever was best at the first.
-    pub fn assume(&self, node: &NodeId, needs: Resources) {
+    /// Sends a call to a node; none if no tenure of it is known.
+    pub fn send(&self, node: &NodeId, needs: Resources) -> Option<Sent> {
+        let gone = self.tenures.read().get(node)?.1.clone();
         let assume = |roster: &mut Roster| roster.view_mut().assume(node, needs);
-        if self.membership.look_mut(assume) {
-            let mut assumed = self.assumed.lock();
-            assumed.entry(node.clone()).or_insert_with(Instant::now);
-        }
+        Some(Sent {
+            assumed: self.membership.look_mut(assume)?,
+            membership: self.membership.clone(),
+            gone,
+        })
     }
 
-    /// Goes back to a node's own words where what was assumed is older than `age`: a node that is
-    /// as it was before says nothing, and such calls would be counted for ever.
-    fn forget_assumed(&self, age: Duration) {
-        let now = Instant::now();
-        let mut old = Vec::new();
-        self.assumed.lock().retain(|node, since| {
-            let keep = now.duration_since(*since) < age;
-            if !keep {
-                old.push(node.clone());
-            }
-            keep
-        });
-        for node in old {
-            self.membership.look_mut(|roster| {
-                if let Some(load) = roster.report(&node).map(|report| report.load.clone()) {
-                    let standing = roster.standing(&node);
-                    if standing != Standing::Lost {
-                        roster.view_mut().put(&node, standing, &load);
-                    }
-                }
-            });
-        }
-    }
-
-    /// Follows the roster until `stop`; `report_every` is the least time between two words of a
-    /// node.
-    pub async fn follow(self: Arc<Self>, report_every: Duration, stop: CancellationToken) {
+    /// Follows the roster until `stop`.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let mut changes = self.membership.changes();
-        let age = report_every * ASSUMED_REPORTS;
-        let mut ticks = tokio::time::interval(age);
         loop {
             changes.borrow_and_update();
             self.look();
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = ticks.tick() => self.forget_assumed(age),
                 // The membership that is held here keeps the sender alive.
                 _ = changes.changed() => (),
             }
@@ -206,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_assumed_of_a_node_that_says_nothing_is_forgotten() {
+    async fn a_call_counts_at_the_node_that_it_was_sent_to_until_it_is_over() {
         let store = RedbStore::in_memory(storage::Config::default()).unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let (here, there) = (member("n1", &store), member("n2", &store));
@@ -222,16 +197,13 @@ mod tests {
             changes.changed().await.unwrap();
         }
         let neighbours = Neighbours::new(here.clone());
-        neighbours.assume(there.id(), ONE);
-        assert!(!has_room(&here));
-        neighbours.forget_assumed(Duration::from_secs(3600));
-        assert!(!has_room(&here));
-        neighbours.forget_assumed(Duration::ZERO);
-        assert!(has_room(&here));
-        let gone = neighbours.gone(there.id());
-        assert!(gone.is_none(), "nobody follows yet");
+        let sent = neighbours.send(there.id(), ONE);
+        assert!(sent.is_none(), "nobody follows yet");
         neighbours.look();
-        let gone = neighbours.gone(there.id()).unwrap();
-        assert!(!gone.is_cancelled());
+        let sent = neighbours.send(there.id(), ONE).unwrap();
+        assert!(!sent.gone.is_cancelled());
+        assert!(!has_room(&here));
+        drop(sent);
+        assert!(has_room(&here));
     }
 }

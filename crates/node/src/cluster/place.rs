@@ -25,12 +25,11 @@ use model::{InvocationId, NodeId};
 use sandbox::Body;
 use scheduler::{Demand, Placement, Policy, Resources, Standing, Tag, Via, Weights};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use transport::Peers;
 
 use super::decisions::{Decisions, weigh};
 use super::forward::{Failed, Held, Way, http_input};
-use super::neighbours::Neighbours;
+use super::neighbours::{Neighbours, Sent};
 use super::wire::{self, Head, Input};
 use super::{metrics, nodes};
 
@@ -63,14 +62,17 @@ struct Search<'a> {
     said: Vec<String>,
 }
 
+/// A node that is to run the call.
+struct There {
+    node: NodeId,
+    sent: Arc<Sent>,
+    may_wait: bool,
+    explanation: scheduler::Explanation,
+}
+
 /// What to try next.
 enum Next {
-    There {
-        node: NodeId,
-        gone: CancellationToken,
-        may_wait: bool,
-        explanation: scheduler::Explanation,
-    },
+    There(There),
     Here,
     Nowhere,
 }
@@ -108,13 +110,13 @@ impl Search<'_> {
         let tries_left = self.avoid.len() <= SENT_MAX;
         let there = |fits: fn(Via) -> bool| tries_left.then(|| self.there(fits)).flatten();
         if let Some(there) = there(|via| via != Via::Queue) {
-            return there;
+            return Next::There(there);
         }
         if placing.neighbours.is_open() {
             return Next::Here;
         }
         if let Some(there) = there(|_| true) {
-            return there;
+            return Next::There(there);
         }
         // A node that stops runs what nobody else takes; one that is cordoned was told not to.
         match *placing.standing.borrow() {
@@ -123,7 +125,7 @@ impl Search<'_> {
         }
     }
 
-    fn there(&self, fits: fn(Via) -> bool) -> Option<Next> {
+    fn there(&self, fits: fn(Via) -> bool) -> Option<There> {
         let placing = self.placing;
         let demand = self.demand();
         let weigh = |roster: &membership::Roster| {
@@ -137,13 +139,10 @@ impl Search<'_> {
         if !fits(*via) {
             return None;
         }
-        let gone = placing.neighbours.gone(node)?;
-        let (node, may_wait) = (node.clone(), *via == Via::Queue);
-        placing.neighbours.assume(&node, demand.needs);
-        Some(Next::There {
-            node,
-            gone,
-            may_wait,
+        Some(There {
+            node: node.clone(),
+            sent: Arc::new(placing.neighbours.send(node, demand.needs)?),
+            may_wait: *via == Via::Queue,
             explanation,
         })
     }
@@ -180,13 +179,13 @@ impl Search<'_> {
         }
     }
 
-    fn way<'a>(&'a self, node: &'a NodeId, gone: CancellationToken, may_wait: bool) -> Way<'a> {
+    fn way<'a>(&'a self, there: &'a There) -> Way<'a> {
         let placing = self.placing;
-        let queue = may_wait.then_some(placing.queue_wait_max);
+        let queue = there.may_wait.then_some(placing.queue_wait_max);
         Way {
             peers: &placing.peers,
-            node,
-            gone,
+            node: &there.node,
+            sent: there.sent.clone(),
             timeout: wire::patience(self.job.spec.settings.limits.deadline_ms, queue),
         }
     }
@@ -194,11 +193,13 @@ impl Search<'_> {
     /// Notes how it went; an error ends the search.
     fn sent<T>(
         &mut self,
-        node: NodeId,
-        explanation: scheduler::Explanation,
+        there: There,
         sent: Result<T, Failed>,
         can_repeat: bool,
     ) -> Result<Option<Ran<T>>, NotRun> {
+        let There {
+            node, explanation, ..
+        } = there;
         let (result, text) = match &sent {
             Ok(_) => ("ran", format!("{node} ran it")),
             Err(Failed::NotBegun(why)) => ("unreached", format!("{node} was not reached: {why}")),
@@ -252,13 +253,8 @@ impl Cluster for Placing {
         let mut search = self.search(&job, body.len() as u64, call.idempotent);
         let reply_bytes_max = job.spec.settings.limits.output_bytes_max + REPORT_BYTES;
         loop {
-            let (node, gone, may_wait, explanation) = match search.next() {
-                Next::There {
-                    node,
-                    gone,
-                    may_wait,
-                    explanation,
-                } => (node, gone, may_wait, explanation),
+            let there = match search.next() {
+                Next::There(there) => there,
                 Next::Here => {
                     let ran = self.executor.invoke(job.clone(), body, args, env).await?;
                     return Ok(self.ran(ran));
@@ -266,10 +262,10 @@ impl Cluster for Placing {
                 Next::Nowhere => return Err(search.nowhere()),
             };
             let (args, env) = (args.clone(), env.clone());
-            let mut head = search.head(may_wait, Input::Plain { args, env });
-            let way = search.way(&node, gone, may_wait);
+            let mut head = search.head(there.may_wait, Input::Plain { args, env });
+            let way = search.way(&there);
             let sent = way.plain(&mut head, &body, reply_bytes_max).await;
-            if let Some(ran) = search.sent(node, explanation, sent, true)? {
+            if let Some(ran) = search.sent(there, sent, true)? {
                 return Ok(ran);
             }
         }
@@ -288,13 +284,8 @@ impl Cluster for Placing {
         let (parts, body) = request.into_parts();
         let mut held = Held::of(body);
         loop {
-            let (node, gone, may_wait, explanation) = match search.next() {
-                Next::There {
-                    node,
-                    gone,
-                    may_wait,
-                    explanation,
-                } => (node, gone, may_wait, explanation),
+            let there = match search.next() {
+                Next::There(there) => there,
                 Next::Here => {
                     let body = held.into_body().unwrap_or_else(sandbox::empty_body);
                     let request = http::Request::from_parts(parts, body);
@@ -303,13 +294,10 @@ impl Cluster for Placing {
                 }
                 Next::Nowhere => return Err(search.nowhere()),
             };
-            let mut head = search.head(may_wait, http_input(&parts));
-            let sent = search
-                .way(&node, gone, may_wait)
-                .http(&mut head, &mut held)
-                .await;
+            let mut head = search.head(there.may_wait, http_input(&parts));
+            let sent = search.way(&there).http(&mut head, &mut held).await;
             let can_repeat = !matches!(held, Held::Spent);
-            if let Some(ran) = search.sent(node, explanation, sent, can_repeat)? {
+            if let Some(ran) = search.sent(there, sent, can_repeat)? {
                 return Ok(ran);
             }
         }

@@ -1,29 +1,28 @@
-//! `cluster`: what a call costs more that runs on another node, against an echo by bare TLS; and
-//! how long a node's death is felt.
+//! `cluster`: nodes on hosts of their own, in network namespaces: what a call costs more that runs
+//! on another node, against an echo by bare TLS; and how long a node's death is felt.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+pub mod echo;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use testkit::lan::{Host, Lan};
 use ureq::Agent;
-use xtask::cluster::{Cluster, LEASE};
+use xtask::cluster::{Cluster, LEASE, Site};
 use xtask::node::Node;
 use xtask::visit;
 
 use crate::Setting;
 use crate::measure::{median, micros, percentile};
 use crate::report::Report;
+use echo::Echo;
 
 const NOOP: &str = "guests/out/probes/noop.wasm";
 /// Calls, or echoes, of a kind in a round, and rounds of all kinds.
 const CALLS: usize = 1_000;
 const ROUNDS: usize = 5;
-/// Bytes of an echo: about what the head of a call has.
-const ECHO_BYTES: usize = 256;
 /// Calls that succeed in a row before a death counts as over.
 const CALM: usize = 200;
 /// How long the nodes may take until they act upon what operators want.
@@ -31,10 +30,23 @@ const WISH_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Says which node ran a call.
 const NODE: &str = "dunlin-node";
 
-/// Times calls that stay, calls that are sent on, and echoes in turns; then kills a node.
+/// Measures from a thread of its own, which goes to the first node's host and stays there.
 pub fn run(setting: &Setting) -> Result<Report> {
+    std::thread::scope(|scope| {
+        let measured = scope.spawn(|| measure(setting));
+        measured.join().map_err(|_| anyhow!("it panicked"))?
+    })
+}
+
+/// Times calls that stay, calls that are sent on, and echoes in turns; then kills a node.
+fn measure(setting: &Setting) -> Result<Report> {
+    let lan = Lan::new().map_err(|error| anyhow!(error))?;
+    let host = || lan.host().map_err(|error| anyhow!(error));
+    let (services, first) = (site(&host()?), host()?);
+    let nodes = [site(&first), site(&host()?), site(&host()?)];
+    first.enter().map_err(|error| anyhow!(error))?;
     let agent = visit::agent();
-    let mut cluster = Cluster::start(&setting.binary(), &agent, 3)?;
+    let mut cluster = Cluster::start_apart(&setting.binary(), &agent, &services, &nodes)?;
     let artifact = setting.root.join(NOOP);
     let artifact = artifact
         .to_str()
@@ -42,7 +54,8 @@ pub fn run(setting: &Setting) -> Result<Report> {
     let entrance = &cluster.nodes[0];
     entrance.cli(&["deploy", "--app", "bench", "--name", "noop", artifact])?;
     let url = format!("http://{}/bench/noop", entrance.data);
-    let mut echo = Echo::start()?;
+    let keys = tempfile::tempdir()?;
+    let mut echo = Echo::start(&nodes[1], keys.path())?;
     let (mut stays, mut sent, mut echoes, mut ratios) = (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         wish(&agent, entrance, &url, "uncordon", true)?;
@@ -73,6 +86,14 @@ pub fn run(setting: &Setting) -> Result<Report> {
     report.figure("hop_ratio", median(&ratios));
     report.figure("failover_leases", felt.as_secs_f64() / LEASE.as_secs_f64());
     Ok(report)
+}
+
+fn site(host: &Host) -> Site {
+    let there = host.clone();
+    Site {
+        address: host.address().to_string(),
+        launch: Arc::new(move |program: &Path| there.command(program)),
+    }
 }
 
 /// Microseconds of each of [`CALLS`] runs.
@@ -130,50 +151,4 @@ fn felt_death(agent: &Agent, cluster: &mut Cluster, url: &str) -> Result<Duratio
         ensure!(killed.elapsed() < WISH_WAIT_MAX, "calls fail for good");
     }
     Ok(healed - killed)
-}
-
-/// A connection by TLS 1.3 whose other end sends back what it gets.
-struct Echo(rustls::StreamOwned<ClientConnection, TcpStream>);
-
-impl Echo {
-    fn start() -> Result<Self> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-        let certificate = made.cert.der().clone();
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate.clone())?;
-        let server = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)?;
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let stream = TcpStream::connect(listener.local_addr()?)?;
-        let (accepted, _) = listener.accept()?;
-        for socket in [&stream, &accepted] {
-            socket.set_nodelay(true)?;
-        }
-        let server = ServerConnection::new(Arc::new(server))?;
-        std::thread::spawn(move || send_back(rustls::StreamOwned::new(server, accepted)));
-        let name = ServerName::try_from("localhost")?;
-        let client = ClientConnection::new(Arc::new(client), name)?;
-        Ok(Self(rustls::StreamOwned::new(client, stream)))
-    }
-
-    fn once(&mut self) -> Result<()> {
-        let mut message = [7; ECHO_BYTES];
-        self.0.write_all(&message)?;
-        self.0.read_exact(&mut message)?;
-        Ok(())
-    }
-}
-
-/// Until the other end is gone.
-fn send_back(mut stream: rustls::StreamOwned<ServerConnection, TcpStream>) {
-    let mut message = [0; ECHO_BYTES];
-    while stream.read_exact(&mut message).is_ok() && stream.write_all(&message).is_ok() {}
 }
