@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use testkit::lan::{Host, Lan};
+use testkit::{Host, Lan};
 use ureq::Agent;
 use xtask::cluster::{Cluster, LEASE, Site};
 use xtask::node::Node;

@@ -2,12 +2,18 @@
 //! nodes. Whoever composes the node implements it; a node that stands alone has none, and pays one
 //! look at an `Option`.
 
-use api::v1::{ClusterNode, NodeStanding};
+use std::fmt;
+
+use api::v1::{ClusterNode, LogLine, NodeStanding};
 use async_trait::async_trait;
 use bytes::Bytes;
 use executor::{Finished, HttpReply, Job, Rejected};
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use metering::LogFilter;
 use model::{InvocationId, NodeId};
 use sandbox::Body;
+use serde::{Deserialize, Serialize};
 
 use crate::call::Caller;
 
@@ -59,6 +65,47 @@ pub enum NodesError {
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Which lines of the log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogsWanted {
+    /// Of what.
+    pub filter: LogFilter,
+    /// How many of the last ones.
+    pub tail: usize,
+    /// Whether each new one, too.
+    pub follow: bool,
+}
+
+/// What guests printed on other nodes.
+pub struct LogsElsewhere {
+    /// This node; none if it stands alone.
+    pub here: Option<NodeId>,
+    /// The last lines of each node, in no order.
+    pub lines: Vec<LogLine>,
+    /// Nodes that did not answer.
+    pub silent: Vec<NodeId>,
+    /// New lines; ends at once unless they are wanted.
+    pub new: BoxStream<'static, LogLine>,
+}
+
+impl LogsElsewhere {
+    /// What a node that stands alone has of other nodes.
+    pub(crate) fn none() -> Self {
+        Self {
+            here: None,
+            lines: Vec::new(),
+            silent: Vec::new(),
+            new: stream::empty().boxed(),
+        }
+    }
+}
+
+impl fmt::Debug for LogsElsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogsElsewhere").finish_non_exhaustive()
+    }
+}
+
 /// The cluster that a node is part of.
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
@@ -78,6 +125,9 @@ pub trait Cluster: Send + Sync + 'static {
         call: Call,
         request: http::Request<Body>,
     ) -> Result<Ran<HttpReply>, NotRun>;
+
+    /// What guests printed on the other nodes. Those that do not answer in time are named.
+    async fn logs(&self, wanted: &LogsWanted) -> LogsElsewhere;
 
     /// Every node that is alive.
     fn nodes(&self) -> Vec<ClusterNode>;

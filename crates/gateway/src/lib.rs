@@ -34,9 +34,9 @@ mod watch;
 
 pub mod metrics;
 
-pub use admin::openapi_json;
+pub use admin::{log_line, log_line_of, openapi_json};
 pub use cgi::own_variables;
-pub use cluster::{Call, Cluster, NodesError, NotRun, Ran};
+pub use cluster::{Call, Cluster, LogsElsewhere, LogsWanted, NodesError, NotRun, Ran};
 pub use config::{Config, ListenerConfig};
 pub use gateway::Gateway;
 pub use lambda::lambda_variables;

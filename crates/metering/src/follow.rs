@@ -3,15 +3,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, stream};
 use model::{AppName, FunctionName, FunctionPath, InvocationId};
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::LogRecord;
 
 /// Which records to read; what is not given does not matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFilter {
     /// Of this app.
     pub app: Option<AppName>,
@@ -46,12 +47,12 @@ pub enum LogItem {
 }
 
 pub(crate) fn follow(
-    old: Vec<Arc<LogRecord>>,
+    old: &[Arc<LogRecord>],
     new: broadcast::Receiver<Arc<LogRecord>>,
     filter: LogFilter,
-) -> impl Stream<Item = LogItem> + Send {
+) -> impl Stream<Item = LogItem> + Send + use<> {
     let given: HashSet<u64> = old.iter().map(|record| record.order).collect();
-    let new = stream::unfold(
+    stream::unfold(
         (new, filter, given),
         |(mut new, filter, given)| async move {
             loop {
@@ -66,6 +67,5 @@ pub(crate) fn follow(
                 return Some((item, (new, filter, given)));
             }
         },
-    );
-    stream::iter(old.into_iter().map(LogItem::Record)).chain(new)
+    )
 }

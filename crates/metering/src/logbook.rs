@@ -156,17 +156,21 @@ impl LogBook {
         records.split_off(records.len().saturating_sub(count))
     }
 
-    /// The last `count` records that pass `filter`, then each new one. None is missed or given
+    /// The last `count` records that pass `filter`, and each new one. None is missed or given
     /// twice, but those that a lagging reader is told of.
     pub fn follow(
         &self,
         filter: LogFilter,
         count: usize,
-    ) -> impl Stream<Item = LogItem> + Send + use<> {
+    ) -> (
+        Vec<Arc<LogRecord>>,
+        impl Stream<Item = LogItem> + Send + use<>,
+    ) {
         // First the new ones, then the old: what falls between is in both, and is given once.
         let new = self.0.followers.subscribe();
         let old = self.tail(&filter, count);
-        follow(old, new, filter)
+        let new = follow(&old, new, filter);
+        (old, new)
     }
 }
 

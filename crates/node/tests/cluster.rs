@@ -2,7 +2,8 @@
 
 mod support;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use serde_json::json;
 use support::cluster::{Cluster, standing};
 use support::{Answer, ECHO, World, says, sleeps, wasm};
@@ -199,6 +200,58 @@ async fn a_node_of_another_authority_is_a_stranger() {
         "{}",
         refused.text()
     );
+}
+
+/// A command that prints a line to its standard error.
+fn complains(text: &str) -> String {
+    says(&format!("{text}\\n")).replace("(call $write (i32.const 1)", "(call $write (i32.const 2)")
+}
+
+/// Reads on until what was heard is so.
+async fn until(body: &mut Incoming, heard: &mut String, is_so: impl Fn(&str) -> bool) {
+    while !is_so(heard) {
+        let frame = body.frame().await.expect("a frame").expect("no error");
+        let bytes = frame.into_data().expect("bytes");
+        heard.push_str(std::str::from_utf8(&bytes).expect("text"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_tells_what_was_printed_on_all() {
+    let cluster = Cluster::new();
+    let [one, two, three] = cluster.three().await;
+    let text = wasm(&complains("oh"));
+    let deployed = one.deploy("shop/loud", "command", text, json!({})).await;
+    assert_eq!(deployed.status, 201, "{}", deployed.text());
+    let mut follower = one.begin(one.admin("/v1/logs?follow=true&tail=5")).await;
+    for world in [&two, &three] {
+        world.knows("shop/loud").await;
+        assert_eq!(world.call("/shop/loud", "").await.status, 200);
+    }
+    let mut heard = String::new();
+    until(&mut follower, &mut heard, |heard| {
+        heard.matches("\"oh").count() == 2
+    })
+    .await;
+    let shown = three
+        .get(three.admin("/v1/logs?function=loud"))
+        .await
+        .json();
+    assert_eq!(shown.get("silent"), None, "{shown}");
+    let nodes = shown["lines"].as_array().expect("lines").iter();
+    let mut nodes: Vec<_> = nodes.map(|line| line["node"].clone()).collect();
+    nodes.sort_by_key(ToString::to_string);
+    assert_eq!(nodes, [json!("n2"), json!("n3")]);
+    // Of two, the last is the one that was printed last, wherever that was.
+    let shown = one.get(one.admin("/v1/logs?tail=1")).await.json();
+    assert_eq!(shown["lines"][0]["node"], "n3", "{shown}");
+    // A reader does not keep a node from stopping.
+    assert!(two.node.shutdown().await);
+    assert_eq!(one.call("/shop/loud", "").await.status, 200);
+    until(&mut follower, &mut heard, |heard| {
+        heard.matches("\"oh").count() == 3
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

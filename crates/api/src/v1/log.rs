@@ -38,6 +38,9 @@ pub struct LogLine {
     pub stream: LogStream,
     /// The text.
     pub text: String,
+    /// The node that it ran on; none if that stands alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// The last records of the log.
@@ -45,4 +48,7 @@ pub struct LogLine {
 pub struct Logs {
     /// The records, the latest last.
     pub lines: Vec<LogLine>,
+    /// Nodes of the cluster that did not answer: what ran there is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<String>,
 }

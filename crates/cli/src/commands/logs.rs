@@ -49,6 +49,9 @@ impl Logs {
                 for line in &logs.lines {
                     print_line(line, out)?;
                 }
+                for node in &logs.silent {
+                    eprintln!("{node} does not answer: what ran there is missing");
+                }
                 return Ok(Exit::Ok);
             }
             let mut lines = client.follow_logs(&filter).await?;
@@ -71,9 +74,11 @@ fn print_line(line: &LogLine, out: Output) -> Outcome {
     print(&format!("{text}\n"))
 }
 
-/// `2026-01-31 12:00:00 app/function 01234567 stderr text`.
+/// `2026-01-31 12:00:00 n1 app/function 01234567 stderr text`; no node where it stands alone.
 fn show(line: &LogLine) -> String {
-    let head = format!("{} {}/{}", moment(line.unix_ms), line.app, line.function);
+    let node = line.node.iter().map(|node| format!(" {}", printable(node)));
+    let (time, node) = (moment(line.unix_ms), node.collect::<String>());
+    let head = format!("{time}{node} {}/{}", line.app, line.function);
     let head = console::style(head).dim();
     let text = line.text.trim_end_matches(['\n', '\r']);
     let text: Vec<_> = text.lines().map(printable).collect();
@@ -110,11 +115,12 @@ mod tests {
             invocation: "0123456789abcdef0123456789abcdef".into(),
             stream: LogStream::Stderr,
             text: "one\u{1b}[2J\ntwo\n".into(),
+            node: Some("n1".into()),
         };
         let shown = console::strip_ansi_codes(&show(&line)).into_owned();
         assert_eq!(
             shown,
-            "1970-01-01 00:00:01 a/f 89abcdef stderr  one [2J\n    two"
+            "1970-01-01 00:00:01 n1 a/f 89abcdef stderr  one [2J\n    two"
         );
     }
 }

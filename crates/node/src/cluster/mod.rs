@@ -21,6 +21,7 @@ mod config;
 mod decisions;
 mod forward;
 mod load;
+mod logs;
 mod metrics;
 mod neighbours;
 mod nodes;
@@ -48,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use transport::{Handler, Identity, Peers, Security, Server};
 
 use self::decisions::Decisions;
+use self::logs::Lines;
 use self::neighbours::Neighbours;
 use self::place::Placing;
 use self::queues::Queues;
@@ -163,7 +165,12 @@ impl Seat {
             logs: local.logs.clone(),
             neighbours: self.neighbours.clone(),
         });
-        self.router.serve(vec![(Service::Call, calls)]);
+        let lines: Arc<dyn Handler> = Arc::new(Lines {
+            logs: local.logs.clone(),
+            closing: self.neighbours.closing(),
+        });
+        let services = vec![(Service::Call, calls), (Service::Logs, lines)];
+        self.router.serve(services);
         let placing = Placing {
             executor: local.executor.clone(),
             membership: self.membership.clone(),

@@ -22,8 +22,8 @@ pub(super) struct Neighbours {
     tenures: RwLock<BTreeMap<NodeId, (u64, CancellationToken)>>,
     /// Whether this node takes new calls.
     is_open: AtomicBool,
-    /// Whether it is about to stop.
-    is_closing: AtomicBool,
+    /// Cancelled when it is about to stop.
+    closing: CancellationToken,
 }
 
 /// A call that is sent to a node: counted in what is known of that node until this is dropped.
@@ -52,18 +52,23 @@ impl Neighbours {
             membership,
             tenures: RwLock::default(),
             is_open: AtomicBool::new(true),
-            is_closing: AtomicBool::new(false),
+            closing: CancellationToken::new(),
         }
     }
 
     /// Whether this node takes new calls, by its own word and by what operators want.
     pub fn is_open(&self) -> bool {
-        self.is_open.load(Ordering::Relaxed) && !self.is_closing.load(Ordering::Relaxed)
+        self.is_open.load(Ordering::Relaxed) && !self.closing.is_cancelled()
     }
 
     /// Takes no new calls from now on.
     pub fn close(&self) {
-        self.is_closing.store(true, Ordering::Relaxed);
+        self.closing.cancel();
+    }
+
+    /// Is cancelled when this node is about to stop.
+    pub fn closing(&self) -> CancellationToken {
+        self.closing.clone()
     }
 
     /// Sends a call to a node; none if no tenure of it is known.

@@ -19,7 +19,7 @@ use api::v1::{ClusterNode, NodeStanding};
 use async_trait::async_trait;
 use bytes::Bytes;
 use executor::{Admitted, Executor, Finished, HttpReply, Job};
-use gateway::{Call, Cluster, NodesError, NotRun, Ran};
+use gateway::{Call, Cluster, LogsElsewhere, LogsWanted, NodesError, NotRun, Ran};
 use membership::Membership;
 use model::{InvocationId, NodeId};
 use sandbox::Body;
@@ -31,7 +31,7 @@ use super::decisions::{Decisions, weigh};
 use super::forward::{Failed, Held, Way, http_input};
 use super::neighbours::{Neighbours, Sent};
 use super::wire::{self, Head, Input};
-use super::{metrics, nodes};
+use super::{logs, metrics, nodes};
 
 /// Nodes that a call is sent to before it stays where it came in.
 const SENT_MAX: usize = 3;
@@ -301,6 +301,10 @@ impl Cluster for Placing {
                 return Ok(ran);
             }
         }
+    }
+
+    async fn logs(&self, wanted: &LogsWanted) -> LogsElsewhere {
+        logs::elsewhere(&self.membership, &self.peers, wanted).await
     }
 
     fn nodes(&self) -> Vec<ClusterNode> {

@@ -13,10 +13,16 @@ pub(crate) enum Service {
     Call = 1,
     /// State that this node owns.
     State = 2,
+    /// What guests print here.
+    Logs = 3,
 }
 
 /// The number once more: whoever changes one changes it here too, and on purpose.
-const _: () = assert!(Service::Call.method(1) == 0x0101 && Service::State.method(0) == 0x0200);
+const _: () = assert!(
+    Service::Call.method(1) == 0x0101
+        && Service::State.method(0) == 0x0200
+        && Service::Logs.method(1) == 0x0301
+);
 
 impl Service {
     /// The number of one of its methods.

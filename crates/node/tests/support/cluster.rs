@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::Full;
+use hyper::body::Incoming;
 use node::{ClusterConfig, Config, NodeError};
 use serde_json::Value;
 use testkit::EtcdCluster;
@@ -97,6 +98,13 @@ impl World {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// A reply as it comes.
+    pub async fn begin(&self, uri: String) -> Incoming {
+        let request = http::Request::get(uri).body(Full::default());
+        let answer = self.client.request(request.expect("a request")).await;
+        answer.expect("an answer").into_body()
     }
 
     /// Waits until this node knows a function that another one deployed.
