@@ -137,6 +137,24 @@ impl Content {
         Ok(offset)
     }
 
+    /// Writes parts, all or none, and makes the value at least `size` bytes long.
+    pub fn merge(&mut self, size: usize, parts: &[(usize, &[u8])]) -> Result<(), StateError> {
+        let mut size = size.max(self.size);
+        for (offset, data) in parts {
+            size = size.max(end(*offset, data.len())?);
+        }
+        if size > self.size {
+            self.body.extend(self.size, size)?;
+            self.resized(size);
+        }
+        for (offset, data) in parts {
+            self.body.write(*offset, data)?;
+            self.chunks.write(*offset..offset + data.len());
+        }
+        self.bump();
+        Ok(())
+    }
+
     pub fn truncate(&mut self, size: usize) -> Result<(), StateError> {
         match size > self.size {
             true => self.body.extend(self.size, size)?,

@@ -232,7 +232,12 @@ impl Value {
             Found::Value(head) => head.version,
             Found::Nothing { .. } => 0,
         };
-        self.content.write().chunks.base = base;
+        let mut content = self.content.write();
+        if self.holding.is_some() && base > content.last {
+            // Each owner's versions are above those of all before it: this one is a later owner's.
+            return Err(GlobalError::Fenced.into());
+        }
+        content.chunks.base = base;
         Ok(())
     }
 
@@ -257,7 +262,7 @@ impl Value {
 }
 
 /// The bytes of a chunk of a value of `size` bytes, without the zeros at its end.
-fn chunk(content: &Content, size: usize, number: usize) -> Bytes {
+pub(crate) fn chunk(content: &Content, size: usize, number: usize) -> Bytes {
     let offset = number * CHUNK_BYTES;
     let mut bytes = vec![0; size.saturating_sub(offset).min(CHUNK_BYTES)];
     // A value that went in the meantime has no bytes; what is pushed of it is not read again.

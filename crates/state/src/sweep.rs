@@ -109,15 +109,23 @@ impl Service {
                 continue;
             };
             value.content.write().scheduled = None;
+            if !value.is_held() {
+                continue;
+            }
             freed += usize::from(value.reap().await?);
             value.schedule();
         }
         for (name, version) in node.global.expired(now_ms, limit).await? {
+            if !self.state.is_mine(&name) {
+                continue;
+            }
             freed += usize::from(self.reap_stored(&name, version).await?);
         }
         for app in self.state.apps() {
             for owing in app.forget_idle() {
-                owing.reap().await?;
+                if owing.is_held() {
+                    owing.reap().await?;
+                }
             }
             if app.is_crowded() {
                 app.make_room();

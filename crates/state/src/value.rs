@@ -16,6 +16,7 @@ use crate::clock::millis;
 use crate::content::{Content, Durability};
 use crate::durable::missing;
 use crate::lock::Locks;
+use crate::tier::Holding;
 use crate::{Key, Name, StateError};
 
 /// A key that was opened. Its value may come and go while it is held; each operation looks anew.
@@ -33,6 +34,8 @@ pub struct Value {
     pub(crate) used: AtomicBool,
     /// One conversation with the global tier at a time, so that its versions come in order.
     pub(crate) gate: tokio::sync::Mutex<()>,
+    /// By which this node owns the key; none where there are no other nodes.
+    pub(crate) holding: Option<Arc<Holding>>,
 }
 
 /// A value, as of one moment.
@@ -71,7 +74,7 @@ pub struct Span {
 }
 
 impl Info {
-    fn of(content: &Content) -> Self {
+    pub(crate) fn of(content: &Content) -> Self {
         Self {
             version: content.version,
             size: content.size as u64,
@@ -82,7 +85,12 @@ impl Info {
 }
 
 impl Value {
-    pub(crate) fn new(name: Name, core: Arc<AppCore>, content: Content) -> Self {
+    pub(crate) fn new(
+        name: Name,
+        core: Arc<AppCore>,
+        content: Content,
+        holding: Option<Arc<Holding>>,
+    ) -> Self {
         Self {
             name,
             core,
@@ -90,6 +98,7 @@ impl Value {
             locks: Locks::default(),
             used: true.into(),
             gate: tokio::sync::Mutex::default(),
+            holding,
         }
     }
 
@@ -157,12 +166,15 @@ impl Value {
         })
     }
 
-    fn of_what_is_here<T>(
+    pub(crate) fn of_what_is_here<T>(
         &self,
         (offset, length): (usize, usize),
         read: impl FnOnce(&Content) -> Result<T, StateError>,
     ) -> Option<Result<T, StateError>> {
         let content = self.content.read();
+        if let Err(elsewhere) = self.check_held() {
+            return Some(Err(elsewhere));
+        }
         match missing(&content, offset, length) {
             Some(_) => None,
             None => Some(self.check_alive(&content).and_then(|()| read(&content))),
@@ -176,6 +188,7 @@ impl Value {
             self.load(0, bytes_max).await?;
         }
         let content = self.content.read();
+        self.check_held()?;
         self.check_alive(&content)?;
         if content.size > bytes_max {
             let (asked, max) = (content.size as u64, bytes_max as u64);
@@ -364,6 +377,7 @@ impl Value {
     /// Looks at the value, if there is one.
     fn seen<T>(&self, look: impl FnOnce(&Content) -> T) -> Option<T> {
         let content = self.content.read();
+        self.check_held().ok()?;
         self.check_alive(&content).ok()?;
         Some(look(&content))
     }
@@ -380,6 +394,7 @@ impl Value {
         change: impl FnOnce(&mut Content) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
         let mut content = self.content.write();
+        self.check_held()?;
         let before = content.version;
         if content.expires_ms != 0 && content.is_expired(self.core.now_ms()) {
             content.delete();
@@ -398,7 +413,7 @@ impl Value {
     }
 
     /// Changes the value and, if it is durable, returns after that is on disk.
-    async fn commit<T>(
+    pub(crate) async fn commit<T>(
         &self,
         change: impl FnOnce(&mut Content) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
@@ -425,18 +440,6 @@ impl Value {
             return Err(StateError::Ttl { ms, max_ms });
         }
         Ok(self.core.now_ms() + ms)
-    }
-
-    /// Whether the global tier still holds a value that is gone here.
-    pub(crate) fn owes_removal(&self) -> bool {
-        let content = self.content.read();
-        !content.exists() && content.chunks.base != 0
-    }
-
-    /// Whether nothing would be lost if the key were forgotten.
-    pub(crate) fn is_idle(&self) -> bool {
-        let content = self.content.read();
-        !content.exists() && content.chunks.base == 0 && self.locks.are_free()
     }
 }
 
