@@ -8,7 +8,6 @@ mod reading;
 mod upload;
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::v1::{StateChange, StateMissed, StateValue, StateValues};
@@ -21,7 +20,7 @@ use futures::StreamExt as _;
 use http::header::{CONTENT_RANGE, ETAG};
 use http::{HeaderMap, StatusCode};
 use model::{AppName, Durability};
-use state::{Info, Key, LIST_KEYS_MAX, Open, Put, StateError, Value, WatchItem};
+use state::{AppState, Done, Info, Key, LIST_KEYS_MAX, Op, Put, StateError, WatchItem};
 use tokio::runtime::Handle;
 
 use self::condition::{Condition, tag};
@@ -71,7 +70,7 @@ pub(super) async fn list(
 ) -> Result<Response, Failure> {
     let app = shared.state.app(&app.parse::<AppName>()?);
     if wanted.watch {
-        let events = app.watch(&wanted.prefix)?.map(event);
+        let events = app.watch_all(&wanted.prefix).await?.map(event);
         let events = events.take_until(shared.stop.clone().cancelled_owned());
         let events = Sse::new(events).keep_alive(KeepAlive::default());
         return Ok(events.into_response());
@@ -110,9 +109,11 @@ pub(super) async fn read(
     Path((app, key)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let value = value(&shared, &app, &key, Open::default()).await?;
+    let place = Place::of(&shared, &app, &key)?;
+    // What is wrong with the request counts only where there is a value.
+    place.info().await?;
     let condition = Condition::of(&headers)?;
-    reading::answer(&value, &condition, &headers).await
+    reading::answer(&place, &condition, &headers).await
 }
 
 /// What is known of a value, in the head of the answer.
@@ -126,8 +127,7 @@ pub(super) async fn head(
     Path((app, key)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let value = value(&shared, &app, &key, Open::default()).await?;
-    let info = value.info().ok_or(StateError::NotFound)?;
+    let info = Place::of(&shared, &app, &key)?.info().await?;
     let condition = Condition::of(&headers)?;
     if let Some(answer) = reading::unless(&condition, &info)? {
         return Ok(answer);
@@ -176,20 +176,18 @@ pub(super) async fn write(
     let ttl = making.ttl.as_deref();
     let ttl = ttl.map(|text| duration("ttl", text)).transpose()?;
     let condition = Condition::of(&headers)?;
-    names(&app, &key)?;
+    let place = Place::of(&shared, &app, &key)?;
     let bytes_max = shared.state.value_bytes_max() as u64;
     let config = &shared.config.admin;
     let upload = shared.uploads.collect(body, bytes_max, config).await?;
-    let open = Open {
-        create: Some(create),
-    };
-    let value = value(&shared, &app, &key, open).await?;
-    let (info, existed) = put(value.clone(), condition, upload, ttl).await?;
+    let key = place.key.clone();
+    let making = (create, ttl);
+    let (info, existed) = put(place, condition, upload, making).await?;
     let status = match existed {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
-    let told = Json(view(value.key(), &info));
+    let told = Json(view(&key, &info));
     Ok((status, [(ETAG, tag(info.version))], told).into_response())
 }
 
@@ -205,19 +203,43 @@ pub(super) async fn remove(
     headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
     let condition = Condition::of(&headers)?;
-    let value = value(&shared, &app, &key, Open::default()).await?;
+    let place = Place::of(&shared, &app, &key)?;
     for _ in 0..SWAP_TRIES_MAX {
-        let version = value.version();
-        if version == 0 {
-            return Err(StateError::NotFound.into());
-        }
-        condition.check(version)?;
-        match value.delete_if(version).await {
+        let expected = match condition.is_given() {
+            true => Some(place.info().await?.version),
+            false => None,
+        };
+        condition.check(expected.unwrap_or_default())?;
+        match place.run(&Op::Delete { expected }).await {
+            Ok(Done::Was(false)) => return Err(StateError::NotFound.into()),
             Err(StateError::Conflict { .. }) => {}
-            done => return Ok(done.map(|()| StatusCode::NO_CONTENT)?),
+            done => return Ok(done.map(|_| StatusCode::NO_CONTENT)?),
         }
     }
     Err(restless())
+}
+
+/// A key of an app, on whatever node its value is.
+#[derive(Clone)]
+struct Place {
+    app: AppState,
+    key: Key,
+}
+
+impl Place {
+    fn of(shared: &Shared, app: &str, key: &str) -> Result<Self, Failure> {
+        let (app, key) = names(app, key)?;
+        let app = shared.state.app(&app);
+        Ok(Self { app, key })
+    }
+
+    async fn info(&self) -> Result<Info, StateError> {
+        self.app.info(&self.key).await
+    }
+
+    async fn run(&self, op: &Op<'_>) -> Result<Done, StateError> {
+        self.app.run(&self.key, op).await
+    }
 }
 
 fn names(app: &str, key: &str) -> Result<(AppName, Key), Failure> {
@@ -225,40 +247,51 @@ fn names(app: &str, key: &str) -> Result<(AppName, Key), Failure> {
     Ok((app.parse()?, key.parse().map_err(malformed)?))
 }
 
-async fn value(shared: &Shared, app: &str, key: &str, open: Open) -> Result<Arc<Value>, Failure> {
-    let (app, key) = names(app, key)?;
-    Ok(shared.state.app(&app).value(&key, open).await?)
-}
+/// Where a value is kept that is made, and for how long.
+type Made = (Durability, Option<Duration>);
 
 /// Puts a value in its place; and whether there was one before.
 async fn put(
-    value: Arc<Value>,
+    place: Place,
     condition: Condition,
     upload: Upload,
-    ttl: Option<Duration>,
+    making: Made,
 ) -> Result<(Info, bool), Failure> {
     if upload.bytes().len() <= INLINE_BYTES_MAX {
-        return put_now(&value, &condition, upload.bytes(), ttl).await;
+        return put_now(&place, &condition, upload.bytes(), making).await;
     }
     let handle = Handle::current();
-    let put = move || handle.block_on(put_now(&value, &condition, upload.bytes(), ttl));
+    let put = move || handle.block_on(put_now(&place, &condition, upload.bytes(), making));
     let put = tokio::task::spawn_blocking(put).await;
     put.unwrap_or_else(|error| Err(Failure::platform(&error)))
 }
 
 async fn put_now(
-    value: &Arc<Value>,
+    place: &Place,
     condition: &Condition,
-    bytes: &[u8],
-    ttl: Option<Duration>,
+    data: &[u8],
+    (durability, ttl): Made,
 ) -> Result<(Info, bool), Failure> {
     for _ in 0..SWAP_TRIES_MAX {
-        let version = value.version();
+        let version = match place.info().await {
+            Ok(info) => info.version,
+            Err(StateError::NotFound) => 0,
+            // Who names no condition does not mind what was there.
+            Err(StateError::Lost) if !condition.is_given() => 0,
+            Err(error) => return Err(error.into()),
+        };
         condition.check(version)?;
         let expected = condition.is_given().then_some(version);
-        match value.put(bytes, Put { expected, ttl }).await {
+        let op = Op::Put {
+            create: Some(durability),
+            put: Put { expected, ttl },
+            data,
+        };
+        match place.run(&op).await {
+            Ok(Done::Info(info)) => return Ok((info, version != 0)),
+            Ok(_) => return Err(restless()),
             Err(StateError::Conflict { .. }) => {}
-            done => return Ok((done?, version != 0)),
+            Err(error) => return Err(error.into()),
         }
     }
     Err(restless())

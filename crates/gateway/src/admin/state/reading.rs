@@ -1,7 +1,6 @@
 //! A value on its way out: a chunk at a time, all of one version.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use api::Code;
 use axum::body::Body;
@@ -10,11 +9,11 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use state::{Info, StateError, Value};
+use state::{Info, StateError};
 
 use super::condition::{Condition, tag};
 use super::range::Wanted;
-use super::restless;
+use super::{Place, restless};
 use crate::failure::Failure;
 
 /// Bytes that are copied out of a value at a time, which is all that one request holds of it.
@@ -36,12 +35,12 @@ enum ReadingError {
 
 /// Answers a GET.
 pub(super) async fn answer(
-    value: &Arc<Value>,
+    place: &Place,
     condition: &Condition,
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
     for _ in 0..READ_TRIES_MAX {
-        let info = value.info().ok_or(StateError::NotFound)?;
+        let info = place.info().await?;
         if let Some(answer) = unless(condition, &info)? {
             return Ok(answer);
         }
@@ -52,7 +51,7 @@ pub(super) async fn answer(
         };
         // Read before anything is promised: what fits one chunk never breaks off.
         let mut reading = Reading {
-            value: value.clone(),
+            place: place.clone(),
             version: info.version,
             range: range.clone(),
         };
@@ -124,24 +123,24 @@ fn insert_range(headers: &mut HeaderMap, text: &str) {
 
 /// The part of a value that is still to be sent.
 struct Reading {
-    value: Arc<Value>,
+    place: Place,
     version: u64,
     range: Range<u64>,
 }
 
 impl Reading {
-    /// The next bytes; none at the end. Versions only grow, so one that is the same after reading
-    /// was the same all along.
+    /// The next bytes, of the one version; none at the end.
     async fn chunk(&mut self) -> Result<Bytes, ReadingError> {
         let length = CHUNK_BYTES.min(self.range.end - self.range.start);
         let mut bytes = vec![0; length as usize];
-        let read = self.value.read(self.range.start, &mut bytes).await;
-        let version = self.value.version();
-        if version != self.version && version != 0 {
-            return Err(ReadingError::Changed);
-        }
-        if read? < bytes.len() || version == 0 {
-            return Err(ReadingError::Changed);
+        let Place { app, key } = &self.place;
+        let start = self.range.start;
+        match app.read(key, start, &mut bytes, self.version).await {
+            Ok((_, read)) if read == bytes.len() => {}
+            Ok(_) | Err(StateError::Conflict { .. } | StateError::NotFound) => {
+                return Err(ReadingError::Changed);
+            }
+            Err(error) => return Err(error.into()),
         }
         self.range.start += length;
         Ok(bytes.into())
