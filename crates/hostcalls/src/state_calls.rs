@@ -359,7 +359,7 @@ fn whole(read: Result<Info, StateError>, room: usize) -> Result<u64, Errno> {
 /// The version that something came to.
 fn version(done: Done) -> Result<u64, Errno> {
     match done {
-        Done::Info(info) => Ok(info.version),
+        Done::Info(info) | Done::Made(info, _) => Ok(info.version),
         Done::Number(_, version) => Ok(version),
         _ => Err(Errno::Unavailable),
     }

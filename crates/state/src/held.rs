@@ -13,6 +13,18 @@ impl Value {
         self.is_held().then_some(()).ok_or(StateError::Elsewhere)
     }
 
+    /// What was seen of the value, if the owner of its key would say the same: of a key that is
+    /// another node's, or that has no value, it may say something else.
+    pub(crate) fn if_known<T>(
+        &self,
+        seen: Option<Result<T, StateError>>,
+    ) -> Option<Result<T, StateError>> {
+        seen.filter(|seen| match seen {
+            Err(StateError::Elsewhere | StateError::NotFound) => self.holding.is_none(),
+            _ => true,
+        })
+    }
+
     /// Whether this node has nothing to do with the key any more.
     pub(crate) fn is_closed(&self) -> bool {
         let holding = self.holding.as_ref();

@@ -49,7 +49,7 @@ pub use keeper::Keeper;
 pub(crate) use op::Ask;
 pub use op::{Done, Op};
 pub(crate) use relay::Relays;
-pub use serve::Serve;
+pub use serve::{Answer, Serve};
 pub use slot::{SLOTS, Slot};
 pub(crate) use slots::Slots;
 

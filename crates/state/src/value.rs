@@ -135,15 +135,19 @@ impl Value {
     /// Copies bytes from `offset` on into `out`, and says how many there were.
     pub async fn read(&self, offset: u64, out: &mut [u8]) -> Result<usize, StateError> {
         loop {
-            if let Some(read) = self.read_here(offset, out) {
+            if let Some(read) = self.read_now(offset, out) {
                 return read;
             }
             self.load(bytes_of(offset), out.len()).await?;
         }
     }
 
-    /// The same, if all of that is here.
+    /// The same, if all of that is here, and is known here for what it is.
     pub fn read_here(&self, offset: u64, out: &mut [u8]) -> Option<Result<usize, StateError>> {
+        self.if_known(self.read_now(offset, out))
+    }
+
+    fn read_now(&self, offset: u64, out: &mut [u8]) -> Option<Result<usize, StateError>> {
         let offset = bytes_of(offset);
         self.of_what_is_here((offset, out.len()), |content| content.read(offset, out))
     }
@@ -151,15 +155,19 @@ impl Value {
     /// Copies the value's first bytes into `out`, all as of one moment, and says what it is.
     pub async fn get_into(&self, out: &mut [u8]) -> Result<Info, StateError> {
         loop {
-            if let Some(got) = self.get_here(out) {
+            if let Some(got) = self.get_now(out) {
                 return got;
             }
             self.load(0, out.len()).await?;
         }
     }
 
-    /// The same, if all of that is here.
+    /// The same, if all of that is here, and is known here for what it is.
     pub fn get_here(&self, out: &mut [u8]) -> Option<Result<Info, StateError>> {
+        self.if_known(self.get_now(out))
+    }
+
+    fn get_now(&self, out: &mut [u8]) -> Option<Result<Info, StateError>> {
         self.of_what_is_here((0, out.len()), |content| {
             content.read(0, out)?;
             Ok(Info::of(content))
@@ -216,12 +224,22 @@ impl Value {
 
     /// Makes `data` the value on conditions, together with its time to live; returns what it is.
     pub async fn put(self: &Arc<Self>, data: &[u8], put: Put) -> Result<Info, StateError> {
+        self.put_over(data, put).await.map(|(info, _)| info)
+    }
+
+    /// The same, and whether there was a value before.
+    pub(crate) async fn put_over(
+        self: &Arc<Self>,
+        data: &[u8],
+        put: Put,
+    ) -> Result<(Info, bool), StateError> {
         let expires_ms = match put.ttl {
             Some(Duration::ZERO) => Some(0),
             Some(ttl) => Some(self.expiry(ttl)?),
             None => None,
         };
         let done = self.commit(|content| {
+            let existed = content.exists();
             match put.expected {
                 Some(expected) => content.swap(expected, data)?,
                 None => content.set(data)?,
@@ -229,10 +247,12 @@ impl Value {
             if let Some(expires_ms) = expires_ms {
                 content.expire(expires_ms)?;
             }
-            Ok(Info::of(content))
+            Ok((Info::of(content), existed))
         });
         let done = done.await;
-        self.schedule();
+        if put.ttl.is_some() {
+            self.schedule();
+        }
         done
     }
 

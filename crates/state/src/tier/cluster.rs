@@ -68,11 +68,13 @@ pub trait Cluster: Send + Sync + fmt::Debug {
     /// Makes this node the owner of a slot; none if another one is.
     async fn claim(&self, slot: Slot) -> Result<Option<Arc<dyn Claim>>, ClusterError>;
 
-    /// Has [`crate::Serve::answer`] of another node answer a request, within `timeout`.
+    /// Has [`crate::Serve::answer`] of another node answer a request, which is `head` and then
+    /// `data`, within `timeout`. What comes back is all of the answer, in one piece.
     async fn ask(
         &self,
         node: &NodeId,
-        request: Bytes,
+        head: Bytes,
+        data: &[u8],
         timeout: Duration,
     ) -> Result<Bytes, ClusterError>;
 }

@@ -56,9 +56,9 @@ impl Tier {
                 },
             };
             let from = token;
-            let request = Request { from, what }.encode();
+            let request = Request { from, what };
             let timeout = app.0.core.node.config.ask_timeout;
-            self.ask(&member, request, timeout).await
+            self.ask(&member, &request, timeout).await
         });
         let mut failed: Option<ClusterError> = None;
         for reply in futures::future::join_all(asked).await {

@@ -152,6 +152,8 @@ pub enum Done {
     Number(u64, u64),
     /// Whether there was something.
     Was(bool),
+    /// What the value is now, and whether there was one before.
+    Made(Info, bool),
     /// Chunks that differ: numbers and bytes, without zeros at their ends.
     Chunks(Info, Vec<(u64, Bytes)>),
     /// Keys, all there are of the slots that are set in the map, or as many as were asked for.

@@ -140,9 +140,9 @@ impl Relay {
             },
         };
         let from = self.tier.cluster.me()?.token;
-        let request = Request { from, what }.encode();
+        let request = Request { from, what };
         let timeout = self.app.0.core.node.config.ask_timeout + wait;
-        match self.tier.ask(member, request, timeout).await {
+        match self.tier.ask(member, &request, timeout).await {
             Ok(Reply::Done(Done::Watched(number, items))) => Some((number, items)),
             Ok(_) => None,
             Err(error) => {

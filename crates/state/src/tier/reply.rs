@@ -26,10 +26,11 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    pub fn encode(&self) -> Bytes {
+    /// The message: all but the data that ends it, and that data, which is not copied for it.
+    pub fn parts(self) -> (Bytes, Bytes) {
         let mut out = Out::with_room(self.bytes());
         out.byte(VERSION);
-        match self {
+        match &self {
             Reply::Done(done) => write_done(out.byte(0), done),
             Reply::Refused(error) => write_error(out.byte(1), error),
             Reply::Elsewhere => {
@@ -45,12 +46,15 @@ impl Reply {
                 out.byte(5).text(why);
             }
         }
-        out.done()
+        let data = match self {
+            Reply::Done(Done::Bytes(_, bytes)) => bytes,
+            _ => Bytes::new(),
+        };
+        (out.done(), data)
     }
 
     fn bytes(&self) -> usize {
         let data = match self {
-            Reply::Done(Done::Bytes(_, bytes)) => bytes.len(),
             Reply::Done(Done::Chunks(_, chunks)) => {
                 chunks.iter().map(|(_, bytes)| bytes.len() + 16).sum()
             }
@@ -100,7 +104,7 @@ fn write_done(out: &mut Out, done: &Done) {
         Done::Info(info) => write_info(out.byte(1), info),
         Done::Bytes(info, bytes) => {
             write_info(out.byte(2), info);
-            out.data(bytes);
+            out.word(bytes.len() as u64);
         }
         Done::Number(number, version) => {
             out.byte(3).word(*number).word(*version);
@@ -124,6 +128,10 @@ fn write_done(out: &mut Out, done: &Done) {
         Done::Watched(watch, items) => {
             out.byte(7).word(*watch).word(items.len() as u64);
             items.iter().for_each(|item| write_item(out, item));
+        }
+        Done::Made(info, existed) => {
+            write_info(out.byte(8), info);
+            out.byte((*existed).into());
         }
     }
 }
@@ -151,6 +159,7 @@ fn read_done(read: &mut In<'_>, all: &Bytes) -> Result<Done, WireError> {
             Done::Listed(slots, read.many(8, one)?)
         }
         7 => Done::Watched(read.word()?, read.many(1, read_item)?),
+        8 => Done::Made(read_info(read)?, read.flag()?),
         _ => return Err(WireError("what came of it is not known")),
     })
 }

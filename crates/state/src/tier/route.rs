@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
 use metrics::counter;
 use model::NodeId;
 use parking_lot::Mutex;
@@ -16,10 +18,15 @@ use super::reply::Reply;
 use super::wire::{Request, What};
 use super::{ClusterError, Done, Holding, Member, Op, Phase, Slot, Tier};
 use crate::metrics::ASKED_TOTAL;
-use crate::{AppState, Config, GlobalError, Info, Key, StateError};
+use crate::{AppState, Config, GlobalError, Info, Key, Open, StateError};
 
 /// How long to wait before asking anew, when nothing is heard of another owner.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A network that is slower than this is too slow for long values.
+const BYTES_PER_MS_MIN: usize = 4 << 10;
+/// Pieces of a long value that are asked for before the first of them is here: one is on its way
+/// while its owner copies the next.
+const AHEAD: usize = 3;
 /// How often a value is read anew that changes while it is read.
 const READ_TRIES_MAX: usize = 16;
 
@@ -47,6 +54,13 @@ impl AppState {
         }
     }
 
+    /// The node that owns the key, as far as is known here; none on a node without others.
+    pub fn owner(&self, key: &Key) -> Option<NodeId> {
+        let tier = self.0.core.node.tier.as_ref()?;
+        let owner = tier.cluster.owner(Slot::of(&self.name_of(key)));
+        owner.map(|owner| owner.node)
+    }
+
     /// What is known of a value, wherever it is.
     pub async fn info(&self, key: &Key) -> Result<Info, StateError> {
         match self.run(key, &Op::Info).await? {
@@ -64,30 +78,60 @@ impl AppState {
         out: &mut [u8],
         version: u64,
     ) -> Result<(Info, usize), StateError> {
-        let mut filled = 0;
+        if self.0.core.node.tier.is_none() && version == 0 {
+            let value = self.value_of(key, Open::default(), None).await?;
+            let count = value.read(offset, out).await?;
+            return Ok((value.info().ok_or(StateError::NotFound)?, count));
+        }
+        let (mut info, first) = self.piece(key, offset, out.len(), version).await?;
+        let mut filled = take(out, 0, &first);
+        let (mut asked, mut ahead) = (filled, FuturesOrdered::new());
         loop {
-            let op = Op::Read {
-                offset: offset.saturating_add(filled as u64),
-                length: (out.len() - filled) as u64,
-                version,
-            };
-            let (info, bytes) = match self.run(key, &op).await? {
-                Done::Bytes(info, bytes) => (info, bytes),
-                other => return Err(odd(&other)),
-            };
-            let room = out.len() - filled;
-            let count = bytes.len().min(room);
-            out[filled..filled + count].copy_from_slice(&bytes[..count]);
-            filled += count;
-            let end = offset.saturating_add(filled as u64);
-            if filled == out.len() || end >= info.size {
-                return Ok((info, filled));
+            let end = usize::try_from(info.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let end = end.min(out.len());
+            while asked < end && ahead.len() < AHEAD {
+                let length = (end - asked).min(super::PIECE_BYTES);
+                let at = offset.saturating_add(asked as u64);
+                ahead.push_back(self.piece(key, at, length, version));
+                asked += length;
             }
+            match ahead.next().await {
+                Some(piece) => {
+                    let bytes;
+                    (info, bytes) = piece?;
+                    filled = take(out, filled, &bytes);
+                }
+                None => return Ok((info, filled)),
+            }
+        }
+    }
+
+    /// Bytes as of one moment, at most [`super::PIECE_BYTES`], of `version` if it is not 0; and
+    /// what the value is.
+    pub async fn piece(
+        &self,
+        key: &Key,
+        offset: u64,
+        length: usize,
+        version: u64,
+    ) -> Result<(Info, Bytes), StateError> {
+        let op = Op::Read {
+            offset,
+            length: length as u64,
+            version,
+        };
+        match self.run(key, &op).await? {
+            Done::Bytes(info, bytes) => Ok((info, bytes)),
+            other => Err(odd(&other)),
         }
     }
 
     /// Copies the value's first bytes into `out`, all of one version, and says what it is.
     pub async fn get(&self, key: &Key, out: &mut [u8]) -> Result<Info, StateError> {
+        if self.0.core.node.tier.is_none() {
+            let value = self.value_of(key, Open::default(), None).await?;
+            return value.get_into(out).await;
+        }
         let piece = out.len().min(super::PIECE_BYTES);
         for _ in 0..READ_TRIES_MAX {
             let (first, rest) = out.split_at_mut(piece);
@@ -105,6 +149,14 @@ impl AppState {
     }
 }
 
+/// Copies bytes behind those that are there already; how many there are then.
+fn take(out: &mut [u8], filled: usize, bytes: &[u8]) -> usize {
+    let room = &mut out[filled..];
+    let count = bytes.len().min(room.len());
+    room[..count].copy_from_slice(&bytes[..count]);
+    filled + count
+}
+
 /// An answer to something else than was asked, which only a faulty node gives.
 pub(super) fn odd(done: &Done) -> StateError {
     let kind = match done {
@@ -113,6 +165,7 @@ pub(super) fn odd(done: &Done) -> StateError {
         Done::Bytes(..) => "bytes",
         Done::Number(..) => "a number",
         Done::Was(_) => "whether",
+        Done::Made(..) => "a value that was made",
         Done::Chunks(..) => "chunks",
         Done::Listed(..) => "keys",
         Done::Watched(..) => "changes",
@@ -177,8 +230,8 @@ impl Tier {
         };
         let from = me.token;
         let timeout = app.0.core.node.config.ask_timeout + op.waits();
-        let request = Request { from, what }.encode();
-        match self.ask(&owner, request, timeout).await {
+        let request = Request { from, what };
+        match self.ask(&owner, &request, timeout).await {
             Ok(Reply::Done(done)) => Tried::Done(Ok(done)),
             Ok(Reply::Refused(error)) => Tried::Done(Err(error)),
             Ok(Reply::Malformed(why)) => Tried::Done(Err(StateError::Refused(why))),
@@ -190,14 +243,16 @@ impl Tier {
         }
     }
 
-    /// Asks a node. What is no answer counts as none.
+    /// Asks a node. What is no answer counts as none. A long request has more time.
     pub async fn ask(
         &self,
         member: &Member,
-        request: Bytes,
+        request: &Request<'_>,
         timeout: Duration,
     ) -> Result<Reply, ClusterError> {
-        let asked = self.cluster.ask(&member.node, request, timeout).await;
+        let (head, data) = request.parts();
+        let timeout = timeout + Duration::from_millis((data.len() / BYTES_PER_MS_MIN) as u64);
+        let asked = self.cluster.ask(&member.node, head, data, timeout).await;
         let label = if asked.is_ok() { "answered" } else { "failed" };
         counter!(ASKED_TOTAL, "outcome" => label).increment(1);
         Reply::decode(&asked?).map_err(|source| ClusterError::Unanswered {
@@ -244,7 +299,7 @@ impl Tier {
                 from: me.token,
                 what: What::Release { owner },
             };
-            let asked = self.ask(&member, request.encode(), config.ask_timeout);
+            let asked = self.ask(&member, &request, config.ask_timeout);
             if let Ok(Reply::Done(_)) = asked.await {
                 return;
             }

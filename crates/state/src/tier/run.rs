@@ -81,7 +81,10 @@ impl Value {
                 let (info, bytes) = self.piece(offset, length, version).await?;
                 Done::Bytes(info, bytes)
             }
-            Op::Put { put, data, .. } => Done::Info(self.put(data, put).await?),
+            Op::Put { put, data, .. } => {
+                let (info, existed) = self.put_over(data, put).await?;
+                Done::Made(info, existed)
+            }
             Op::Write { offset, data, .. } => Done::Number(offset, self.write(offset, data).await?),
             Op::Append { data, .. } => Done::Number(self.append(data).await?, 0),
             Op::Add { offset, amount, .. } => {

@@ -35,6 +35,15 @@ pub struct Serve {
     permits: Arc<Semaphore>,
 }
 
+/// An answer: `head` and then `data`, which may be large and is not copied for it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// How it went.
+    pub head: Bytes,
+    /// Bytes of a value.
+    pub data: Bytes,
+}
+
 /// The locks that are held for other nodes, by who holds them.
 #[derive(Debug, Default)]
 pub(crate) struct Lockers(Mutex<HashMap<Member, HashSet<u128>>>);
@@ -71,7 +80,7 @@ impl Serve {
 
     /// Answers a request of `peer`, which has proven to be that node. Dropping the future stops
     /// what is done for it, and takes back a lock that was waited for.
-    pub async fn answer(&self, peer: &NodeId, request: &[u8]) -> Bytes {
+    pub async fn answer(&self, peer: &NodeId, request: &[u8]) -> Answer {
         let reply = match self.permits.try_acquire() {
             Ok(_permit) => self.reply(peer, request).await,
             Err(_) => Reply::Busy,
@@ -82,7 +91,8 @@ impl Serve {
             _ => "turned-away",
         };
         counter!(SERVED_TOTAL, "outcome" => outcome).increment(1);
-        reply.encode()
+        let (head, data) = reply.parts();
+        Answer { head, data }
     }
 
     async fn reply(&self, peer: &NodeId, request: &[u8]) -> Reply {

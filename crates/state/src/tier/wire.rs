@@ -9,6 +9,9 @@
 //! | of an app | app, question (1), its fields |
 //! | of a release | the owner (16) |
 //!
+//! What a value is to be is the last field of its operation, so that it goes behind the rest of the
+//! message without being copied into it.
+//!
 //! A release that adds to this takes the next version, and answers the one before as well. What is
 //! of another version than is known is refused as such, and changes nothing.
 
@@ -52,8 +55,9 @@ pub(crate) enum What<'a> {
     },
 }
 
-impl Request<'_> {
-    pub fn encode(&self) -> Bytes {
+impl<'a> Request<'a> {
+    /// The message: all but the data that ends it, and that data, which is not copied for it.
+    pub fn parts(&self) -> (Bytes, &'a [u8]) {
         let mut out = Out::with_room(self.bytes());
         out.byte(VERSION).word(self.from);
         match &self.what {
@@ -70,16 +74,25 @@ impl Request<'_> {
                 out.byte(2).wide(*owner);
             }
         }
-        out.done()
+        (out.done(), self.data())
     }
 
-    /// About how many bytes it takes, so that it is written in one piece.
+    fn data(&self) -> &'a [u8] {
+        match &self.what {
+            What::Key {
+                op: Op::Put { data, .. } | Op::Write { data, .. } | Op::Append { data, .. },
+                ..
+            } => data,
+            _ => &[],
+        }
+    }
+
+    /// About how many bytes it takes without its data, so that it is written in one piece.
     fn bytes(&self) -> usize {
         let What::Key { op, .. } = &self.what else {
             return ROOM_BYTES;
         };
         let data = match op {
-            Op::Put { data, .. } | Op::Write { data, .. } | Op::Append { data, .. } => data.len(),
             Op::Merge { chunks, .. } => chunks.iter().map(|(_, bytes)| bytes.len() + 16).sum(),
             Op::Compare { hashes, .. } => hashes.len() * 16,
             _ => 0,
@@ -184,7 +197,7 @@ fn write_op(out: &mut Out, op: &Op<'_>) {
         } => {
             create(out.byte(2), *made);
             out.maybe(put.expected).maybe(put.ttl.map(millis));
-            out.data(data);
+            out.word(data.len() as u64);
         }
         Op::Write {
             create,
@@ -192,11 +205,11 @@ fn write_op(out: &mut Out, op: &Op<'_>) {
             data,
         } => {
             durability(out.byte(3), *create);
-            out.word(*offset).data(data);
+            out.word(*offset).word(data.len() as u64);
         }
         Op::Append { create, data } => {
             durability(out.byte(4), *create);
-            out.data(data);
+            out.word(data.len() as u64);
         }
         Op::Add {
             create,

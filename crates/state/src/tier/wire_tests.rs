@@ -10,6 +10,16 @@ use super::*;
 use crate::tier::reply::Reply;
 use crate::{Done, Info, Listed, StateError, WatchItem};
 
+fn whole(request: &Request<'_>) -> Bytes {
+    let (head, data) = request.parts();
+    [&head[..], data].concat().into()
+}
+
+fn answer(reply: Reply) -> Bytes {
+    let (head, data) = reply.parts();
+    [head, data].concat().into()
+}
+
 fn key() -> impl Strategy<Value = crate::Key> {
     "[a-zé/]{1,40}".prop_map(|text| text.parse().unwrap())
 }
@@ -143,6 +153,7 @@ fn done() -> impl Strategy<Value = Done> {
         (info(), bytes()).prop_map(|(info, bytes)| Done::Bytes(info, bytes)),
         (any::<u64>(), any::<u64>()).prop_map(|(number, version)| Done::Number(number, version)),
         any::<bool>().prop_map(Done::Was),
+        (info(), any::<bool>()).prop_map(|(info, existed)| Done::Made(info, existed)),
         (info(), prop::collection::vec((any::<u64>(), bytes()), 0..4))
             .prop_map(|(info, chunks)| Done::Chunks(info, chunks)),
         (any::<[u8; 32]>(), prop::collection::vec(listed, 0..4))
@@ -156,7 +167,7 @@ proptest! {
     #[test]
     fn a_request_reads_back(from in any::<u64>(), what in what()) {
         let request = Request { from, what };
-        let bytes = request.encode();
+        let bytes = whole(&request);
         prop_assert_eq!(Request::decode(&bytes).unwrap(), request);
         // None of its beginnings is another one.
         for length in 0..bytes.len() {
@@ -166,7 +177,7 @@ proptest! {
 
     #[test]
     fn a_reply_reads_back(done in done()) {
-        let bytes = Reply::Done(done.clone()).encode();
+        let bytes = answer(Reply::Done(done.clone()));
         match Reply::decode(&bytes).unwrap() {
             Reply::Done(read) => prop_assert_eq!(read, done),
             other => prop_assert!(false, "{:?}", other),
@@ -215,14 +226,14 @@ fn errors_read_back() {
     ];
     for error in errors {
         let text = error.to_string();
-        match Reply::decode(&Reply::Refused(error).encode()).unwrap() {
+        match Reply::decode(&answer(Reply::Refused(error))).unwrap() {
             Reply::Refused(StateError::Refused(read)) => assert!(read.contains("why")),
             Reply::Refused(read) => assert_eq!(read.to_string(), text),
             other => panic!("{other:?}"),
         }
     }
     let store = StateError::Global(crate::GlobalError::Busy);
-    match Reply::decode(&Reply::Refused(store).encode()).unwrap() {
+    match Reply::decode(&answer(Reply::Refused(store))).unwrap() {
         Reply::Refused(StateError::Refused(why)) => assert!(why.contains("too often"), "{why}"),
         other => panic!("{other:?}"),
     }
@@ -241,7 +252,7 @@ fn a_request_is_written_as_documented() {
             data: b"hi",
         },
     };
-    let bytes = Request { from: 1, what }.encode();
+    let bytes = whole(&Request { from: 1, what });
     let golden = [
         &[1][..],
         &1u64.to_le_bytes(),
@@ -265,7 +276,7 @@ fn another_version_is_refused() {
         from: 1,
         what: release,
     };
-    let mut bytes = request.encode().to_vec();
+    let mut bytes = whole(&request).to_vec();
     bytes[0] = 2;
     assert!(Request::decode(&bytes).is_err());
 }

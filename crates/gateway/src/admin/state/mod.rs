@@ -18,7 +18,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use http::header::{CONTENT_RANGE, ETAG};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use model::{AppName, Durability};
 use state::{AppState, Done, Info, Key, LIST_KEYS_MAX, Op, Put, StateError, WatchItem};
 use tokio::runtime::Handle;
@@ -40,6 +40,8 @@ const SWAP_TRIES_MAX: usize = 16;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Values above this are copied on a thread that may take its time.
 const INLINE_BYTES_MAX: usize = 1 << 20;
+/// Names the node that owns the key, in a cluster.
+const NODE: HeaderName = HeaderName::from_static("dunlin-node");
 
 /// Which keys.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
@@ -110,9 +112,14 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let place = Place::of(&shared, &app, &key)?;
-    // What is wrong with the request counts only where there is a value.
-    place.info().await?;
-    let condition = Condition::of(&headers)?;
+    let condition = match Condition::of(&headers) {
+        Ok(condition) => condition,
+        Err(malformed) => {
+            // What is wrong with the request counts only where there is a value.
+            place.info().await?;
+            return Err(malformed);
+        }
+    };
     reading::answer(&place, &condition, &headers).await
 }
 
@@ -127,12 +134,15 @@ pub(super) async fn head(
     Path((app, key)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let info = Place::of(&shared, &app, &key)?.info().await?;
+    let place = Place::of(&shared, &app, &key)?;
+    let info = place.info().await?;
     let condition = Condition::of(&headers)?;
     if let Some(answer) = reading::unless(&condition, &info)? {
         return Ok(answer);
     }
-    Ok(reading::whole(&info, Body::empty()))
+    let mut answer = reading::whole(&info, Body::empty());
+    Owner::of(&place).tell(&mut answer);
+    Ok(answer)
 }
 
 /// How to make a value.
@@ -180,7 +190,7 @@ pub(super) async fn write(
     let bytes_max = shared.state.value_bytes_max() as u64;
     let config = &shared.config.admin;
     let upload = shared.uploads.collect(body, bytes_max, config).await?;
-    let key = place.key.clone();
+    let (key, owner) = (place.key.clone(), Owner::of(&place));
     let making = (create, ttl);
     let (info, existed) = put(place, condition, upload, making).await?;
     let status = match existed {
@@ -188,7 +198,9 @@ pub(super) async fn write(
         false => StatusCode::CREATED,
     };
     let told = Json(view(&key, &info));
-    Ok((status, [(ETAG, tag(info.version))], told).into_response())
+    let mut answer = (status, [(ETAG, tag(info.version))], told).into_response();
+    owner.tell(&mut answer);
+    Ok(answer)
 }
 
 /// Removes a value; with `If-Match: "VERSION"` only if it has that version.
@@ -237,8 +249,33 @@ impl Place {
         self.app.info(&self.key).await
     }
 
+    /// The value's version; 0 if there is none.
+    async fn version(&self) -> Result<u64, StateError> {
+        match self.info().await {
+            Ok(info) => Ok(info.version),
+            Err(StateError::NotFound) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn run(&self, op: &Op<'_>) -> Result<Done, StateError> {
         self.app.run(&self.key, op).await
+    }
+}
+
+/// The node that owns a key; none on a node that stands alone.
+struct Owner(Option<HeaderValue>);
+
+impl Owner {
+    fn of(place: &Place) -> Self {
+        let node = place.app.owner(&place.key);
+        Self(node.and_then(|node| HeaderValue::from_str(node.as_str()).ok()))
+    }
+
+    fn tell(self, answer: &mut Response) {
+        if let Some(node) = self.0 {
+            answer.headers_mut().insert(NODE, node);
+        }
     }
 }
 
@@ -273,22 +310,19 @@ async fn put_now(
     (durability, ttl): Made,
 ) -> Result<(Info, bool), Failure> {
     for _ in 0..SWAP_TRIES_MAX {
-        let version = match place.info().await {
-            Ok(info) => info.version,
-            Err(StateError::NotFound) => 0,
-            // Who names no condition does not mind what was there.
-            Err(StateError::Lost) if !condition.is_given() => 0,
-            Err(error) => return Err(error.into()),
+        // Who names no condition does not mind what was there.
+        let expected = match condition.is_given() {
+            true => Some(place.version().await?),
+            false => None,
         };
-        condition.check(version)?;
-        let expected = condition.is_given().then_some(version);
+        condition.check(expected.unwrap_or_default())?;
         let op = Op::Put {
             create: Some(durability),
             put: Put { expected, ttl },
             data,
         };
         match place.run(&op).await {
-            Ok(Done::Info(info)) => return Ok((info, version != 0)),
+            Ok(Done::Made(info, existed)) => return Ok((info, existed)),
             Ok(_) => return Err(restless()),
             Err(StateError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -93,7 +93,7 @@ async fn requests_of_strangers_and_for_other_claims_do_nothing() {
     let serve = world.states()[1].serve().unwrap();
     for garbage in [&b""[..], b"\x01", b"\x02aaaaaaaaaaaa", &[1; 64]] {
         let reply = serve.answer(&id("a"), garbage).await;
-        assert_eq!(reply[..2], [1, 5], "{garbage:?}");
+        assert_eq!(reply.head[..2], [1, 5], "{garbage:?}");
     }
     let ask = async |from: u64, claim: u64, op: Op<'_>| {
         let name = Name {
@@ -101,8 +101,10 @@ async fn requests_of_strangers_and_for_other_claims_do_nothing() {
             key: name.clone(),
         };
         let what = What::Key { claim, name, op };
-        let request = Request { from, what }.encode();
-        serve.answer(&id("a"), &request).await[1]
+        let request = Request { from, what };
+        let (head, data) = request.parts();
+        let request = [&head[..], data].concat();
+        serve.answer(&id("a"), &request).await.head[1]
     };
     let put = put(b"x", Durability::Ephemeral);
     // An earlier claim, and a node of an earlier life.

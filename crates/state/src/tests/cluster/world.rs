@@ -170,7 +170,8 @@ impl Cluster for View {
     async fn ask(
         &self,
         node: &NodeId,
-        request: Bytes,
+        head: Bytes,
+        data: &[u8],
         timeout: Duration,
     ) -> Result<Bytes, ClusterError> {
         let way = (self.node.clone(), node.clone());
@@ -183,10 +184,13 @@ impl Cluster for View {
         }
         let serve = self.net.serves.lock().get(node).cloned();
         let serve = serve.ok_or_else(unreached)?;
+        let request = [&head[..], data].concat();
         let answer = serve.answer(&self.node, &request);
         let answer = tokio::time::timeout(timeout, answer).await;
         match answer {
-            Ok(answer) if !self.net.deaf.lock().contains(&way) => Ok(answer),
+            Ok(answer) if !self.net.deaf.lock().contains(&way) => {
+                Ok([&answer.head[..], &answer.data].concat().into())
+            }
             _ => Err(ClusterError::Unanswered {
                 node: node.clone(),
                 source: "deaf".into(),
