@@ -1,12 +1,16 @@
 //! `state_…`: what a guest does with the keys of its app.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use memory::Access as MapAccess;
 use model::{Access, StateGrant};
 use sandbox::host::{Errno, Guest, Mapper};
-use state::{AppState, Done, Durability, Info, Key, Mode, Op, Open, Put, State, StateError, Value};
+use state::{
+    AppState, Done, Durability, Info, Key, Mirror, Mode, Op, Open, Put, Span, State, StateError,
+    Value,
+};
 
 use crate::host::Services;
 
@@ -30,6 +34,17 @@ pub(crate) struct Keys {
     locks: bool,
     /// The value that was last looked at: guests tend to ask for one again and again.
     last: Option<Arc<Value>>,
+    /// What the guest has mapped.
+    mapped: HashMap<String, Mapped>,
+}
+
+/// Where the memory is that a guest has mapped.
+#[derive(Clone)]
+enum Mapped {
+    /// It is the value's own.
+    Own(Arc<Value>),
+    /// It is a copy on this node, of a value that another node owns.
+    Copy(Arc<Mirror>),
 }
 
 impl Keys {
@@ -40,6 +55,7 @@ impl Keys {
             guest,
             locks: false,
             last: None,
+            mapped: HashMap::new(),
         }
     }
 
@@ -240,41 +256,75 @@ impl Keys {
     }
 
     pub async fn map(
-        &self,
+        &mut self,
         key: &str,
         (offset, len): (u64, u64),
         mode: u32,
         mapper: &mut dyn Mapper,
     ) -> Result<u64, Errno> {
-        let (value, access) = match mode {
-            TO_READ => (self.existing(key).await?, MapAccess::Read),
-            TO_WRITE => (self.made(key).await?, MapAccess::Write),
+        let access = match mode {
+            TO_READ => MapAccess::Read,
+            TO_WRITE => MapAccess::Write,
             _ => return Err(Errno::Invalid),
         };
+        let mapped = self.to_map(key, access).await?;
         let len = match len {
-            0 => value.size().saturating_sub(offset),
+            0 => mapped
+                .size()
+                .await
+                .map_err(errno_of)?
+                .saturating_sub(offset),
             len => len,
         };
         if len == 0 {
             return Err(Errno::Invalid);
         }
-        let grow = access == MapAccess::Write;
-        let span = value.map_span(offset, len, access, grow).await;
-        let span = span.map_err(errno_of)?;
+        let span = mapped.span(offset, len, access).await.map_err(errno_of)?;
         let at = mapper.map(&span.region, span.offset, span.bytes, access)?;
+        if !self.mapped.contains_key(key) {
+            self.mapped.insert(key.to_owned(), mapped);
+        }
         Ok(at + span.within as u64)
     }
 
+    /// What a key's mappings are of: what they were of before, while the guest has any.
+    async fn to_map(&self, key: &str, access: MapAccess) -> Result<Mapped, Errno> {
+        let (name, create) = match access {
+            MapAccess::Read => (self.to_read(key)?, None),
+            MapAccess::Write => {
+                let (name, create) = self.to_make(key)?;
+                (name, Some(create))
+            }
+        };
+        if let Some(mapped) = self.mapped.get(key) {
+            return Ok(mapped.clone());
+        }
+        match self.app.value(&name, Open { create }).await {
+            Ok(value) => Ok(Mapped::Own(value)),
+            Err(StateError::Elsewhere) => Ok(Mapped::Copy(self.app.mirror(&name))),
+            Err(error) => Err(errno_of(error)),
+        }
+    }
+
     pub async fn push(&self, key: &str, offset: u64, len: u64) -> Result<u64, Errno> {
-        let (key, length) = (self.to_change(key)?, to_end(len));
-        version(self.run(&key, Op::Push { offset, length }).await?)
+        let ((name, durability), length) = (self.to_make(key)?, to_end(len));
+        match self.mapped.get(key) {
+            // Of what was mapped here, only this node knows what was written.
+            Some(Mapped::Own(value)) => value.push(offset, length).await,
+            Some(Mapped::Copy(mirror)) => mirror.push(offset, length, durability).await,
+            None => return version(self.run(&name, Op::Push { offset, length }).await?),
+        }
+        .map_err(errno_of)
     }
 
     pub async fn pull(&self, key: &str, offset: u64, len: u64) -> Result<u64, Errno> {
-        let name = self.to_read(key)?;
+        let (name, length) = (self.to_read(key)?, to_end(len));
+        if let Some(Mapped::Copy(mirror)) = self.mapped.get(key) {
+            return mirror.pull(offset, length).await.map_err(errno_of);
+        }
         match self.app.value(&name, Open::default()).await {
             Ok(value) => {
-                value.pull(offset, to_end(len)).await.map_err(errno_of)?;
+                value.pull(offset, length).await.map_err(errno_of)?;
                 Ok(value.version())
             }
             // What is another node's is read there whenever it is read.
@@ -308,18 +358,6 @@ impl Keys {
         Ok((key.parse().map_err(|_| Errno::Invalid)?, durability))
     }
 
-    /// A value that is there, to map for reading.
-    async fn existing(&self, key: &str) -> Result<Arc<Value>, Errno> {
-        self.granted(key, Access::Read)?;
-        self.open(key, None).await
-    }
-
-    /// A value to map for writing, made if it is not there.
-    async fn made(&self, key: &str) -> Result<Arc<Value>, Errno> {
-        let grant = self.granted(key, Access::Write)?;
-        self.open(key, Some(grant.durability)).await
-    }
-
     fn granted(&self, key: &str, access: Access) -> Result<&StateGrant, Errno> {
         let grant = self.guest.spec.settings.allow.state_of(key);
         grant
@@ -327,14 +365,27 @@ impl Keys {
             .ok_or(Errno::Denied)
     }
 
-    async fn open(&self, key: &str, create: Option<Durability>) -> Result<Arc<Value>, Errno> {
-        let key: Key = key.parse().map_err(|_| Errno::Invalid)?;
-        let opened = self.app.value(&key, Open { create }).await;
-        opened.map_err(errno_of)
-    }
-
     fn owner(&self) -> u128 {
         self.guest.id.as_u128()
+    }
+}
+
+impl Mapped {
+    async fn size(&self) -> Result<u64, StateError> {
+        match self {
+            Mapped::Own(value) => Ok(value.size()),
+            Mapped::Copy(mirror) => mirror.size().await,
+        }
+    }
+
+    async fn span(&self, offset: u64, len: u64, access: MapAccess) -> Result<Span, StateError> {
+        match self {
+            Mapped::Own(value) => {
+                let grow = access == MapAccess::Write;
+                value.map_span(offset, len, access, grow).await
+            }
+            Mapped::Copy(mirror) => mirror.map_span(offset, len, access).await,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::Request;
@@ -20,6 +20,8 @@ const PRELUDE: &str = r#"
   (import "dunlin" "state_get" (func $get (param i32 i32 i32 i32) (result i64)))
   (import "dunlin" "state_lock" (func $lock (param i32 i32 i32 i64 i64) (result i64)))
   (import "dunlin" "state_unlock" (func $unlock (param i32 i32) (result i64)))
+  (import "dunlin" "state_map" (func $map (param i32 i32 i64 i64 i32) (result i64)))
+  (import "dunlin" "state_push" (func $push (param i32 i32 i64 i64) (result i64)))
   (memory (export "memory") 160)
   (func $say (param i64)
     (i64.store (i32.const 32) (local.get 0))
@@ -60,13 +62,32 @@ fn counter() -> String {
     )
 }
 
+/// Maps the key, adds one to a number in each of many chunks, and pushes; replies with the version.
+fn mapper() -> String {
+    format!(
+        "(local $at i64) (local $to i64) {READ_INPUT}
+         (local.set $at (call $map {KEY} (i64.const 0) (i64.const {MAPPED}) (i32.const 1)))
+         (if (i64.lt_s (local.get $at) (i64.const 0)) (then (call $say (local.get $at)) unreachable))
+         (local.set $to (i64.add (local.get $at) (i64.const {MAPPED})))
+         (loop $next
+           (i64.store (i32.wrap_i64 (local.get $at))
+             (i64.add (i64.load (i32.wrap_i64 (local.get $at))) (i64.const 1)))
+           (local.set $at (i64.add (local.get $at) (i64.const 100000)))
+           (br_if $next (i64.lt_u (local.get $at) (local.get $to))))
+         (call $say (call $push {KEY} (i64.const 0) (i64.const 0)))"
+    )
+}
+
+/// Bytes that the mapper maps.
+const MAPPED: usize = 6_000_000;
+
 async fn deploy(worlds: &[&World], path: &str, handle: &str) {
     let text = format!(
         "(module {PRELUDE} (func (export \"handle\") (result i32) {handle} (i32.const 0)))"
     );
     let settings = json!({
         "allow": { "state": [{ "prefix": "", "access": "write" }] },
-        "limits": { "deadline_ms": 20_000, "memory_bytes_max": 16 << 20 },
+        "limits": { "deadline_ms": 20_000, "memory_bytes_max": 64 << 20 },
     });
     let deployed = worlds[0].deploy_with(path, "reactor", wasm(&text), settings);
     let deployed = deployed.await;
@@ -79,6 +100,31 @@ async fn deploy(worlds: &[&World], path: &str, handle: &str) {
 /// Keys of 8 bytes, of which each of three nodes owns some.
 fn keys() -> impl Iterator<Item = String> {
     (0..24).map(|number| format!("key/{number:04}"))
+}
+
+/// Three nodes, each of which owns a part of the keys by now.
+async fn three(cluster: &Cluster) -> [World; 3] {
+    let worlds = cluster.three().await;
+    for key in keys() {
+        let made = put(&worlds[0], &key, "?durability=durable", "probe").await;
+        assert_eq!(made.status, 201, "{}", made.text());
+    }
+    loop {
+        let mut owners = BTreeSet::new();
+        for key in keys() {
+            owners.insert(owner(&get(&worlds[0], &key).await));
+        }
+        if owners.len() == 3 {
+            break;
+        }
+    }
+    for key in keys() {
+        let uri = worlds[0].admin(&format!("/v1/apps/shop/state/{key}"));
+        let request = Request::delete(uri).body(Full::default());
+        let removed = worlds[0].send(request.expect("a request")).await;
+        assert_eq!(removed.status, 204, "{}", removed.text());
+    }
+    worlds
 }
 
 async fn put(world: &World, key: &str, query: &str, data: impl Into<Bytes>) -> Answer {
@@ -108,7 +154,7 @@ fn pattern(bytes: usize) -> Bytes {
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_on_different_nodes_share_keys() {
     let cluster = Cluster::new();
-    let [one, two, three] = cluster.three().await;
+    let [one, two, three] = three(&cluster).await;
     let worlds = [&one, &two, &three];
     deploy(&worlds, "shop/set", &setter()).await;
     deploy(&worlds, "shop/get", &getter()).await;
@@ -135,7 +181,7 @@ async fn functions_on_different_nodes_share_keys() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_compared_and_swapped_is_so_on_every_node() {
     let cluster = Cluster::new();
-    let [one, two, three] = cluster.three().await;
+    let [one, two, three] = three(&cluster).await;
     for key in keys().take(6) {
         let made = put(&one, &key, "", "first").await;
         assert_eq!(made.status, 201, "{}", made.text());
@@ -160,7 +206,7 @@ async fn what_is_compared_and_swapped_is_so_on_every_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn long_values_pass_between_nodes_whole_and_in_parts() {
     let cluster = Cluster::new();
-    let [one, two, three] = cluster.three().await;
+    let [one, two, three] = three(&cluster).await;
     let worlds = [&one, &two, &three];
     deploy(&worlds, "shop/set", &setter()).await;
     deploy(&worlds, "shop/get", &getter()).await;
@@ -190,7 +236,7 @@ async fn long_values_pass_between_nodes_whole_and_in_parts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_holds_across_nodes() {
     let cluster = Cluster::new();
-    let [one, two, three] = cluster.three().await;
+    let [one, two, three] = three(&cluster).await;
     let worlds = [&one, &two, &three];
     deploy(&worlds, "shop/count", &counter()).await;
     for key in keys().take(3) {
@@ -211,7 +257,7 @@ async fn a_lock_holds_across_nodes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_sees_changes_on_all_nodes() {
     let cluster = Cluster::new();
-    let [one, two, three] = cluster.three().await;
+    let [one, two, three] = three(&cluster).await;
     let uri = two.admin("/v1/apps/shop/state?prefix=key/&watch=true");
     let request = Request::get(uri).body(Full::<Bytes>::default());
     let watching = two.client.request(request.expect("a request")).await;
@@ -231,13 +277,16 @@ async fn a_watch_sees_changes_on_all_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_death_of_an_owner_loses_nothing_durable_and_is_told_of_the_rest() {
+async fn the_death_of_an_owner_loses_nothing_durable_or_replicated_and_is_told_of_the_rest() {
     let cluster = Cluster::new();
-    let [one, two, three] = cluster.three().await;
+    let [one, two, three] = three(&cluster).await;
     let mut owners = BTreeMap::new();
     for key in keys() {
-        let durable = put(&one, &format!("d/{key}"), "?durability=durable", "kept").await;
-        assert_eq!(durable.status, 201, "{}", durable.text());
+        for kind in ["durable", "replicated"] {
+            let query = format!("?durability={kind}");
+            let made = put(&one, &format!("{kind}/{key}"), &query, "kept").await;
+            assert_eq!(made.status, 201, "{}", made.text());
+        }
         let made = put(&one, &key, "", "in memory").await;
         owners.insert(key, owner(&made));
     }
@@ -246,8 +295,11 @@ async fn the_death_of_an_owner_loses_nothing_durable_and_is_told_of_the_rest() {
     drop(two);
     for world in [&one, &three] {
         for (key, owner) in &owners {
-            let durable = get(world, &format!("d/{key}")).await;
-            assert_eq!((durable.status, durable.text()), (200, "kept"), "{key}");
+            for kind in ["durable", "replicated"] {
+                let kept = get(world, &format!("{kind}/{key}")).await;
+                assert_eq!((kept.status, kept.text()), (200, "kept"), "{kind} {key}");
+                assert_eq!(kept.headers["dunlin-durability"], kind);
+            }
             let read = get(world, key).await;
             match owner == "n2" {
                 true => assert_eq!((read.status, read.code().as_str()), (410, "state-lost")),
@@ -267,7 +319,7 @@ async fn the_death_of_an_owner_loses_nothing_durable_and_is_told_of_the_rest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stops_hands_over_what_is_durable() {
     let cluster = Cluster::new();
-    let [one, two, three] = cluster.three().await;
+    let [one, two, three] = three(&cluster).await;
     for key in keys() {
         let made = put(&one, &key, "?durability=durable", "kept").await;
         assert_eq!(made.status, 201, "{}", made.text());
@@ -283,5 +335,29 @@ async fn a_node_that_stops_hands_over_what_is_durable() {
     for key in keys() {
         let read = get(&one, &key).await;
         assert_eq!((read.status, read.text()), (200, "kept"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_mapped_on_one_node_and_pushed_is_seen_on_all() {
+    let cluster = Cluster::new();
+    let [one, two, three] = three(&cluster).await;
+    let worlds = [&one, &two, &three];
+    deploy(&worlds, "shop/map", &mapper()).await;
+    for key in keys().take(5) {
+        // Each node maps it in turn, whoever owns it, and sees what the others pushed.
+        for count in 1..=6 {
+            let world = worlds[count % 3];
+            let pushed = world.call("/shop/map", key.clone()).await;
+            assert_eq!(pushed.status, 200, "{}", pushed.text());
+            let version = i64::from_le_bytes(*pushed.body.first_chunk().expect("a version"));
+            assert!(version > 0, "{version}");
+            let read = get(worlds[(count + 1) % 3], &key).await;
+            assert_eq!(read.body.len(), MAPPED);
+            for at in (0..MAPPED).step_by(100_000) {
+                let number = read.body[at..].first_chunk().expect("a number");
+                assert_eq!(u64::from_le_bytes(*number), count as u64, "{key} at {at}");
+            }
+        }
     }
 }

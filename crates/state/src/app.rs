@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use model::AppName;
 use parking_lot::{Mutex, RwLock};
 
@@ -16,7 +17,7 @@ use crate::global::{Found, Head};
 use crate::state::Node;
 use crate::tier::{Holding, Slot, marks};
 use crate::watch::{Watch, Watchers};
-use crate::{Info, Key, Name, StateError, Value};
+use crate::{Info, Key, Mirror, Name, StateError, Value};
 
 /// Parts of the map of keys, each with a lock of its own.
 const SHARDS: usize = 16;
@@ -81,6 +82,8 @@ pub(crate) struct App {
     pub shards: [RwLock<HashMap<Key, Arc<Value>>>; SHARDS],
     /// The keys of all shards; locked inside of a shard's lock.
     pub order: Mutex<BTreeSet<Key>>,
+    /// Copies of values that other nodes own, which guests have mapped.
+    pub mirrors: Mutex<HashMap<Key, Arc<Mirror>>>,
 }
 
 /// One key of a listing.
@@ -108,6 +111,7 @@ impl AppState {
             }),
             shards: Default::default(),
             order: Mutex::default(),
+            mirrors: Mutex::default(),
         }))
     }
 
@@ -359,6 +363,39 @@ impl AppState {
         }
         value.schedule();
         Ok(value)
+    }
+
+    /// Makes a value known of which other nodes have copies, instead of whatever was here.
+    pub(crate) fn restore(
+        &self,
+        key: Key,
+        head: &Head,
+        chunks: &[(u64, Bytes)],
+        holding: &Arc<Holding>,
+    ) -> Result<(), StateError> {
+        let core = &self.0.core;
+        let body = Body::new(
+            Charge::new(core.budget.clone()),
+            core.node.config.value_bytes_max,
+        );
+        let content = Content::copied(body, core.floor(Some(holding)), head, chunks)?;
+        let name = self.name_of(&key);
+        let value = Arc::new(Value::new(
+            name,
+            core.clone(),
+            content,
+            Some(holding.clone()),
+        ));
+        let mut shard = self.shard(key.as_str()).write();
+        if let Some(old) = shard.remove(&key) {
+            self.forget(&key, &old);
+        }
+        core.budget.keys.take(1)?;
+        shard.insert(key.clone(), value.clone());
+        self.0.order.lock().insert(key);
+        drop(shard);
+        value.schedule();
+        Ok(())
     }
 
     /// Forgets keys without values that nobody holds. Returns those that cannot be forgotten since

@@ -43,6 +43,8 @@ pub struct Config {
     /// In a cluster: most requests of other nodes that are answered at a time, those that wait for
     /// locks and changes among them.
     pub asks_max: usize,
+    /// In a cluster: in the memory of how many nodes a replicated value is, its owner among them.
+    pub copies: usize,
     /// In a cluster: how long it is told that values may have been lost with their node, instead
     /// of that there are none.
     pub loss_told: Duration,
@@ -67,6 +69,7 @@ impl Default for Config {
             owner_wait_max: Duration::from_secs(20),
             ask_timeout: Duration::from_secs(10),
             asks_max: 4096,
+            copies: 2,
             loss_told: Duration::from_secs(600),
         }
     }

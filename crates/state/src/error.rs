@@ -143,6 +143,9 @@ pub enum GlobalError {
     /// The node no longer owns the key: the store refused what it wrote.
     #[error("the value belongs to another node by now")]
     Fenced,
+    /// A node that keeps copies could not take a change.
+    #[error("a copy on another node was refused: {0}")]
+    Copy(String),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StorageError),

@@ -59,7 +59,8 @@ pub use key::{KEY_BYTES_MAX, Key, KeyError, Name};
 pub use state::State;
 pub use sweep::Service;
 pub use tier::{
-    Answer, Claim, Cluster, ClusterError, Done, Keeper, Member, Op, PIECE_BYTES, SLOTS, Serve, Slot,
+    Answer, Claim, Cluster, ClusterError, Done, Keeper, Member, Mirror, Op, PIECE_BYTES, SLOTS,
+    Serve, Slot,
 };
 pub use turns::Mode;
 pub use value::{Info, Put, Span, Value};

@@ -10,6 +10,7 @@
 //! | `x/` expires_ms (8) `APP/KEY` | nothing |
 //! | `f/APP` | the greatest version of a removed value (8) |
 //! | `m/` slot (3 digits) `/APP` | whether values are in memory only (1), when some were lost (8) |
+//! | `r/` slot (3 digits) | who has copies of values: see `tier/copies/record.rs` |
 //! | `v` | a number above which no version was given when it was written (8) |
 
 use bytes::Bytes;
@@ -97,6 +98,11 @@ pub(crate) fn marks_prefix(slot: crate::Slot) -> String {
 
 pub(crate) fn mark_key(slot: crate::Slot, app: &AppName) -> Bytes {
     format!("{}{app}", marks_prefix(slot)).into()
+}
+
+/// Says who has copies of a slot's values.
+pub(crate) fn copies_key(slot: crate::Slot) -> Bytes {
+    format!("{PREFIX}r/{:03}", slot.number()).into()
 }
 
 pub(crate) fn versions_key() -> Bytes {

@@ -17,7 +17,7 @@ use crate::config::VALUE_BYTES_MOST;
 use crate::global::Global;
 use crate::lock::Held;
 use crate::sweep::Timed;
-use crate::tier::{Slot, Slots, Tier};
+use crate::tier::{Copies, Holding, Slot, Slots, Tier};
 use crate::turns::Event;
 use crate::{AppState, Cluster, Config, EmbeddedGlobal, Keeper, Name, Serve, Service, Value};
 
@@ -32,6 +32,8 @@ pub(crate) struct Node {
     pub timed: Timed,
     /// None where there are no other nodes.
     pub tier: Option<Arc<Tier>>,
+    /// Where replicated values are besides; none where there are no other nodes.
+    pub copies: Option<Arc<Copies>>,
     tickets: AtomicU64,
     started: Instant,
 }
@@ -93,6 +95,7 @@ impl State {
         tier: Option<Arc<Tier>>,
     ) -> Self {
         config.value_bytes_max = config.value_bytes_max.min(VALUE_BYTES_MOST);
+        let copies = tier.clone().map(|tier| Copies::new(tier, &config));
         Self {
             node: Arc::new(Node {
                 budget: Arc::new(NodeBudget::new(&config)),
@@ -101,6 +104,7 @@ impl State {
                 global,
                 held: Held::default(),
                 timed: Timed::default(),
+                copies: copies.map(Arc::new),
                 tier,
                 tickets: AtomicU64::new(0),
                 started: Instant::now(),
@@ -168,6 +172,16 @@ impl State {
             }
         }
         found
+    }
+
+    /// The values that are in memory as long as this node has a slot.
+    pub(crate) fn values_of(&self, slot: &Arc<Holding>) -> Vec<Arc<Value>> {
+        let residents = self.apps().into_iter().flat_map(|app| app.residents());
+        let is_in = |value: &Arc<Value>| {
+            let holding = value.holding.as_ref();
+            holding.is_some_and(|holding| Arc::ptr_eq(holding, slot))
+        };
+        residents.filter(is_in).collect()
     }
 
     /// Forgets the values that are no longer this node's.

@@ -69,7 +69,8 @@ impl Value {
         // Whatever is changed, an expired value goes first.
         let exists = self.change(|content| Ok(content.exists()))?;
         // What is stored of an older value than an ephemeral one is of no use either.
-        if !self.content.read().is_durable() {
+        let backed = self.is_backed(&self.content.read());
+        if !backed {
             self.remove_base().await?;
         }
         Ok(before && !exists)
@@ -127,6 +128,7 @@ impl Service {
                     owing.reap().await?;
                 }
             }
+            app.forget_mirrors();
             if app.is_crowded() {
                 app.make_room();
             }

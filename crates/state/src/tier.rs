@@ -22,10 +22,12 @@
 
 mod bytes;
 mod cluster;
+mod copies;
 mod holding;
 mod keeper;
 mod list;
 pub(crate) mod marks;
+mod mirror;
 mod op;
 mod relay;
 mod reply;
@@ -44,8 +46,10 @@ use crate::Config;
 use crate::clock::{Clock as _, SystemClock, micros};
 
 pub use cluster::{Claim, Cluster, ClusterError, Member};
+pub(crate) use copies::Copies;
 pub(crate) use holding::{Holding, Phase};
 pub use keeper::Keeper;
+pub use mirror::Mirror;
 pub(crate) use op::Ask;
 pub use op::{Done, Op};
 pub(crate) use relay::Relays;
@@ -65,6 +69,8 @@ pub(crate) struct Tier {
     pub watches: serve::Watches,
     pub lockers: serve::Lockers,
     pub abroad: route::Abroad,
+    /// The copies that this node keeps for others.
+    pub kept: copies::Kept,
 }
 
 impl Tier {
@@ -83,6 +89,7 @@ impl Tier {
             watches: serve::Watches::new(first, config.asks_max),
             lockers: serve::Lockers::default(),
             abroad: route::Abroad::default(),
+            kept: copies::Kept::default(),
         }
     }
 }

@@ -437,10 +437,9 @@ impl Value {
         &self,
         change: impl FnOnce(&mut Content) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
-        let ephemeral = self.durability() == Durability::Ephemeral;
-        if ephemeral {
+        if !self.is_to_be_backed(self.durability()) {
             let done = self.change(change);
-            if !self.content.read().is_durable() {
+            if !self.is_backed(&self.content.read()) {
                 return done;
             }
             // It was made anew as a durable one in the meantime.

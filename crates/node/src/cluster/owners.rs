@@ -8,6 +8,7 @@
 //! What is long goes without a copy of its own from where it is to the socket, and from the socket
 //! to where it is read: only a request's data is copied once, a piece at a time.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,13 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use invoker::Nodes as _;
 use membership::{Membership, Ownership, Resource};
 use model::NodeId;
+use scheduler::Standing;
 use state::{ClusterError, Serve, Slot};
 use storage::Txn;
 use tokio::sync::watch;
-use transport::{Body, CallError, Connection, Handler, Incoming, PeerError, Peers, Request, Status};
+use transport::{
+    Body, CallError, Connection, Handler, Incoming, PeerError, Peers, Request, Status,
+};
 
 use super::neighbours::Neighbours;
 use super::queues::Queues;
@@ -173,6 +177,30 @@ impl state::Cluster for Owners {
             .look(|roster| roster.preferred(name) == Some(here))
     }
 
+    fn keepers(&self, slot: Slot, count: usize) -> Vec<state::Member> {
+        let (name, here) = (
+            self.resource(slot).as_str().as_bytes(),
+            self.membership.id(),
+        );
+        self.membership.look(|roster| {
+            let peers = roster.peers().iter();
+            let mut others: BTreeMap<_, _> = peers
+                .filter(|(node, _)| *node != here && roster.standing(node) < Standing::Draining)
+                .collect();
+            let mut keepers = Vec::new();
+            while keepers.len() < count
+                && let Some(node) = membership::owner(name, others.keys().copied())
+                && let Some(peer) = others.remove(node)
+            {
+                keepers.push(state::Member {
+                    node: node.clone(),
+                    token: peer.token,
+                });
+            }
+            keepers
+        })
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.queues.changes()
     }
@@ -318,7 +346,9 @@ async fn message(mut body: Body, bytes_max: usize) -> Result<Bytes, MessageError
         first = [first, more].concat().into();
     }
     let length = first.get_u64_le();
-    let bytes = usize::try_from(length).ok().filter(|bytes| *bytes <= bytes_max);
+    let bytes = usize::try_from(length)
+        .ok()
+        .filter(|bytes| *bytes <= bytes_max);
     let bytes = bytes.ok_or(MessageError::TooLong(length))?;
     if first.len() >= bytes {
         return Ok(first.slice(..bytes));

@@ -1,7 +1,9 @@
 //! State on several nodes in one process, over one store and a network that tests cut.
 
 mod any_order;
+mod copies;
 mod losses;
+mod mirrors;
 mod network;
 mod world;
 

@@ -62,6 +62,10 @@ pub trait Cluster: Send + Sync + fmt::Debug {
     /// Whether this node should own a slot, of all that are there.
     fn should_own(&self, slot: Slot) -> bool;
 
+    /// The nodes that should keep copies of a slot's values, `count` of those that stay besides
+    /// this one, or as many as there are: first the one that should own it next.
+    fn keepers(&self, slot: Slot, count: usize) -> Vec<Member>;
+
     /// Changes whenever what the others tell may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 

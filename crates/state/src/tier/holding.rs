@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use model::AppName;
 use parking_lot::Mutex;
+use tokio::sync::RwLock;
 
+use super::copies::Set;
 use super::{Claim, Slot};
 use crate::Key;
 
@@ -45,6 +47,8 @@ pub(crate) struct Holding {
     /// Every version that is given is greater, and was given by nobody before.
     pub base: u64,
     phase: AtomicU8,
+    /// Who has copies of its values.
+    pub copies: RwLock<Set>,
     /// Whether its values were forgotten after it was closed.
     pub swept: AtomicBool,
     /// Looked at before the map: mostly nothing was lost.
@@ -58,6 +62,7 @@ impl Holding {
             slot,
             claim,
             base,
+            copies: RwLock::default(),
             phase: AtomicU8::new(Phase::Opening as u8),
             swept: AtomicBool::new(false),
             has_lost: AtomicBool::new(false),

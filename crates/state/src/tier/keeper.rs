@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream;
-use storage::Store;
 
 use super::{Claim, Holding, Phase, Slot, Tier, marks};
 use crate::clock::{micros, millis};
-use crate::{EmbeddedGlobal, GlobalError, State, StateError, Value};
+use crate::{EmbeddedGlobal, State, StateError, Value};
 
 /// Slots that are claimed, opened or closed at a time.
 const AT_ONCE: usize = 16;
@@ -69,6 +68,9 @@ impl Keeper {
     pub async fn pass(&self) -> Result<(), StateError> {
         let tier = &self.tier;
         self.forget_closed();
+        if let Some(me) = tier.cluster.me() {
+            tier.kept.keep_for(me.token, &self.state.node.budget);
+        }
         tier.lockers.free_gone(&self.state, &tier.cluster.members());
         tier.watches.forget_idle();
         let should: HashSet<Slot> = Slot::all()
@@ -86,7 +88,9 @@ impl Keeper {
             let owner = tier.cluster.owner(*slot);
             !held && owner.is_none_or(|owner| Some(owner.node) == me)
         });
-        self.claim(wanted.collect()).await
+        let claimed = self.claim(wanted.collect()).await;
+        self.repair().await;
+        claimed
     }
 
     async fn claim(&self, wanted: Vec<Slot>) -> Result<(), StateError> {
@@ -122,35 +126,58 @@ impl Keeper {
         for holding in &opening {
             self.tier.slots.put(holding.clone());
         }
-        let done = self.clear_up(&opening).await;
-        for holding in opening {
-            match done {
-                Ok(()) => holding.enter(Phase::Open),
-                // It is claimed anew: there is no holding that is not closed.
-                Err(_) => give_up(&holding).await,
-            }
+        let slots: HashSet<Slot> = opening.iter().map(|holding| holding.slot).collect();
+        let recovered = self.global.recover(|name| slots.contains(&Slot::of(name)));
+        let mut failed = recovered.await.err().map(StateError::from);
+        let unrecovered = failed.is_some();
+        let mut opened = stream::iter(opening)
+            .map(|holding| async move {
+                let done = match unrecovered {
+                    true => Err(StateError::Elsewhere),
+                    false => self.take_over(&holding).await,
+                };
+                match &done {
+                    Ok(()) => holding.enter(Phase::Open),
+                    // It is claimed anew: there is no holding that is not closed.
+                    Err(_) => give_up(&holding).await,
+                }
+                done
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some(done) = opened.next().await {
+            failed = failed.or(done.err());
         }
         self.tier.slots.tell();
-        Ok(done?)
+        failed.map_or(Ok(()), Err)
     }
 
-    async fn clear_up(&self, opening: &[Arc<Holding>]) -> Result<(), GlobalError> {
+    /// Clears up what the last owner of a slot left, and has what others have copies of.
+    async fn take_over(&self, holding: &Arc<Holding>) -> Result<(), StateError> {
         let node = &self.state.node;
         let now_ms = millis(node.clock.now());
         let since_ms = now_ms.saturating_sub(millis(node.config.loss_told));
-        let mut done = stream::iter(opening.to_vec())
-            .map(|holding| {
-                let store = self.tier.store.clone();
-                async move { marks::take_over(&*store, &holding, now_ms, since_ms).await }
+        marks::take_over(&*self.tier.store, holding, now_ms, since_ms).await?;
+        match &node.copies {
+            Some(copies) => copies.take_over(&self.state, holding, now_ms).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sees to it that there are enough copies of what this node has.
+    async fn repair(&self) {
+        let Some(copies) = &self.state.node.copies else {
+            return;
+        };
+        let held = self.tier.slots.all().into_iter();
+        let held = held.filter(|one| one.is(Phase::Open) && copies.needs_repair(one));
+        let repaired = stream::iter(held.collect::<Vec<_>>())
+            .map(|holding| async move {
+                if let Err(error) = copies.repair(&self.state, &holding).await {
+                    tracing::warn!(%error, slot = %holding.slot, "there are too few copies");
+                }
             })
             .buffer_unordered(AT_ONCE);
-        while let Some(done) = done.next().await {
-            done?;
-        }
-        let slots: HashSet<Slot> = opening.iter().map(|holding| holding.slot).collect();
-        self.global
-            .recover(|name| slots.contains(&Slot::of(name)))
-            .await
+        repaired.collect::<Vec<()>>().await;
     }
 
     /// Forgets the values of what this node no longer owns.
@@ -162,7 +189,7 @@ impl Keeper {
     }
 
     /// Gives slots up. Unless the node `drains`, those stay that have values in memory only, or
-    /// locks that are held.
+    /// locks that are held, or values that guests have mapped.
     async fn hand_over(&self, leaving: Vec<Arc<Holding>>, drains: bool) {
         let leaving = leaving.into_iter();
         let leaving: Vec<_> = leaving.filter(|holding| holding.is(Phase::Open)).collect();
@@ -183,28 +210,45 @@ impl Keeper {
             }
         }
         let handed = stream::iter(handed)
-            .map(|(holding, values, bound)| {
-                let store = self.tier.store.clone();
-                async move { hand_on(&*store, &holding, &values, bound).await }
+            .map(|(holding, values, bound)| async move {
+                if !self.hand_on(&holding, &values, (bound, drains)).await {
+                    holding.enter(Phase::Open);
+                }
             })
             .buffer_unordered(AT_ONCE);
         handed.collect::<Vec<()>>().await;
         self.forget_closed();
     }
-}
 
-/// Gives one slot up, once all that was acknowledged of its values is written down.
-async fn hand_on(store: &dyn Store, holding: &Holding, values: &[Arc<Value>], bound: bool) {
-    if let Err(error) = flush(values).await {
-        tracing::warn!(%error, slot = %holding.slot, "handed over later");
-        holding.enter(Phase::Open);
-        return;
+    /// Gives one slot up, once all that was acknowledged of its values is written down, or other
+    /// nodes have it; whether it did.
+    async fn hand_on(
+        &self,
+        holding: &Arc<Holding>,
+        values: &[Arc<Value>],
+        (bound, drains): (bool, bool),
+    ) -> bool {
+        let written = async {
+            flush(values).await?;
+            match &self.state.node.copies {
+                Some(copies) => copies.repair(&self.state, holding).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(%error, slot = %holding.slot, "handed over later");
+            return false;
+        }
+        if !drains && holding.copies.read().await.is_only_here() {
+            return false;
+        }
+        if !bound && let Err(error) = marks::unmark(&*self.tier.store, holding).await {
+            // The next owner tells of a loss that was none.
+            tracing::warn!(%error, slot = %holding.slot, "marks of values stay");
+        }
+        give_up(holding).await;
+        true
     }
-    if !bound && let Err(error) = marks::unmark(store, holding).await {
-        // The next owner tells of a loss that was none.
-        tracing::warn!(%error, slot = %holding.slot, "marks of values stay");
-    }
-    give_up(holding).await;
 }
 
 async fn give_up(holding: &Holding) {

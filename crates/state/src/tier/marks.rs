@@ -113,6 +113,24 @@ pub(crate) async fn mark(
     Ok(())
 }
 
+/// Notes that values of an app were lost now.
+pub(crate) async fn lose(
+    store: &dyn Store,
+    holding: &Holding,
+    app: &AppName,
+    now_ms: u64,
+) -> Result<(), GlobalError> {
+    let lost_ms = now_ms.max(1);
+    let mark = Mark {
+        live: holding.is_marked(app),
+        lost_ms,
+    };
+    let key = record::mark_key(holding.slot, app);
+    write(store, holding, key, Some(mark)).await?;
+    holding.lose(app.clone(), lost_ms);
+    Ok(())
+}
+
 /// Says that there are no values in memory only any more.
 pub(crate) async fn unmark(store: &dyn Store, holding: &Holding) -> Result<(), GlobalError> {
     for app in holding.marked() {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::Durability;
 
-use crate::{Info, Listed, Mode, Put, WatchItem};
+use crate::global::Head;
+use crate::{Info, Listed, Mode, Name, Put, WatchItem};
 
 /// Something to be done with one key.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,6 +155,8 @@ pub enum Done {
     Was(bool),
     /// What the value is now, and whether there was one before.
     Made(Info, bool),
+    /// Values of which there are copies, in order.
+    Heads(Vec<(Name, Head)>),
     /// Chunks that differ: numbers and bytes, without zeros at their ends.
     Chunks(Info, Vec<(u64, Bytes)>),
     /// Keys, all there are of the slots that are set in the map, or as many as were asked for.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::bytes::{In, Out, WireError};
+use super::copies::wire::{read_head, read_name, write_head, write_name};
 use super::op::Done;
 use super::wire::{VERSION, durability, read_durability, read_key};
 use crate::error::Quota;
@@ -133,6 +134,13 @@ fn write_done(out: &mut Out, done: &Done) {
             write_info(out.byte(8), info);
             out.byte((*existed).into());
         }
+        Done::Heads(heads) => {
+            out.byte(9).word(heads.len() as u64);
+            for (name, head) in heads {
+                write_name(out, name);
+                write_head(out, head);
+            }
+        }
     }
 }
 
@@ -160,6 +168,7 @@ fn read_done(read: &mut In<'_>, all: &Bytes) -> Result<Done, WireError> {
         }
         7 => Done::Watched(read.word()?, read.many(1, read_item)?),
         8 => Done::Made(read_info(read)?, read.flag()?),
+        9 => Done::Heads(read.many(40, |read| Ok((read_name(read)?, read_head(read)?)))?),
         _ => return Err(WireError("what came of it is not known")),
     })
 }

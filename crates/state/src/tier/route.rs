@@ -166,6 +166,7 @@ pub(super) fn odd(done: &Done) -> StateError {
         Done::Number(..) => "a number",
         Done::Was(_) => "whether",
         Done::Made(..) => "a value that was made",
+        Done::Heads(..) => "values",
         Done::Chunks(..) => "chunks",
         Done::Listed(..) => "keys",
         Done::Watched(..) => "changes",
@@ -251,7 +252,8 @@ impl Tier {
         timeout: Duration,
     ) -> Result<Reply, ClusterError> {
         let (head, data) = request.parts();
-        let timeout = timeout + Duration::from_millis((data.len() / BYTES_PER_MS_MIN) as u64);
+        let timeout =
+            timeout + Duration::from_millis(((head.len() + data.len()) / BYTES_PER_MS_MIN) as u64);
         let asked = self.cluster.ask(&member.node, head, data, timeout).await;
         let label = if asked.is_ok() { "answered" } else { "failed" };
         counter!(ASKED_TOTAL, "outcome" => label).increment(1);

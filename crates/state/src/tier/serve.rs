@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::reply::Reply;
-use super::wire::{Request, What};
+use super::wire::{self, Request, What};
 use super::{Ask, Done, Holding, Member, Op, Phase, Slot, Tier};
 use crate::metrics::SERVED_TOTAL;
 use crate::{GlobalError, Name, State, StateError, Watch, WatchItem};
@@ -83,6 +83,8 @@ impl Serve {
     pub async fn answer(&self, peer: &NodeId, request: &[u8]) -> Answer {
         let reply = match self.permits.try_acquire() {
             Ok(_permit) => self.reply(peer, request).await,
+            // Who answers with a permit may wait for this one.
+            Err(_) if wire::is_about_copies(request) => self.reply(peer, request).await,
             Err(_) => Reply::Busy,
         };
         let outcome = match &reply {
@@ -107,6 +109,15 @@ impl Serve {
         match what {
             What::Key { claim, name, op } => self.key(member, claim, name, op).await,
             What::App { app, ask } => self.app(peer, app, ask).await,
+            What::Copy(ask) => match self.tier.cluster.me() {
+                Some(me) => {
+                    let budget = &self.state.node.budget;
+                    self.tier.kept.keep_for(me.token, budget);
+                    self.tier.kept.answer(ask, budget)
+                }
+                // Nobody could count on what is kept.
+                None => Reply::Elsewhere,
+            },
             What::Release { owner } => {
                 self.tier.lockers.remove(&member, owner);
                 self.state.release_here(owner);

@@ -25,6 +25,11 @@ impl Slot {
         Self((xxhash_rust::xxh3::xxh3_64(text.as_bytes()) & 0xff) as u8)
     }
 
+    /// The slot of this number.
+    pub(crate) fn numbered(number: u8) -> Self {
+        Self(number)
+    }
+
     /// Its number, less than [`SLOTS`].
     pub fn number(self) -> usize {
         self.0.into()

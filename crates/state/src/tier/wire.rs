@@ -4,7 +4,7 @@
 //! |---|---|
 //! | version (1) | 1 |
 //! | the asker's membership (8) | its token |
-//! | kind (1) | 0 a key, 1 an app, 2 the release of an owner's locks |
+//! | kind (1) | 0 a key, 1 an app, 2 the release of an owner's locks, 3 copies of a slot |
 //! | of a key | the claim that it is meant for (8), app, key, operation (1), its fields |
 //! | of an app | app, question (1), its fields |
 //! | of a release | the owner (16) |
@@ -21,12 +21,15 @@ use bytes::Bytes;
 use model::Durability;
 
 use super::bytes::{In, Out, WireError};
+use super::copies::CopyAsk;
 use super::op::{Ask, Op};
 use crate::clock::millis;
 use crate::{Mode, Name, Put};
 
 /// The version of requests and replies.
 pub(crate) const VERSION: u8 = 1;
+/// The kind of requests about copies.
+const COPIES: u8 = 3;
 /// What a request takes beside the data in it, at most.
 const ROOM_BYTES: usize = 2048;
 
@@ -53,6 +56,7 @@ pub(crate) enum What<'a> {
     Release {
         owner: u128,
     },
+    Copy(CopyAsk<'a>),
 }
 
 impl<'a> Request<'a> {
@@ -73,6 +77,7 @@ impl<'a> Request<'a> {
             What::Release { owner } => {
                 out.byte(2).wide(*owner);
             }
+            What::Copy(ask) => ask.write(out.byte(COPIES)),
         }
         (out.done(), self.data())
     }
@@ -89,12 +94,16 @@ impl<'a> Request<'a> {
 
     /// About how many bytes it takes without its data, so that it is written in one piece.
     fn bytes(&self) -> usize {
-        let What::Key { op, .. } = &self.what else {
-            return ROOM_BYTES;
-        };
-        let data = match op {
-            Op::Merge { chunks, .. } => chunks.iter().map(|(_, bytes)| bytes.len() + 16).sum(),
-            Op::Compare { hashes, .. } => hashes.len() * 16,
+        let data = match &self.what {
+            What::Key {
+                op: Op::Merge { chunks, .. },
+                ..
+            } => chunks.iter().map(|(_, bytes)| bytes.len() + 16).sum(),
+            What::Key {
+                op: Op::Compare { hashes, .. },
+                ..
+            } => hashes.len() * 16,
+            What::Copy(ask) => ask.bytes(),
             _ => 0,
         };
         ROOM_BYTES + data
@@ -124,6 +133,7 @@ impl<'a> Request<'a> {
             2 => What::Release {
                 owner: read.wide()?,
             },
+            COPIES => What::Copy(CopyAsk::read(&mut read)?),
             _ => return Err(WireError("its kind is not known")),
         };
         read.end()?;
@@ -131,7 +141,12 @@ impl<'a> Request<'a> {
     }
 }
 
-fn read_app(read: &mut In<'_>) -> Result<model::AppName, WireError> {
+/// Whether a request, if it is one, is about copies: that is done at once, and waits for nobody.
+pub(super) fn is_about_copies(request: &[u8]) -> bool {
+    request.get(size_of::<u64>() + 1) == Some(&COPIES)
+}
+
+pub(super) fn read_app(read: &mut In<'_>) -> Result<model::AppName, WireError> {
     let text = read.text()?;
     text.parse().map_err(|_| WireError("an app's name is none"))
 }
@@ -145,6 +160,7 @@ pub(super) fn durability(out: &mut Out, durability: Durability) {
     out.byte(match durability {
         Durability::Ephemeral => 1,
         Durability::Durable => 2,
+        Durability::Replicated => 3,
     });
 }
 
@@ -166,6 +182,7 @@ fn read_create(read: &mut In<'_>) -> Result<Option<Durability>, WireError> {
         0 => Ok(None),
         1 => Ok(Some(Durability::Ephemeral)),
         2 => Ok(Some(Durability::Durable)),
+        3 => Ok(Some(Durability::Replicated)),
         _ => Err(WireError("a durability is not known")),
     }
 }

@@ -7,6 +7,8 @@ use model::Durability;
 use proptest::prelude::*;
 
 use super::*;
+use crate::global::Head;
+use crate::tier::copies::{CopyAsk, CopyOp};
 use crate::tier::reply::Reply;
 use crate::{Done, Info, Listed, StateError, WatchItem};
 
@@ -25,7 +27,11 @@ fn key() -> impl Strategy<Value = crate::Key> {
 }
 
 fn durability() -> impl Strategy<Value = Durability> {
-    prop_oneof![Just(Durability::Ephemeral), Just(Durability::Durable)]
+    prop_oneof![
+        Just(Durability::Ephemeral),
+        Just(Durability::Durable),
+        Just(Durability::Replicated),
+    ]
 }
 
 fn ms() -> impl Strategy<Value = Duration> {
@@ -120,7 +126,45 @@ fn what() -> impl Strategy<Value = What<'static>> {
         }),
         (app(), ask).prop_map(|(app, ask)| What::App { app, ask }),
         any::<u128>().prop_map(|owner| What::Release { owner }),
+        copy().prop_map(What::Copy),
     ]
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    let app = "[a-z]{1,9}".prop_map(|text| text.parse::<model::AppName>().unwrap());
+    (app, key()).prop_map(|(app, key)| Name { app, key })
+}
+
+fn head() -> impl Strategy<Value = Head> {
+    any::<[u64; 3]>().prop_map(|[version, size, expires_ms]| Head {
+        version,
+        size,
+        expires_ms,
+    })
+}
+
+fn copy() -> impl Strategy<Value = CopyAsk<'static>> {
+    let bytes = prop::collection::vec(any::<u8>(), 0..200);
+    let chunk = (any::<u64>(), bytes.prop_map(|bytes| &*bytes.leak()));
+    let chunks = prop::collection::vec(chunk, 0..4);
+    let op = prop_oneof![
+        Just(CopyOp::Reset),
+        Just(CopyOp::Fence),
+        (name(), head(), chunks).prop_map(|(name, head, chunks)| CopyOp::Push {
+            name,
+            head,
+            chunks
+        }),
+        name().prop_map(|name| CopyOp::Remove { name }),
+        prop::option::of(name()).prop_map(|after| CopyOp::Heads { after }),
+        (name(), any::<u64>()).prop_map(|(name, first)| CopyOp::Chunks { name, first }),
+        Just(CopyOp::Forget),
+    ];
+    (any::<u8>(), any::<u64>(), op).prop_map(|(slot, claim, op)| CopyAsk {
+        slot: crate::Slot::numbered(slot),
+        claim,
+        op,
+    })
 }
 
 fn info() -> impl Strategy<Value = Info> {
@@ -160,6 +204,7 @@ fn done() -> impl Strategy<Value = Done> {
             .prop_map(|(slots, listed)| Done::Listed(slots, listed)),
         (any::<u64>(), prop::collection::vec(item, 0..4))
             .prop_map(|(watch, items)| Done::Watched(watch, items)),
+        prop::collection::vec((name(), head()), 0..4).prop_map(Done::Heads),
     ]
 }
 
@@ -194,7 +239,7 @@ proptest! {
     ) {
         if head && bytes.len() > 10 {
             // Far enough in to be worth it.
-            (bytes[0], bytes[9], bytes[1]) = (VERSION, bytes[9] % 3, bytes[1] % 6);
+            (bytes[0], bytes[9], bytes[1]) = (VERSION, bytes[9] % 4, bytes[1] % 6);
         }
         let _ = Request::decode(&bytes);
         let _ = Reply::decode(&bytes.into());

@@ -148,8 +148,8 @@ pub(super) async fn head(
 /// How to make a value.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
 pub(super) struct Making {
-    /// `ephemeral` (the default) or `durable`, if the key has no value yet; one that has a value
-    /// keeps its durability.
+    /// `ephemeral` (the default), `replicated` or `durable`, if the key has no value yet; one that
+    /// has a value keeps its durability.
     #[param(value_type = Option<String>)]
     durability: Option<Durability>,
     /// When it ends, from now, as in `30s` or `500ms`; `0` for never. Unless set, what holds
@@ -190,16 +190,15 @@ pub(super) async fn write(
     let bytes_max = shared.state.value_bytes_max() as u64;
     let config = &shared.config.admin;
     let upload = shared.uploads.collect(body, bytes_max, config).await?;
-    let (key, owner) = (place.key.clone(), Owner::of(&place));
     let making = (create, ttl);
-    let (info, existed) = put(place, condition, upload, making).await?;
+    let (info, existed) = put(place.clone(), condition, upload, making).await?;
     let status = match existed {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
-    let told = Json(view(&key, &info));
+    let told = Json(view(&place.key, &info));
     let mut answer = (status, [(ETAG, tag(info.version))], told).into_response();
-    owner.tell(&mut answer);
+    Owner::of(&place).tell(&mut answer);
     Ok(answer)
 }
 

@@ -109,6 +109,7 @@ pub(super) fn whole(info: &Info, body: Body) -> Response {
     let durability = match info.durability {
         model::Durability::Ephemeral => "ephemeral",
         model::Durability::Durable => "durable",
+        model::Durability::Replicated => "replicated",
     };
     headers.insert(DURABILITY, HeaderValue::from_static(durability));
     if info.expires_ms != 0 {

@@ -11,8 +11,8 @@ use crate::{Durability, Op, StateError};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put(u8, bool, Vec<u8>),
-    Append(u8, bool, Vec<u8>),
+    Put(u8, Durability, Vec<u8>),
+    Append(u8, Durability, Vec<u8>),
     Swap(u8, Vec<u8>),
     Delete(u8),
     Read(u8),
@@ -25,8 +25,8 @@ fn step() -> impl Strategy<Value = Step> {
     let data = || prop::collection::vec(any::<u8>(), 1..6);
     let at = 0..12u8;
     prop_oneof![
-        4 => (at.clone(), any::<bool>(), data()).prop_map(|(at, d, b)| Step::Put(at, d, b)),
-        4 => (at.clone(), any::<bool>(), data()).prop_map(|(at, d, b)| Step::Append(at, d, b)),
+        4 => (at.clone(), durability(), data()).prop_map(|(at, d, b)| Step::Put(at, d, b)),
+        4 => (at.clone(), durability(), data()).prop_map(|(at, d, b)| Step::Append(at, d, b)),
         3 => (at.clone(), data()).prop_map(|(at, b)| Step::Swap(at, b)),
         2 => at.clone().prop_map(Step::Delete),
         6 => at.prop_map(Step::Read),
@@ -40,7 +40,14 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug)]
 struct Kept {
     bytes: Vec<u8>,
-    durable: bool,
+    durability: Durability,
+}
+
+impl Kept {
+    /// Whether it goes with its owner. Copies are elsewhere, since no two nodes die at once.
+    fn is_in_one_place(&self) -> bool {
+        self.durability == Durability::Ephemeral
+    }
 }
 
 #[derive(Default)]
@@ -65,7 +72,9 @@ impl Model {
         let gone: Vec<_> = self
             .keys
             .iter()
-            .filter(|(at, kept)| !kept.durable && world.owner(&name(**at)).as_deref() == Some(node))
+            .filter(|(at, kept)| {
+                kept.is_in_one_place() && world.owner(&name(**at)).as_deref() == Some(node)
+            })
             .map(|(at, _)| *at)
             .collect();
         for at in gone {
@@ -85,38 +94,38 @@ impl Model {
         !self.keys.contains_key(&at) && self.slots.contains(&slot(&name(at)))
     }
 
-    fn set(&mut self, at: u8, durable: bool, bytes: Vec<u8>) {
-        let durable = self.keys.get(&at).map_or(durable, |kept| kept.durable);
-        self.keys.insert(at, Kept { bytes, durable });
+    fn set(&mut self, at: u8, durability: Durability, bytes: Vec<u8>) {
+        let old = self.keys.get(&at);
+        let durability = old.map_or(durability, |kept| kept.durability);
+        self.keys.insert(at, Kept { bytes, durability });
         self.lost.remove(&at);
     }
 }
 
-fn durability(durable: bool) -> Durability {
-    match durable {
-        true => Durability::Durable,
-        false => Durability::Ephemeral,
-    }
+fn durability() -> impl Strategy<Value = Durability> {
+    prop_oneof![
+        Just(Durability::Ephemeral),
+        Just(Durability::Durable),
+        Just(Durability::Replicated),
+    ]
 }
 
 async fn change(world: &World, model: &mut Model, step: &Step, turn: usize) {
     let apps = world.apps();
     let app = &apps[turn % apps.len()];
     match step {
-        Step::Put(at, durable, data) => {
-            app.run(&name(*at), &put(data, durability(*durable)))
-                .await
-                .unwrap();
-            model.set(*at, *durable, data.clone());
+        Step::Put(at, durability, data) => {
+            app.run(&name(*at), &put(data, *durability)).await.unwrap();
+            model.set(*at, *durability, data.clone());
         }
-        Step::Append(at, durable, data) => {
-            let create = durability(*durable);
+        Step::Append(at, durability, data) => {
+            let create = *durability;
             match app.run(&name(*at), &Op::Append { create, data }).await {
                 Ok(_) => {
                     assert!(!model.lost.contains(at), "what was lost went on");
                     let old = model.keys.get(at).map(|kept| kept.bytes.clone());
                     let all = [old.unwrap_or_default(), data.clone()].concat();
-                    model.set(*at, *durable, all);
+                    model.set(*at, *durability, all);
                 }
                 Err(StateError::Lost) => assert!(model.expects_loss(*at)),
                 Err(error) => panic!("{error}"),
@@ -130,7 +139,7 @@ async fn change(world: &World, model: &mut Model, step: &Step, turn: usize) {
             app.run(&name(*at), &super::swap(data, info.version))
                 .await
                 .unwrap();
-            model.set(*at, true, data.clone());
+            model.set(*at, Durability::Durable, data.clone());
         }
         Step::Delete(at) => match app.run(&name(*at), &Op::Delete { expected: None }).await {
             Ok(_) | Err(StateError::NotFound) => {

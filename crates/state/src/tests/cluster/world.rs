@@ -82,14 +82,21 @@ impl Net {
     }
 
     pub fn preferred(&self, slot: Slot) -> Option<NodeId> {
+        self.order(slot).into_iter().next()
+    }
+
+    /// The nodes that stay, those first that should own the slot first.
+    pub fn order(&self, slot: Slot) -> Vec<NodeId> {
         let draining = self.draining.lock();
         let members = self.members.lock();
         let stay = members.keys().filter(|node| !draining.contains(*node));
         let score = |node: &NodeId| {
             let text = format!("{node} {slot}");
-            xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+            std::cmp::Reverse(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
         };
-        stay.max_by_key(|node| score(node)).cloned()
+        let mut stay: Vec<_> = stay.cloned().collect();
+        stay.sort_by_key(score);
+        stay
     }
 
     /// The token of the claim to a key.
@@ -139,6 +146,17 @@ impl Cluster for View {
 
     fn should_own(&self, slot: Slot) -> bool {
         self.net.preferred(slot).as_ref() == Some(&self.node)
+    }
+
+    fn keepers(&self, slot: Slot, count: usize) -> Vec<Member> {
+        let order = self.net.order(slot);
+        let others = order.into_iter().filter(|node| *node != self.node);
+        let members = self.net.members.lock();
+        let member = |node: NodeId| Member {
+            token: members[&node],
+            node,
+        };
+        others.take(count).map(member).collect()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
