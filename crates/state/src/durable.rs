@@ -236,9 +236,10 @@ impl Value {
 
     /// Removes what is held of an earlier value that was kept elsewhere than this one.
     async fn leave_base(&self) -> Result<(), StateError> {
-        let content = self.content.read();
-        let elsewhere = content.chunks.base != 0 && content.backed != content.durability;
-        drop(content);
+        let elsewhere = {
+            let content = self.content.read();
+            content.chunks.base != 0 && content.backed != content.durability
+        };
         match elsewhere {
             true => self.remove_base().await,
             false => Ok(()),

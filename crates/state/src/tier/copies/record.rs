@@ -57,7 +57,9 @@ fn encode(set: &Set) -> Bytes {
         out.text(member.node.as_str()).word(member.token);
     }
     out.word(set.apps.len() as u64);
-    set.apps.iter().for_each(|app| drop(out.text(app.as_str())));
+    for app in &set.apps {
+        out.text(app.as_str());
+    }
     out.done()
 }
 
