@@ -88,6 +88,7 @@ codes! {
     NotFinished, "not-finished", 409, "The invocation has not ended yet";
     NotADeadLetter, "not-a-dead-letter", 409, "The invocation is not a dead letter";
     Cancelled, "cancelled", 409, "The invocation was cancelled";
+    StateLost, "state-lost", 410, "The value may have been lost with its node";
     PreconditionFailed, "precondition-failed", 412, "The value is not the one that was expected";
     BodyTooLarge, "body-too-large", 413, "The body passes its limit";
     UnsupportedMediaType, "unsupported-media-type", 415, "The body is of another media type";

@@ -82,6 +82,7 @@ pub fn exit_of(code: Code) -> Exit {
         | Code::StateNotFound
         | Code::NodeNotFound
         | Code::DecisionNotFound
+        | Code::StateLost
         | Code::TokenNotFound => Exit::NotFound,
         Code::FunctionTrapped
         | Code::FunctionExited
@@ -117,6 +118,7 @@ fn next_of(problem: &Problem) -> String {
         Code::NodeNotFound | Code::NoNode => "`dunlin nodes` shows the nodes".into(),
         Code::TokenNotFound => "`dunlin token list` shows the tokens".into(),
         Code::StateNotFound => "`dunlin state ls APP` lists the keys that have values".into(),
+        Code::StateLost => "`dunlin state put APP KEY VALUE` makes it anew".into(),
         Code::PreconditionFailed => "read the value again, and decide anew".into(),
         Code::StateFull => "`dunlin state rm APP KEY` removes what is not needed".into(),
         Code::QueueFull | Code::Draining | Code::SandboxesFull | Code::StateBusy => {

@@ -113,6 +113,7 @@ impl Client {
         let durability = put.durability.map(|durability| match durability {
             Durability::Ephemeral => "ephemeral".to_owned(),
             Durability::Durable => "durable".to_owned(),
+            Durability::Replicated => "replicated".to_owned(),
         });
         let ttl = put.ttl_ms.map(|ms| format!("{ms}ms"));
         let parameters = [("durability", durability), ("ttl", ttl)];

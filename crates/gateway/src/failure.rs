@@ -129,6 +129,11 @@ impl From<StateError> for Failure {
         let detail = error.to_string();
         match error {
             StateError::NotFound => Self::new(Code::StateNotFound, detail),
+            StateError::Lost => Self::new(Code::StateLost, detail),
+            // Nothing was done, and another node is about to be the owner.
+            StateError::Unreached(_) | StateError::Elsewhere => {
+                Self::new(Code::StateBusy, detail).retry_after(FULL_RETRY_AFTER)
+            }
             StateError::Conflict { .. } => Self::new(Code::Conflict, detail),
             StateError::TooLarge { .. } => Self::new(Code::BodyTooLarge, detail),
             StateError::Outside { .. } | StateError::Ttl { .. } => {

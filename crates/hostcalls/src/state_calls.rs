@@ -1,12 +1,16 @@
 //! `state_…`: what a guest does with the keys of its app.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use memory::Access as MapAccess;
 use model::{Access, StateGrant};
 use sandbox::host::{Errno, Guest, Mapper};
-use state::{AppState, Durability, Info, Key, Mode, Open, State, StateError, Value};
+use state::{
+    AppState, Done, Durability, Info, Key, Mirror, Mode, Op, Open, Put, Span, State, StateError,
+    Value,
+};
 
 use crate::host::Services;
 
@@ -16,6 +20,8 @@ const EXCLUSIVE: u32 = 1;
 /// Modes of `state_map`.
 const TO_READ: u32 = 0;
 const TO_WRITE: u32 = 1;
+/// Longest wait that is passed on; the node's own limit is shorter.
+const WAIT_MOST: Duration = Duration::from_secs(24 * 3600);
 /// Keys that are looked up at a time for a listing.
 const LIST_PAGE: usize = 256;
 
@@ -28,6 +34,17 @@ pub(crate) struct Keys {
     locks: bool,
     /// The value that was last looked at: guests tend to ask for one again and again.
     last: Option<Arc<Value>>,
+    /// What the guest has mapped.
+    mapped: HashMap<String, Mapped>,
+}
+
+/// Where the memory is that a guest has mapped.
+#[derive(Clone)]
+enum Mapped {
+    /// It is the value's own.
+    Own(Arc<Value>),
+    /// It is a copy on this node, of a value that another node owns.
+    Copy(Arc<Mirror>),
 }
 
 impl Keys {
@@ -38,28 +55,27 @@ impl Keys {
             guest,
             locks: false,
             last: None,
+            mapped: HashMap::new(),
         }
     }
 
     pub async fn size(&self, key: &str) -> Result<u64, Errno> {
-        Ok(self.existing(key).await?.size())
+        Ok(self.info(key).await?.size)
     }
 
     pub async fn version(&self, key: &str) -> Result<u64, Errno> {
-        Ok(self.existing(key).await?.version())
+        Ok(self.info(key).await?.version)
     }
 
     pub async fn get(&self, key: &str, out: &mut [u8]) -> Result<u64, Errno> {
-        let value = self.existing(key).await?;
-        if value.size() > out.len() as u64 {
-            return Err(Errno::TooLarge);
-        }
-        whole(value.get_into(out).await, out.len())
+        let key = self.to_read(key)?;
+        whole(self.app.get(&key, out).await, out.len())
     }
 
     pub async fn read(&self, key: &str, offset: u64, out: &mut [u8]) -> Result<u64, Errno> {
-        let value = self.existing(key).await?;
-        let count = value.read(offset, out).await.map_err(errno_of)?;
+        let key = self.to_read(key)?;
+        let read = self.app.read(&key, offset, out, 0).await;
+        let (_info, count) = read.map_err(errno_of)?;
         Ok(count as u64)
     }
 
@@ -108,12 +124,19 @@ impl Keys {
     }
 
     pub async fn set(&self, key: &str, data: &[u8]) -> Result<u64, Errno> {
-        self.made(key).await?.set(data).await.map_err(errno_of)
+        let (key, create) = self.to_make(key)?;
+        let (create, put) = (Some(create), Put::default());
+        version(self.run(&key, Op::Put { create, put, data }).await?)
     }
 
     pub async fn write(&self, key: &str, offset: u64, data: &[u8]) -> Result<u64, Errno> {
-        let value = self.made(key).await?;
-        value.write(offset, data).await.map_err(errno_of)
+        let (key, create) = self.to_make(key)?;
+        let op = Op::Write {
+            create,
+            offset,
+            data,
+        };
+        version(self.run(&key, op).await?)
     }
 
     pub async fn add(
@@ -126,34 +149,49 @@ impl Keys {
         let Some((out, _)) = out.split_first_chunk_mut() else {
             return Err(Errno::TooLarge);
         };
-        let value = self.made(key).await?;
-        let (sum, _version) = value.add(offset, amount).await.map_err(errno_of)?;
+        let (key, create) = self.to_make(key)?;
+        let op = Op::Add {
+            create,
+            offset,
+            amount,
+        };
+        let sum = number(self.run(&key, op).await?)?;
         *out = sum.to_le_bytes();
         Ok(out.len() as u64)
     }
 
     pub async fn append(&self, key: &str, data: &[u8]) -> Result<u64, Errno> {
-        self.made(key).await?.append(data).await.map_err(errno_of)
+        let (key, create) = self.to_make(key)?;
+        number(self.run(&key, Op::Append { create, data }).await?)
     }
 
     pub async fn truncate(&self, key: &str, size: u64) -> Result<u64, Errno> {
-        self.made(key).await?.truncate(size).await.map_err(errno_of)
+        let (key, create) = self.to_make(key)?;
+        version(self.run(&key, Op::Truncate { create, size }).await?)
     }
 
     pub async fn swap(&self, key: &str, expected: u64, data: &[u8]) -> Result<u64, Errno> {
-        let value = self.made(key).await?;
-        value.swap(expected, data).await.map_err(errno_of)
+        let (key, create) = self.to_make(key)?;
+        let put = Put {
+            expected: Some(expected),
+            ttl: None,
+        };
+        let create = Some(create);
+        version(self.run(&key, Op::Put { create, put, data }).await?)
     }
 
     pub async fn delete(&self, key: &str) -> Result<u64, Errno> {
-        let existed = self.kept(key).await?.delete().await.map_err(errno_of)?;
-        existed.then_some(0).ok_or(Errno::NotFound)
+        let key = self.to_change(key)?;
+        match self.run(&key, Op::Delete { expected: None }).await? {
+            Done::Was(true) => Ok(0),
+            _ => Err(Errno::NotFound),
+        }
     }
 
     pub async fn expire(&self, key: &str, ttl_ms: u64) -> Result<u64, Errno> {
         let ttl = (ttl_ms > 0).then(|| Duration::from_millis(ttl_ms));
-        let value = self.kept(key).await?;
-        value.expire(ttl).await.map(|()| 0).map_err(errno_of)
+        let key = self.to_change(key)?;
+        self.run(&key, Op::Expire { ttl }).await.map(|_| 0)
     }
 
     pub async fn list(&self, prefix: &str, after: &str, out: &mut [u8]) -> Result<u64, Errno> {
@@ -195,76 +233,129 @@ impl Keys {
             EXCLUSIVE => Mode::Exclusive,
             _ => return Err(Errno::Invalid),
         };
-        let value = self.made(key).await?;
+        let (key, _) = self.to_make(key)?;
         self.locks = true;
         // The node's own limit bounds it.
         let hold = match hold_ms {
             0 => Duration::MAX,
             hold_ms => Duration::from_millis(hold_ms),
         };
-        let wait = Duration::from_millis(wait_ms);
-        let taken = value.lock(mode, self.owner(), wait, hold).await;
-        taken.map(|()| 0).map_err(errno_of)
+        let op = Op::Lock {
+            mode,
+            owner: self.owner(),
+            wait: Duration::from_millis(wait_ms).min(WAIT_MOST),
+            hold,
+        };
+        self.run(&key, op).await.map(|_| 0)
     }
 
     pub async fn unlock(&self, key: &str) -> Result<u64, Errno> {
-        let value = self.made(key).await?;
-        value.unlock(self.owner()).map(|()| 0).map_err(errno_of)
+        let (key, _) = self.to_make(key)?;
+        let owner = self.owner();
+        self.run(&key, Op::Unlock { owner }).await.map(|_| 0)
     }
 
     pub async fn map(
-        &self,
+        &mut self,
         key: &str,
         (offset, len): (u64, u64),
         mode: u32,
         mapper: &mut dyn Mapper,
     ) -> Result<u64, Errno> {
-        let (value, access) = match mode {
-            TO_READ => (self.existing(key).await?, MapAccess::Read),
-            TO_WRITE => (self.made(key).await?, MapAccess::Write),
+        let access = match mode {
+            TO_READ => MapAccess::Read,
+            TO_WRITE => MapAccess::Write,
             _ => return Err(Errno::Invalid),
         };
+        let mapped = self.to_map(key, access).await?;
         let len = match len {
-            0 => value.size().saturating_sub(offset),
+            0 => mapped
+                .size()
+                .await
+                .map_err(errno_of)?
+                .saturating_sub(offset),
             len => len,
         };
         if len == 0 {
             return Err(Errno::Invalid);
         }
-        let grow = access == MapAccess::Write;
-        let span = value.map_span(offset, len, access, grow).await;
-        let span = span.map_err(errno_of)?;
+        let span = mapped.span(offset, len, access).await.map_err(errno_of)?;
         let at = mapper.map(&span.region, span.offset, span.bytes, access)?;
+        if !self.mapped.contains_key(key) {
+            self.mapped.insert(key.to_owned(), mapped);
+        }
         Ok(at + span.within as u64)
     }
 
+    /// What a key's mappings are of: what they were of before, while the guest has any.
+    async fn to_map(&self, key: &str, access: MapAccess) -> Result<Mapped, Errno> {
+        let (name, create) = match access {
+            MapAccess::Read => (self.to_read(key)?, None),
+            MapAccess::Write => {
+                let (name, create) = self.to_make(key)?;
+                (name, Some(create))
+            }
+        };
+        if let Some(mapped) = self.mapped.get(key) {
+            return Ok(mapped.clone());
+        }
+        match self.app.value(&name, Open { create }).await {
+            Ok(value) => Ok(Mapped::Own(value)),
+            Err(StateError::Elsewhere) => Ok(Mapped::Copy(self.app.mirror(&name))),
+            Err(error) => Err(errno_of(error)),
+        }
+    }
+
     pub async fn push(&self, key: &str, offset: u64, len: u64) -> Result<u64, Errno> {
-        let value = self.kept(key).await?;
-        value.push(offset, to_end(len)).await.map_err(errno_of)
+        let ((name, durability), length) = (self.to_make(key)?, to_end(len));
+        match self.mapped.get(key) {
+            // Of what was mapped here, only this node knows what was written.
+            Some(Mapped::Own(value)) => value.push(offset, length).await,
+            Some(Mapped::Copy(mirror)) => mirror.push(offset, length, durability).await,
+            None => return version(self.run(&name, Op::Push { offset, length }).await?),
+        }
+        .map_err(errno_of)
     }
 
     pub async fn pull(&self, key: &str, offset: u64, len: u64) -> Result<u64, Errno> {
-        let value = self.existing(key).await?;
-        value.pull(offset, to_end(len)).await.map_err(errno_of)?;
-        Ok(value.version())
+        let (name, length) = (self.to_read(key)?, to_end(len));
+        if let Some(Mapped::Copy(mirror)) = self.mapped.get(key) {
+            return mirror.pull(offset, length).await.map_err(errno_of);
+        }
+        match self.app.value(&name, Open::default()).await {
+            Ok(value) => {
+                value.pull(offset, length).await.map_err(errno_of)?;
+                Ok(value.version())
+            }
+            // What is another node's is read there whenever it is read.
+            Err(StateError::Elsewhere) => self.version(key).await,
+            Err(error) => Err(errno_of(error)),
+        }
     }
 
-    /// A value that is there, to read.
-    async fn existing(&self, key: &str) -> Result<Arc<Value>, Errno> {
+    async fn info(&self, key: &str) -> Result<Info, Errno> {
+        let key = self.to_read(key)?;
+        self.app.info(&key).await.map_err(errno_of)
+    }
+
+    async fn run(&self, key: &Key, op: Op<'_>) -> Result<Done, Errno> {
+        self.app.run(key, &op).await.map_err(errno_of)
+    }
+
+    fn to_read(&self, key: &str) -> Result<Key, Errno> {
         self.granted(key, Access::Read)?;
-        self.open(key, None).await
+        key.parse().map_err(|_| Errno::Invalid)
     }
 
-    /// A value that is there, to write.
-    async fn kept(&self, key: &str) -> Result<Arc<Value>, Errno> {
+    fn to_change(&self, key: &str) -> Result<Key, Errno> {
         self.granted(key, Access::Write)?;
-        self.open(key, None).await
+        key.parse().map_err(|_| Errno::Invalid)
     }
 
-    /// A value to write, made if it is not there.
-    async fn made(&self, key: &str) -> Result<Arc<Value>, Errno> {
-        let grant = self.granted(key, Access::Write)?;
-        self.open(key, Some(grant.durability)).await
+    /// The key, and where a value of it is kept that is made.
+    fn to_make(&self, key: &str) -> Result<(Key, Durability), Errno> {
+        let durability = self.granted(key, Access::Write)?.durability;
+        Ok((key.parse().map_err(|_| Errno::Invalid)?, durability))
     }
 
     fn granted(&self, key: &str, access: Access) -> Result<&StateGrant, Errno> {
@@ -274,14 +365,27 @@ impl Keys {
             .ok_or(Errno::Denied)
     }
 
-    async fn open(&self, key: &str, create: Option<Durability>) -> Result<Arc<Value>, Errno> {
-        let key: Key = key.parse().map_err(|_| Errno::Invalid)?;
-        let opened = self.app.value(&key, Open { create }).await;
-        opened.map_err(errno_of)
-    }
-
     fn owner(&self) -> u128 {
         self.guest.id.as_u128()
+    }
+}
+
+impl Mapped {
+    async fn size(&self) -> Result<u64, StateError> {
+        match self {
+            Mapped::Own(value) => Ok(value.size()),
+            Mapped::Copy(mirror) => mirror.size().await,
+        }
+    }
+
+    async fn span(&self, offset: u64, len: u64, access: MapAccess) -> Result<Span, StateError> {
+        match self {
+            Mapped::Own(value) => {
+                let grow = access == MapAccess::Write;
+                value.map_span(offset, len, access, grow).await
+            }
+            Mapped::Copy(mirror) => mirror.map_span(offset, len, access).await,
+        }
     }
 }
 
@@ -303,6 +407,23 @@ fn whole(read: Result<Info, StateError>, room: usize) -> Result<u64, Errno> {
     }
 }
 
+/// The version that something came to.
+fn version(done: Done) -> Result<u64, Errno> {
+    match done {
+        Done::Info(info) | Done::Made(info, _) => Ok(info.version),
+        Done::Number(_, version) => Ok(version),
+        _ => Err(Errno::Unavailable),
+    }
+}
+
+/// The place or sum that something came to.
+fn number(done: Done) -> Result<u64, Errno> {
+    match done {
+        Done::Number(number, _) => Ok(number),
+        _ => Err(Errno::Unavailable),
+    }
+}
+
 /// A length, of which 0 means all that there is.
 const fn to_end(len: u64) -> u64 {
     match len {
@@ -321,6 +442,7 @@ fn errno_of(error: StateError) -> Errno {
             Errno::Invalid
         }
         StateError::LockTimedOut => Errno::TimedOut,
+        StateError::Lost => Errno::Failed,
         error => {
             tracing::warn!(%error, "state is not available");
             Errno::Unavailable

@@ -263,8 +263,9 @@ impl Ownership {
         self.resource.guard(txn, self.token)
     }
 
-    /// Gives the resource up, so that another node may have it at once.
-    pub async fn release(self) -> Result<(), MembershipError> {
+    /// Gives the resource up, so that another node may have it at once: what depends on owning it
+    /// must have ended.
+    pub async fn release(&self) -> Result<(), MembershipError> {
         let txn = self.resource.release(self.token);
         let outcome = self.shared.store.transact(txn).await;
         match outcome.map_err(MembershipError::of_store("releasing a resource"))? {

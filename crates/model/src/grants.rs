@@ -33,6 +33,8 @@ pub enum Durability {
     Ephemeral,
     /// It is on disk.
     Durable,
+    /// It is in the memory of several nodes of a cluster: it is lost with all of these.
+    Replicated,
 }
 
 /// Keys of the app's state that a function may use.

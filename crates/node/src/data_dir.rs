@@ -9,8 +9,7 @@
 //! ```
 //!
 //! In a cluster store, blobs and payloads are elsewhere; in `DATA/cluster-blobs/` is what this node
-//! has of the blobs, which may be deleted while it does not run. State is each node's own, in
-//! `DATA/state.redb`.
+//! has of the blobs, which may be deleted while it does not run.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -27,8 +26,6 @@ use crate::{ClusterConfig, NodeError};
 pub(crate) struct DataDir {
     path: PathBuf,
     pub(crate) store: Arc<dyn Store>,
-    /// Durable state: of this node alone, since whoever opens it clears up in it.
-    pub(crate) state: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
     pub(crate) payloads: Blobs,
     /// Locked; the kernel lets go of it however the process ends. Declared last, so that it is
@@ -40,31 +37,27 @@ impl DataDir {
     /// Makes the directory if it is not there, locks it and opens what is in it. This blocks.
     pub(crate) fn open(path: &Path) -> Result<Self, NodeError> {
         let lock = lock(path)?;
-        let store: Arc<dyn Store> = Arc::new(redb(&path.join("store.redb"))?);
+        let store = RedbStore::open(&path.join("store.redb"), storage::Config::default())?;
         Ok(Self {
             path: path.to_owned(),
-            state: store.clone(),
-            store,
+            store: Arc::new(store),
             blobs: Blobs::open(&path.join("blobs"))?,
             payloads: Blobs::open(&path.join("payloads"))?,
             _lock: lock,
         })
     }
 
-    /// The directory of a node in a cluster, whose stores are elsewhere: beside the node's state,
-    /// what is in it is a cache.
+    /// The directory of a node in a cluster, whose stores are elsewhere: what is in it is a cache.
     pub(crate) async fn open_among(
         path: &Path,
         cluster: &ClusterConfig,
     ) -> Result<Self, NodeError> {
         let folder = path.to_owned();
-        let opened = move || Ok((lock(&folder)?, redb(&folder.join("state.redb"))?));
-        let (lock, state) = crate::node::blocking(opened).await?;
+        let lock = crate::node::blocking(move || lock(&folder)).await?;
         let shared = Shared::open(cluster, &path.join("cluster-blobs")).await?;
         Ok(Self {
             path: path.to_owned(),
             store: shared.store,
-            state: Arc::new(state),
             blobs: shared.blobs,
             payloads: shared.payloads,
             _lock: lock,
@@ -74,10 +67,6 @@ impl DataDir {
     pub(crate) fn cache(&self) -> PathBuf {
         self.path.join("cache")
     }
-}
-
-fn redb(file: &Path) -> Result<RedbStore, NodeError> {
-    Ok(RedbStore::open(file, storage::Config::default())?)
 }
 
 /// Makes the directory if it is not there, and locks it.

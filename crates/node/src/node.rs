@@ -10,7 +10,7 @@ use gateway::{Gateway, Services, Tokens};
 use hostcalls::Hostcalls;
 use invoker::{Invoker, Registry};
 use metering::{GraphBook, Ledger, LogBook, PriceList};
-use state::{EmbeddedGlobal, State};
+use state::{EmbeddedGlobal, Keeper, State, SystemClock};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -62,12 +62,15 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
             Some(Seat::take(cluster, store, drain).await?)
         }
     };
+    let (state, keeper) = state(&config, data_dir, seat.as_ref()).await?;
     let queues = match &seat {
         None => Arc::new(invoker::Alone::default()),
         Some(seat) => seat.queues(),
     };
-    let (parts, queue) = Parts::open(&config, data_dir, &books, guests.handle(), queues).await?;
-    let joining = seat.map(|seat| seat.serve(&parts.local(&config, &books)));
+    let opened_parts = Parts::open(&config, data_dir, &books, guests.handle(), queues, state);
+    let (parts, queue) = opened_parts.await?;
+    let joining = seat.zip(keeper);
+    let joining = joining.map(|(seat, keeper)| seat.serve(&parts.local(&config, &books), keeper));
     let placing = joining.as_ref().map(Joining::placing);
     let cluster = match joining {
         Some(joining) => Some(joining.join().await?),
@@ -160,11 +163,10 @@ impl Parts {
         books: &Books,
         guests: &Handle,
         queues: Arc<dyn invoker::Nodes>,
+        state: State,
     ) -> Result<(Self, invoker::Service), NodeError> {
         let store = &data_dir.store;
         let registry = Registry::open(store.clone()).await?;
-        let global = EmbeddedGlobal::open(data_dir.state.clone()).await?;
-        let state = State::new(Arc::new(global), config.state.clone());
         let (logs, graphs) = (books.logs.clone(), books.graphs.clone());
         let chain = NodeChain::new(registry.clone(), logs, graphs, guests.clone());
         let calls = config.hostcalls;
@@ -200,6 +202,7 @@ impl Parts {
             registry: &self.registry,
             logs: &books.logs,
             queue_wait_max: config.executor.queue_wait_max,
+            state: &self.state,
         }
     }
 
@@ -224,6 +227,26 @@ impl Parts {
             tokens: opened.tokens.clone(),
             cluster,
             metrics,
+        }
+    }
+}
+
+/// The state of the node's apps, and what keeps this node's part of it in a cluster.
+async fn state(
+    config: &Config,
+    data_dir: &DataDir,
+    seat: Option<&Seat>,
+) -> Result<(State, Option<Keeper>), NodeError> {
+    let (store, terms) = (data_dir.store.clone(), config.state.clone());
+    match seat {
+        None => {
+            let global = EmbeddedGlobal::open(store).await?;
+            Ok((State::new(Arc::new(global), terms), None))
+        }
+        Some(seat) => {
+            let clock = Arc::new(SystemClock);
+            let (state, keeper) = State::clustered(store, seat.owners(), terms, clock);
+            Ok((state, Some(keeper)))
         }
     }
 }

@@ -265,23 +265,3 @@ async fn a_node_alone_has_no_nodes() {
     let answer = world.send(request.expect("a request")).await;
     assert!(!answer.headers.contains_key("dunlin-node"));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn state_is_each_nodes_own_and_outlives_it() {
-    let cluster = Cluster::new();
-    let [one, two, _three] = cluster.three().await;
-    let key = |world: &World| world.admin("/v1/apps/shop/state/total");
-    let made = http::Request::put(format!("{}?durability=durable", key(&one)))
-        .body(Full::from("7"))
-        .expect("a request");
-    assert_eq!(one.send(made).await.status, 201);
-    assert_eq!(two.get(key(&two)).await.status, 404);
-    // Whoever starts clears up in what is its own only.
-    assert!(two.node.shutdown().await);
-    let two = cluster.start(2).await.expect("a node");
-    assert_eq!(two.get(key(&two)).await.status, 404);
-    assert!(one.node.shutdown().await);
-    let one = cluster.start(1).await.expect("a node");
-    let read = one.get(key(&one)).await;
-    assert_eq!((read.status, read.text()), (200, "7"));
-}

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use model::AppName;
 use parking_lot::{Mutex, RwLock};
 
@@ -14,8 +15,9 @@ use crate::clock::micros;
 use crate::content::{Content, Durability};
 use crate::global::{Found, Head};
 use crate::state::Node;
+use crate::tier::{Holding, Slot, marks};
 use crate::watch::{Watch, Watchers};
-use crate::{Info, Key, Name, StateError, Value};
+use crate::{Info, Key, Mirror, Name, StateError, Value};
 
 /// Parts of the map of keys, each with a lock of its own.
 const SHARDS: usize = 16;
@@ -60,10 +62,13 @@ impl AppCore {
 
     /// Every new version of a key that is opened now is greater. Microseconds of the wall clock,
     /// since an ephemeral value's versions are forgotten when the node ends, and no value changes
-    /// that often for long.
-    fn floor(&self) -> u64 {
-        let clock = micros(self.node.clock.now());
-        self.floor.load(Ordering::Relaxed).max(clock)
+    /// that often for long. Where other nodes gave versions before, what is above theirs.
+    fn floor(&self, holding: Option<&Arc<Holding>>) -> u64 {
+        let base = match holding {
+            Some(holding) => holding.base,
+            None => micros(self.node.clock.now()),
+        };
+        self.floor.load(Ordering::Relaxed).max(base)
     }
 }
 
@@ -77,6 +82,8 @@ pub(crate) struct App {
     pub shards: [RwLock<HashMap<Key, Arc<Value>>>; SHARDS],
     /// The keys of all shards; locked inside of a shard's lock.
     pub order: Mutex<BTreeSet<Key>>,
+    /// Copies of values that other nodes own, which guests have mapped.
+    pub mirrors: Mutex<HashMap<Key, Arc<Mirror>>>,
 }
 
 /// One key of a listing.
@@ -104,6 +111,7 @@ impl AppState {
             }),
             shards: Default::default(),
             order: Mutex::default(),
+            mirrors: Mutex::default(),
         }))
     }
 
@@ -117,16 +125,56 @@ impl AppState {
         self.0.core.budget.bytes.used()
     }
 
-    /// Opens a key. Of a durable value that is not here, only the head is read.
+    /// Opens a key. Of a durable value that is not here, only the head is read. In a cluster, only
+    /// keys that this node owns are opened; [`AppState::run`] is for all.
     pub async fn value(&self, key: &Key, open: Open) -> Result<Arc<Value>, StateError> {
-        if let Some(value) = self.here(key.as_str()) {
-            return self.admit(value, open);
+        match &self.0.core.node.tier {
+            None => self.value_of(key, open, None).await,
+            Some(tier) => {
+                let holding = tier.slots.open(Slot::of(&self.name_of(key)));
+                let holding = holding.ok_or(StateError::Elsewhere)?;
+                if open.create == Some(Durability::Ephemeral) {
+                    marks::mark(&*tier.store, &holding, self.name()).await?;
+                }
+                self.value_of(key, open, Some(&holding)).await
+            }
         }
-        let value = match self.find(key, open).await {
-            Err(StateError::Full { .. }) if self.make_room() > 0 => self.find(key, open).await?,
-            found => found?,
-        };
+    }
+
+    /// Opens a key of a slot that this node has.
+    pub(crate) async fn value_of(
+        &self,
+        key: &Key,
+        open: Open,
+        holding: Option<&Arc<Holding>>,
+    ) -> Result<Arc<Value>, StateError> {
+        let value = self.key_of(key, open, holding).await?;
         self.admit(value, open)
+    }
+
+    /// The same, and whether there is a value does not matter.
+    pub(crate) async fn key_of(
+        &self,
+        key: &Key,
+        open: Open,
+        holding: Option<&Arc<Holding>>,
+    ) -> Result<Arc<Value>, StateError> {
+        if let Some(value) = self.here(key.as_str()) {
+            return Ok(value);
+        }
+        match self.find(key, open, holding).await {
+            Err(StateError::Full { .. }) if self.make_room() > 0 => {
+                self.find(key, open, holding).await
+            }
+            found => found,
+        }
+    }
+
+    pub(crate) fn name_of(&self, key: &Key) -> Name {
+        Name {
+            app: self.name().clone(),
+            key: key.clone(),
+        }
     }
 
     /// Opens a key that is in memory, whether it has a value or not.
@@ -143,9 +191,9 @@ impl AppState {
         self.0.core.watchers.watch(prefix)
     }
 
-    /// The values whose keys begin with `prefix` and come after `after`, in order; at most `limit`
-    /// or [`LIST_KEYS_MAX`], whichever is less.
-    pub async fn list(
+    /// The values of this node whose keys begin with `prefix` and come after `after`, in order; at
+    /// most `limit` or [`LIST_KEYS_MAX`], whichever is less.
+    pub(crate) async fn list_here(
         &self,
         prefix: &str,
         after: Option<&str>,
@@ -184,7 +232,7 @@ impl AppState {
         let mut page: BTreeMap<_, _> = stored
             .into_iter()
             .map(|(key, head)| (key, Info::from(head)))
-            .filter(|(_, info)| !self.is_over(info))
+            .filter(|(key, info)| !self.is_over(info) && self.is_mine(key))
             .collect();
         // What is here counts, and not what is stored of it.
         for key in here {
@@ -225,7 +273,36 @@ impl AppState {
     }
 
     pub(crate) fn resident(&self, key: &str) -> Option<Arc<Value>> {
-        self.shard(key).read().get(key).cloned()
+        let value = self.shard(key).read().get(key).cloned();
+        value.filter(|value| value.is_held())
+    }
+
+    fn is_mine(&self, key: &Key) -> bool {
+        match &self.0.core.node.tier {
+            Some(tier) => tier.slots.open(Slot::of(&self.name_of(key))).is_some(),
+            None => true,
+        }
+    }
+
+    /// All that is in memory.
+    pub(crate) fn residents(&self) -> Vec<Arc<Value>> {
+        let shards = self.0.shards.iter();
+        let values = shards.flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>());
+        values.collect()
+    }
+
+    /// Forgets the values of slots that this node no longer has.
+    pub(crate) fn forget_closed(&self) {
+        for shard in &self.0.shards {
+            shard.write().retain(|key, value| {
+                let closed = value.is_closed();
+                if closed {
+                    self.forget(key, value);
+                    value.end_locks();
+                }
+                !closed
+            });
+        }
     }
 
     fn admit(&self, value: Arc<Value>, open: Open) -> Result<Arc<Value>, StateError> {
@@ -242,23 +319,25 @@ impl AppState {
     }
 
     /// Asks the global tier.
-    async fn find(&self, key: &Key, open: Open) -> Result<Arc<Value>, StateError> {
+    async fn find(
+        &self,
+        key: &Key,
+        open: Open,
+        holding: Option<&Arc<Holding>>,
+    ) -> Result<Arc<Value>, StateError> {
         let core = &self.0.core;
-        let name = Name {
-            app: core.app.clone(),
-            key: key.clone(),
-        };
+        let name = self.name_of(key);
         let found = core.node.global.head(&name).await?;
         let config = &core.node.config;
         let body = Body::new(Charge::new(core.budget.clone()), config.value_bytes_max);
         let content = match (found, open.create) {
-            (Found::Value(head), _) => Content::stored(body, core.floor(), &head)?,
+            (Found::Value(head), _) => Content::stored(body, core.floor(holding), &head)?,
             (Found::Nothing { floor }, Some(durability)) => {
-                Content::absent(body, core.floor().max(floor), durability)
+                Content::absent(body, core.floor(holding).max(floor), durability)
             }
             (Found::Nothing { .. }, None) => return Err(StateError::NotFound),
         };
-        self.insert(Value::new(name, core.clone(), content))
+        self.insert(Value::new(name, core.clone(), content, holding.cloned()))
     }
 
     /// Makes a value known, unless another of its key is by now.
@@ -267,7 +346,12 @@ impl AppState {
         let key = value.key().clone();
         let mut shard = self.shard(key.as_str()).write();
         if let Some(other) = shard.get(&key) {
-            return Ok(other.clone());
+            if other.is_held() || !value.is_held() {
+                return Ok(other.clone());
+            }
+            // It is of an earlier time in which the key was this node's.
+            let old = shard.remove(&key);
+            old.iter().for_each(|old| self.forget(&key, old));
         }
         core.budget.keys.take(1)?;
         let value = Arc::new(value);
@@ -279,6 +363,39 @@ impl AppState {
         }
         value.schedule();
         Ok(value)
+    }
+
+    /// Makes a value known of which other nodes have copies, instead of whatever was here.
+    pub(crate) fn restore(
+        &self,
+        key: Key,
+        head: &Head,
+        chunks: &[(u64, Bytes)],
+        holding: &Arc<Holding>,
+    ) -> Result<(), StateError> {
+        let core = &self.0.core;
+        let body = Body::new(
+            Charge::new(core.budget.clone()),
+            core.node.config.value_bytes_max,
+        );
+        let content = Content::copied(body, core.floor(Some(holding)), head, chunks)?;
+        let name = self.name_of(&key);
+        let value = Arc::new(Value::new(
+            name,
+            core.clone(),
+            content,
+            Some(holding.clone()),
+        ));
+        let mut shard = self.shard(key.as_str()).write();
+        if let Some(old) = shard.remove(&key) {
+            self.forget(&key, &old);
+        }
+        core.budget.keys.take(1)?;
+        shard.insert(key.clone(), value.clone());
+        self.0.order.lock().insert(key);
+        drop(shard);
+        value.schedule();
+        Ok(())
     }
 
     /// Forgets keys without values that nobody holds. Returns those that cannot be forgotten since

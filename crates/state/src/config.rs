@@ -35,6 +35,19 @@ pub struct Config {
     pub watch_events_max: usize,
     /// Most watchers of one app.
     pub watchers_max: usize,
+    /// In a cluster: how long a request looks for its key's owner, while that is being replaced.
+    pub owner_wait_max: Duration,
+    /// In a cluster: how long an owner has for one request, besides what the request waits for by
+    /// itself.
+    pub ask_timeout: Duration,
+    /// In a cluster: most requests of other nodes that are answered at a time, those that wait for
+    /// locks and changes among them.
+    pub asks_max: usize,
+    /// In a cluster: in the memory of how many nodes a replicated value is, its owner among them.
+    pub copies: usize,
+    /// In a cluster: how long it is told that values may have been lost with their node, instead
+    /// of that there are none.
+    pub loss_told: Duration,
 }
 
 impl Default for Config {
@@ -53,6 +66,11 @@ impl Default for Config {
             sweep_keys_max: 1024,
             watch_events_max: 1024,
             watchers_max: 256,
+            owner_wait_max: Duration::from_secs(20),
+            ask_timeout: Duration::from_secs(10),
+            asks_max: 4096,
+            copies: 2,
+            loss_told: Duration::from_secs(600),
         }
     }
 }

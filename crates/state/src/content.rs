@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use memory::Region;
 
 pub use model::Durability;
 
 use crate::StateError;
 use crate::body::{Body, WORD_BYTES};
-use crate::chunks::Chunks;
+use crate::chunks::{self, Chunks};
 use crate::global::Head;
 
 /// A value that is there, or that may come to be.
@@ -28,8 +29,11 @@ pub(crate) struct Content {
     pub durability: Durability,
     /// When the sweeper looks at it.
     pub scheduled: Option<(u64, u64)>,
-    /// Of a durable value; kept after it was deleted for what the global tier still holds.
+    /// Of a durable or replicated value; kept after it was deleted for what the global tier still
+    /// holds.
     pub chunks: Chunks,
+    /// Where `chunks.base` is.
+    pub backed: Durability,
     body: Body,
 }
 
@@ -44,6 +48,7 @@ impl Content {
             durability,
             scheduled: None,
             chunks: Chunks::default(),
+            backed: durability,
             body,
         }
     }
@@ -56,6 +61,26 @@ impl Content {
         content.chunks = Chunks::stored(head.version, size);
         (content.version, content.last) = (head.version, head.version);
         (content.size, content.expires_ms) = (size, head.expires_ms);
+        Ok(content)
+    }
+
+    /// A value of which other nodes have copies: these are all its chunks but those of zeros.
+    pub fn copied(
+        body: Body,
+        floor: u64,
+        head: &Head,
+        chunks: &[(u64, Bytes)],
+    ) -> Result<Self, StateError> {
+        let mut content = Self::stored(body, floor, head)?;
+        content.durability = Durability::Replicated;
+        content.backed = Durability::Replicated;
+        for (number, bytes) in chunks {
+            let hash = chunks::hash(bytes);
+            content.load(usize::try_from(*number).unwrap_or(usize::MAX), bytes, hash)?;
+        }
+        for number in content.chunks.all() {
+            content.load(number, &[], chunks::ZEROS)?;
+        }
         Ok(content)
     }
 
@@ -135,6 +160,24 @@ impl Content {
         let offset = self.size;
         self.write(offset, data)?;
         Ok(offset)
+    }
+
+    /// Writes parts, all or none, and makes the value at least `size` bytes long.
+    pub fn merge(&mut self, size: usize, parts: &[(usize, &[u8])]) -> Result<(), StateError> {
+        let mut size = size.max(self.size);
+        for (offset, data) in parts {
+            size = size.max(end(*offset, data.len())?);
+        }
+        if size > self.size {
+            self.body.extend(self.size, size)?;
+            self.resized(size);
+        }
+        for (offset, data) in parts {
+            self.body.write(*offset, data)?;
+            self.chunks.write(*offset..offset + data.len());
+        }
+        self.bump();
+        Ok(())
     }
 
     pub fn truncate(&mut self, size: usize) -> Result<(), StateError> {

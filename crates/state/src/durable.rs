@@ -10,7 +10,7 @@ use crate::chunks::{self, covering};
 use crate::content::Content;
 use crate::global::{CHUNK_BYTES, Found, Push};
 use crate::metrics::{PULLED_BYTES_TOTAL, PUSH_FAILURES_TOTAL, PUSHED_BYTES_TOTAL};
-use crate::{GlobalError, StateError, Value};
+use crate::{Durability, GlobalError, StateError, Value};
 
 /// Chunks that are pulled at once: 4 MiB.
 const PULL_CHUNKS_MAX: usize = 64;
@@ -68,6 +68,7 @@ impl Value {
     /// Only chunks that changed are written. Returns the version.
     pub async fn push(&self, offset: u64, length: u64) -> Result<u64, StateError> {
         let _gate = self.gate.lock().await;
+        self.check_held()?;
         let bytes = self.clip(offset, length)?;
         let Some(range) = bytes else {
             return Ok(self.version());
@@ -88,7 +89,7 @@ impl Value {
     fn clip(&self, offset: u64, length: u64) -> Result<Option<Range<usize>>, StateError> {
         let content = self.content.read();
         self.check_alive(&content)?;
-        if !content.is_durable() {
+        if !self.is_backed(&content) {
             return Ok(None);
         }
         let size = content.size as u64;
@@ -167,7 +168,7 @@ impl Value {
     async fn push_chunks(&self, range: Range<usize>) -> Result<(), StateError> {
         let mut pushing = {
             let mut content = self.content.write();
-            if !content.is_durable() {
+            if !self.is_backed(&content) {
                 return Ok(());
             }
             let numbers = content.chunks.take_dirty(range);
@@ -180,6 +181,7 @@ impl Value {
                 done: false,
             }
         };
+        self.leave_base().await?;
         for _ in 0..PUSH_TRIES_MAX {
             match self.push_once(&pushing.numbers).await {
                 Ok(()) => {
@@ -197,13 +199,18 @@ impl Value {
     }
 
     async fn push_once(&self, numbers: &[usize]) -> Result<(), GlobalError> {
-        let (expected, head) = {
+        let (expected, head, durability) = {
             let mut content = self.content.write();
-            if !numbers.is_empty() && content.version <= content.chunks.base {
+            let (durability, base) = (content.durability, content.chunks.base);
+            content.backed = durability;
+            if durability == Durability::Replicated {
+                // Whoever takes it is to hear of a removal, even if others do not take it.
+                content.chunks.base = content.version;
+            } else if !numbers.is_empty() && content.version <= base {
                 content.bump();
             }
             content.chunks.head_dirty = false;
-            (content.chunks.base, content.head())
+            (base, content.head(), durability)
         };
         let hashes = Mutex::new(Vec::with_capacity(numbers.len()));
         let give = |number: usize| {
@@ -217,7 +224,8 @@ impl Value {
             head,
             chunks: numbers.to_vec(),
         };
-        self.core.node.global.push(&self.name, push, &give).await?;
+        let global = self.global_now(durability)?;
+        global.push(&self.name, push, &give).await?;
         let mut content = self.content.write();
         content.chunks.base = head.version;
         for (number, hash) in hashes.into_inner() {
@@ -226,24 +234,44 @@ impl Value {
         Ok(())
     }
 
+    /// Removes what is held of an earlier value that was kept elsewhere than this one.
+    async fn leave_base(&self) -> Result<(), StateError> {
+        let elsewhere = {
+            let content = self.content.read();
+            content.chunks.base != 0 && content.backed != content.durability
+        };
+        match elsewhere {
+            true => self.remove_base().await,
+            false => Ok(()),
+        }
+    }
+
     /// Asks what the global tier holds, after a push or a removal whose answer was lost.
     async fn find_base(&self) -> Result<(), StateError> {
         let base = match self.core.node.global.head(&self.name).await? {
             Found::Value(head) => head.version,
             Found::Nothing { .. } => 0,
         };
-        self.content.write().chunks.base = base;
+        let mut content = self.content.write();
+        if self.holding.is_some() && base > content.last {
+            // Each owner's versions are above those of all before it: this one is a later owner's.
+            return Err(GlobalError::Fenced.into());
+        }
+        content.chunks.base = base;
         Ok(())
     }
 
     /// Removes what the global tier still holds of a value that is gone. The gate is held.
     pub(crate) async fn remove_base(&self) -> Result<(), StateError> {
         for _ in 0..PUSH_TRIES_MAX {
-            let base = self.content.read().chunks.base;
+            let (base, backed) = {
+                let content = self.content.read();
+                (content.chunks.base, content.backed)
+            };
             if base == 0 {
                 return Ok(());
             }
-            match self.core.node.global.remove(&self.name, base).await {
+            match self.global_now(backed)?.remove(&self.name, base).await {
                 Ok(()) => self.content.write().chunks.base = 0,
                 Err(GlobalError::Conflict { .. }) => self.find_base().await?,
                 Err(error) => return Err(error.into()),
@@ -257,7 +285,7 @@ impl Value {
 }
 
 /// The bytes of a chunk of a value of `size` bytes, without the zeros at its end.
-fn chunk(content: &Content, size: usize, number: usize) -> Bytes {
+pub(crate) fn chunk(content: &Content, size: usize, number: usize) -> Bytes {
     let offset = number * CHUNK_BYTES;
     let mut bytes = vec![0; size.saturating_sub(offset).min(CHUNK_BYTES)];
     // A value that went in the meantime has no bytes; what is pushed of it is not read again.

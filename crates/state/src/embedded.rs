@@ -24,6 +24,7 @@ use storage::{Revision, Store, Txn, TxnOutcome};
 
 use crate::global::{CHUNK_BYTES, Content, Found, Global, Head, Push};
 use crate::record::{self, PAGE_CHUNKS};
+use crate::tier::Slots;
 use crate::{GlobalError, Key, Name};
 
 /// Operations in one transaction; the store takes more, and compares count too.
@@ -33,10 +34,12 @@ const TXN_BYTES_MAX: usize = 900 << 10;
 /// How often a pull or a removal is tried anew when a push overtakes it.
 const TRIES_MAX: usize = 4;
 
-/// Durable values in the node's store.
+/// Durable values in the node's store, or in one that several nodes share.
 #[derive(Clone, Debug)]
 pub struct EmbeddedGlobal {
     store: Arc<dyn Store>,
+    /// Which values are this node's; none if all are.
+    slots: Option<Arc<Slots>>,
 }
 
 /// A head, and the revision that it was put at.
@@ -62,9 +65,16 @@ struct Plan {
 impl EmbeddedGlobal {
     /// Opens it, and removes what a crash left over.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, GlobalError> {
-        let opened = Self { store };
-        opened.recover().await?;
+        let opened = Self { store, slots: None };
+        opened.recover(|_| true).await?;
         Ok(opened)
+    }
+
+    /// Over a store that nodes share: each writes only what it owns. What crashes left over is
+    /// removed by the next owner.
+    pub(crate) fn shared(store: Arc<dyn Store>, slots: Arc<Slots>) -> Self {
+        let slots = Some(slots);
+        Self { store, slots }
     }
 
     async fn stored(&self, name: &Name) -> Result<Option<Stored>, GlobalError> {
@@ -198,7 +208,7 @@ impl EmbeddedGlobal {
         for key in plan.old.drain(..) {
             txn = txn.delete(key);
         }
-        self.guarded_commit(name, txn).await?;
+        self.guarded_commit(name, before, txn).await?;
         Ok(true)
     }
 
@@ -214,8 +224,8 @@ impl EmbeddedGlobal {
         let intent = record::intent_key(name);
         let left_over = self.store.get(&intent).await?.is_some();
         if !left_over {
-            self.commit(Txn::new().put(intent.clone(), Bytes::new()))
-                .await?;
+            let put = Txn::new().put(intent.clone(), Bytes::new());
+            self.commit(name, put).await?;
         }
         let (mut txn, mut bytes) = (Txn::new(), 0);
         for number in plan.new.clone() {
@@ -225,25 +235,26 @@ impl EmbeddedGlobal {
             }
             plan.name(number, head.version);
             if bytes + chunk.len() > TXN_BYTES_MAX || txn.ops.len() >= TXN_OPS_MAX {
-                self.commit(std::mem::take(&mut txn)).await?;
+                self.commit(name, std::mem::take(&mut txn)).await?;
                 bytes = 0;
             }
             bytes += chunk.len();
             txn = txn.put(record::chunk_key(name, number, head.version), chunk);
         }
-        self.commit(txn).await?;
+        self.commit(name, txn).await?;
         let flip = self.flip(name, before, head, plan);
-        self.guarded_commit(name, flip).await?;
-        self.clear_up(&plan.old, intent, left_over).await;
+        self.guarded_commit(name, before, flip).await?;
+        self.clear_up(name, &plan.old, left_over).await;
         Ok(())
     }
 
     /// Removes old chunks and the intent. What fails here is done when the store is opened anew:
     /// the change itself is durable. An intent of a push that failed stays for its chunks.
-    async fn clear_up(&self, old: &[Bytes], intent: Bytes, left_over: bool) {
-        let removed = self.remove_keys(old).await;
+    async fn clear_up(&self, name: &Name, old: &[Bytes], left_over: bool) {
+        let removed = self.remove_keys(name, old).await;
+        let intent = Txn::new().delete(record::intent_key(name));
         let done = match removed {
-            Ok(()) if !left_over => self.commit(Txn::new().delete(intent)).await,
+            Ok(()) if !left_over => self.commit(name, intent).await,
             other => other,
         };
         if let Err(error) = done {
@@ -251,31 +262,52 @@ impl EmbeddedGlobal {
         }
     }
 
-    async fn remove_keys(&self, keys: &[Bytes]) -> Result<(), GlobalError> {
+    async fn remove_keys(&self, name: &Name, keys: &[Bytes]) -> Result<(), GlobalError> {
         for some in keys.chunks(TXN_OPS_MAX) {
             let delete = |txn: Txn, key: &Bytes| txn.delete(key.clone());
-            self.commit(some.iter().fold(Txn::new(), delete)).await?;
+            self.commit(name, some.iter().fold(Txn::new(), delete))
+                .await?;
         }
         Ok(())
     }
 
-    /// A transaction that nothing stands against.
-    async fn commit(&self, txn: Txn) -> Result<(), GlobalError> {
+    /// A transaction of a value, which takes effect only while this node owns it.
+    async fn transact(&self, name: &Name, txn: Txn) -> Result<TxnOutcome, GlobalError> {
+        let txn = match &self.slots {
+            Some(slots) => slots.guard(name, txn)?,
+            None => txn,
+        };
+        Ok(self.store.transact(txn).await?)
+    }
+
+    /// A transaction that nothing stands against but that the value is another node's.
+    async fn commit(&self, name: &Name, txn: Txn) -> Result<(), GlobalError> {
         if txn.ops.is_empty() {
             return Ok(());
         }
-        match self.store.transact(txn).await? {
+        match self.transact(name, txn).await? {
             TxnOutcome::Committed { .. } => Ok(()),
+            TxnOutcome::Conflict if self.slots.is_some() => Err(GlobalError::Fenced),
             TxnOutcome::Conflict => Err(GlobalError::Busy),
         }
     }
 
     /// A transaction that takes effect only if the head is the one that was read.
-    async fn guarded_commit(&self, name: &Name, txn: Txn) -> Result<(), GlobalError> {
-        match self.store.transact(txn).await? {
+    async fn guarded_commit(
+        &self,
+        name: &Name,
+        before: Option<&Stored>,
+        txn: Txn,
+    ) -> Result<(), GlobalError> {
+        match self.transact(name, txn).await? {
             TxnOutcome::Committed { .. } => Ok(()),
             TxnOutcome::Conflict => {
-                let version = self.stored(name).await?.map_or(0, |now| now.head.version);
+                let now = self.stored(name).await?;
+                let revision = |stored: &Stored| stored.revision;
+                if now.as_ref().map(revision) == before.map(revision) {
+                    return Err(GlobalError::Fenced);
+                }
+                let version = now.map_or(0, |now| now.head.version);
                 Err(GlobalError::Conflict { version })
             }
         }
@@ -325,7 +357,7 @@ impl EmbeddedGlobal {
         if intent {
             txn = txn.put(record::intent_key(name), Bytes::new());
         }
-        Ok(self.store.transact(txn).await?.is_committed())
+        Ok(self.transact(name, txn).await?.is_committed())
     }
 }
 
@@ -394,8 +426,7 @@ impl Global for EmbeddedGlobal {
                 .unflip(name, &before, !left_over && !old.is_empty())
                 .await?
             {
-                self.clear_up(&old, record::intent_key(name), left_over)
-                    .await;
+                self.clear_up(name, &old, left_over).await;
                 return Ok(());
             }
         }

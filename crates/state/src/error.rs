@@ -5,6 +5,8 @@ use std::fmt;
 use memory::MemoryError;
 use storage::StorageError;
 
+use crate::tier::ClusterError;
+
 /// A bound that is shared by several values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quota {
@@ -97,6 +99,23 @@ pub enum StateError {
     /// A lock that the owner does not hold, or no longer.
     #[error("the lock is not held, or its time was over")]
     NotLocked,
+    /// The node that held the key's value in memory is gone, and whatever was not durable with it.
+    #[error(
+        "the key's value may have been lost with its node: set or remove the key to begin anew"
+    )]
+    Lost,
+    /// The key is another node's: ask by [`crate::AppState::run`].
+    #[error("the key belongs to another node")]
+    Elsewhere,
+    /// The key's owner was not found or not reached in time. Nothing was done.
+    #[error("the node that owns the key was not reached")]
+    Unreached(#[source] Option<ClusterError>),
+    /// The key's owner did not answer. Whether it was done is not known.
+    #[error("the node that owns the key did not answer")]
+    Unanswered(#[source] ClusterError),
+    /// The key's owner could not do it.
+    #[error("the node that owns the key refused: {0}")]
+    Refused(String),
     /// The kernel refused memory.
     #[error("memory of a value could not be had")]
     Memory(#[from] MemoryError),
@@ -121,6 +140,12 @@ pub enum GlobalError {
     /// What is stored is not what was written.
     #[error("the durable value is damaged: {0}")]
     Damaged(&'static str),
+    /// The node no longer owns the key: the store refused what it wrote.
+    #[error("the value belongs to another node by now")]
+    Fenced,
+    /// A node that keeps copies could not take a change.
+    #[error("a copy on another node was refused: {0}")]
+    Copy(String),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StorageError),

@@ -9,6 +9,8 @@
 //!               Global ── EmbeddedGlobal over the node's store
 //! ```
 //!
+//! With other nodes beside, each key is owned by one of them, which the others ask: see `tier.rs`.
+//!
 //! - [`State`] is the node's, [`AppState`] an app's, [`Value`] a key's; a value may come and go
 //!   while its key is held.
 //! - Each value has a version, which its changes move on and which none ever has again.
@@ -17,6 +19,8 @@
 //! - No acknowledged change of a durable value is lost by a crash, and none is half there after it.
 //! - Nothing of a durable value but its head is read before it is touched.
 //! - No value, app or node holds more than its bound, and no lock longer than its time.
+//! - No key has two owners that act at one time, and none answers with bytes of an earlier owner's
+//!   memory. No loss of these passes for that there never was a value.
 //! - No lock of the process is held over a wait, but for one conversation with the global tier a
 //!   key.
 
@@ -32,12 +36,14 @@ mod embedded;
 mod error;
 mod evict;
 mod global;
+mod held;
 mod key;
 mod lock;
 pub mod metrics;
 mod record;
 mod state;
 mod sweep;
+mod tier;
 mod turns;
 mod value;
 mod watch;
@@ -52,6 +58,10 @@ pub use global::{CHUNK_BYTES, Content, Found, Global, Head, Push};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, Name};
 pub use state::State;
 pub use sweep::Service;
+pub use tier::{
+    Answer, Claim, Cluster, ClusterError, Done, Keeper, Member, Mirror, Op, PIECE_BYTES, SLOTS,
+    Serve, Slot,
+};
 pub use turns::Mode;
 pub use value::{Info, Put, Span, Value};
 pub use watch::{Watch, WatchItem};

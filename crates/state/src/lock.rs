@@ -31,6 +31,13 @@ impl Locks {
     }
 }
 
+impl Value {
+    /// Nobody holds the locks any more, and who waits hears that they are elsewhere.
+    pub(crate) fn end_locks(&self) {
+        drop(self.locks.0.lock().take());
+    }
+}
+
 /// Locks by owner, so that all of a dead one's can be freed.
 #[derive(Debug, Default)]
 pub(crate) struct Held(Mutex<HashMap<u128, Vec<Weak<Value>>>>);
@@ -89,6 +96,7 @@ impl Value {
         wait: Duration,
         hold: Duration,
     ) -> Result<(), StateError> {
+        self.check_held()?;
         let node = &self.core.node;
         let ticket = node.ticket();
         let wait = micros(wait.min(node.config.lock_wait_max));
@@ -112,12 +120,15 @@ impl Value {
         };
         self.turn(Event::Ask(ask));
         let answer = self.wait(&mut answer).await;
+        // Granted, and too late: dropping the waiter frees it.
+        self.check_held()?;
         waiter.answered = true;
         answer.map_err(|why| self.refused(why))
     }
 
     /// Frees the owner's lock.
     pub fn unlock(self: &Arc<Self>, owner: u128) -> Result<(), StateError> {
+        self.check_held()?;
         let freed = Action::Freed {
             owner,
             in_time: true,
@@ -135,7 +146,7 @@ impl Value {
         loop {
             let Some((changed, wake)) = self.next_wake() else {
                 // Nobody waits, so this one was answered.
-                return answer.await.unwrap_or(Err(Refusal::TimedOut));
+                return answer.await.unwrap_or(Err(Refusal::Ended));
             };
             let changed = changed.notified();
             tokio::pin!(changed);
@@ -144,7 +155,7 @@ impl Value {
             let wake = self.next_wake().map_or(wake, |(_, wake)| wake);
             tokio::select! {
                 biased;
-                answer = &mut *answer => return answer.unwrap_or(Err(Refusal::TimedOut)),
+                answer = &mut *answer => return answer.unwrap_or(Err(Refusal::Ended)),
                 () = &mut changed => {}
                 () = tokio::time::sleep_until(node.at(wake)) => drop(self.turn(Event::Tick)),
             }
@@ -188,6 +199,7 @@ impl Value {
                 StateError::LockTimedOut
             }
             Refusal::Upgrade => StateError::LockUpgrade,
+            Refusal::Ended => StateError::Elsewhere,
             Refusal::Full => StateError::Full {
                 quota: Quota::LockWaiters,
                 max: self.core.node.config.lock_waiters_max as u64,

@@ -20,6 +20,10 @@ pub const EVICTED_TOTAL: &str = "dunlin_state_evicted_total";
 pub const LOCK_TIMEOUTS_TOTAL: &str = "dunlin_state_lock_timeouts_total";
 /// Events that watchers missed.
 pub const WATCH_MISSED_TOTAL: &str = "dunlin_state_watch_missed_total";
+/// Requests to other nodes.
+pub const ASKED_TOTAL: &str = "dunlin_state_asked_total";
+/// Requests of other nodes.
+pub const SERVED_TOTAL: &str = "dunlin_state_served_total";
 
 /// Tells the recorder what each metric means.
 pub fn describe() {
@@ -43,4 +47,9 @@ pub fn describe() {
     );
     describe_counter!(LOCK_TIMEOUTS_TOTAL, "Locks that were not free in time.");
     describe_counter!(WATCH_MISSED_TOTAL, "Events that watchers missed.");
+    describe_counter!(ASKED_TOTAL, "Requests to nodes that own keys, by outcome.");
+    describe_counter!(
+        SERVED_TOTAL,
+        "Requests of other nodes for keys, by outcome."
+    );
 }

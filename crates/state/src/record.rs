@@ -9,6 +9,9 @@
 //! | `i/APP/KEY` | nothing: chunks of the value may be left over |
 //! | `x/` expires_ms (8) `APP/KEY` | nothing |
 //! | `f/APP` | the greatest version of a removed value (8) |
+//! | `m/` slot (3 digits) `/APP` | whether values are in memory only (1), when some were lost (8) |
+//! | `r/` slot (3 digits) | who has copies of values: see `tier/copies/record.rs` |
+//! | `v` | a number above which no version was given when it was written (8) |
 
 use bytes::Bytes;
 use model::AppName;
@@ -86,6 +89,24 @@ pub(crate) fn read_expiry_key(key: &[u8]) -> Option<Name> {
 
 pub(crate) fn floor_key(app: &AppName) -> Bytes {
     format!("{PREFIX}f/{app}").into()
+}
+
+/// The marks of all apps in a slot begin with this.
+pub(crate) fn marks_prefix(slot: crate::Slot) -> String {
+    format!("{PREFIX}m/{:03}/", slot.number())
+}
+
+pub(crate) fn mark_key(slot: crate::Slot, app: &AppName) -> Bytes {
+    format!("{}{app}", marks_prefix(slot)).into()
+}
+
+/// Says who has copies of a slot's values.
+pub(crate) fn copies_key(slot: crate::Slot) -> Bytes {
+    format!("{PREFIX}r/{:03}", slot.number()).into()
+}
+
+pub(crate) fn versions_key() -> Bytes {
+    format!("{PREFIX}v").into()
 }
 
 /// Reads `APP/KEY`.

@@ -69,7 +69,8 @@ impl Value {
         // Whatever is changed, an expired value goes first.
         let exists = self.change(|content| Ok(content.exists()))?;
         // What is stored of an older value than an ephemeral one is of no use either.
-        if !self.content.read().is_durable() {
+        let backed = self.is_backed(&self.content.read());
+        if !backed {
             self.remove_base().await?;
         }
         Ok(before && !exists)
@@ -109,16 +110,25 @@ impl Service {
                 continue;
             };
             value.content.write().scheduled = None;
+            if !value.is_held() {
+                continue;
+            }
             freed += usize::from(value.reap().await?);
             value.schedule();
         }
         for (name, version) in node.global.expired(now_ms, limit).await? {
+            if !self.state.is_mine(&name) {
+                continue;
+            }
             freed += usize::from(self.reap_stored(&name, version).await?);
         }
         for app in self.state.apps() {
             for owing in app.forget_idle() {
-                owing.reap().await?;
+                if owing.is_held() {
+                    owing.reap().await?;
+                }
             }
+            app.forget_mirrors();
             if app.is_crowded() {
                 app.make_room();
             }

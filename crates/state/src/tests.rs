@@ -1,5 +1,6 @@
 //! State, from outside.
 
+mod cluster;
 mod doubles;
 mod durable;
 mod limits;

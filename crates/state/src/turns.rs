@@ -45,6 +45,8 @@ pub(crate) enum Refusal {
     TimedOut,
     Full,
     Upgrade,
+    /// The locks are another node's by now.
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use crate::clock::millis;
 use crate::content::{Content, Durability};
 use crate::durable::missing;
 use crate::lock::Locks;
+use crate::tier::Holding;
 use crate::{Key, Name, StateError};
 
 /// A key that was opened. Its value may come and go while it is held; each operation looks anew.
@@ -33,6 +34,8 @@ pub struct Value {
     pub(crate) used: AtomicBool,
     /// One conversation with the global tier at a time, so that its versions come in order.
     pub(crate) gate: tokio::sync::Mutex<()>,
+    /// By which this node owns the key; none where there are no other nodes.
+    pub(crate) holding: Option<Arc<Holding>>,
 }
 
 /// A value, as of one moment.
@@ -71,7 +74,7 @@ pub struct Span {
 }
 
 impl Info {
-    fn of(content: &Content) -> Self {
+    pub(crate) fn of(content: &Content) -> Self {
         Self {
             version: content.version,
             size: content.size as u64,
@@ -82,7 +85,12 @@ impl Info {
 }
 
 impl Value {
-    pub(crate) fn new(name: Name, core: Arc<AppCore>, content: Content) -> Self {
+    pub(crate) fn new(
+        name: Name,
+        core: Arc<AppCore>,
+        content: Content,
+        holding: Option<Arc<Holding>>,
+    ) -> Self {
         Self {
             name,
             core,
@@ -90,6 +98,7 @@ impl Value {
             locks: Locks::default(),
             used: true.into(),
             gate: tokio::sync::Mutex::default(),
+            holding,
         }
     }
 
@@ -126,15 +135,19 @@ impl Value {
     /// Copies bytes from `offset` on into `out`, and says how many there were.
     pub async fn read(&self, offset: u64, out: &mut [u8]) -> Result<usize, StateError> {
         loop {
-            if let Some(read) = self.read_here(offset, out) {
+            if let Some(read) = self.read_now(offset, out) {
                 return read;
             }
             self.load(bytes_of(offset), out.len()).await?;
         }
     }
 
-    /// The same, if all of that is here.
+    /// The same, if all of that is here, and is known here for what it is.
     pub fn read_here(&self, offset: u64, out: &mut [u8]) -> Option<Result<usize, StateError>> {
+        self.if_known(self.read_now(offset, out))
+    }
+
+    fn read_now(&self, offset: u64, out: &mut [u8]) -> Option<Result<usize, StateError>> {
         let offset = bytes_of(offset);
         self.of_what_is_here((offset, out.len()), |content| content.read(offset, out))
     }
@@ -142,27 +155,34 @@ impl Value {
     /// Copies the value's first bytes into `out`, all as of one moment, and says what it is.
     pub async fn get_into(&self, out: &mut [u8]) -> Result<Info, StateError> {
         loop {
-            if let Some(got) = self.get_here(out) {
+            if let Some(got) = self.get_now(out) {
                 return got;
             }
             self.load(0, out.len()).await?;
         }
     }
 
-    /// The same, if all of that is here.
+    /// The same, if all of that is here, and is known here for what it is.
     pub fn get_here(&self, out: &mut [u8]) -> Option<Result<Info, StateError>> {
+        self.if_known(self.get_now(out))
+    }
+
+    fn get_now(&self, out: &mut [u8]) -> Option<Result<Info, StateError>> {
         self.of_what_is_here((0, out.len()), |content| {
             content.read(0, out)?;
             Ok(Info::of(content))
         })
     }
 
-    fn of_what_is_here<T>(
+    pub(crate) fn of_what_is_here<T>(
         &self,
         (offset, length): (usize, usize),
         read: impl FnOnce(&Content) -> Result<T, StateError>,
     ) -> Option<Result<T, StateError>> {
         let content = self.content.read();
+        if let Err(elsewhere) = self.check_held() {
+            return Some(Err(elsewhere));
+        }
         match missing(&content, offset, length) {
             Some(_) => None,
             None => Some(self.check_alive(&content).and_then(|()| read(&content))),
@@ -176,6 +196,7 @@ impl Value {
             self.load(0, bytes_max).await?;
         }
         let content = self.content.read();
+        self.check_held()?;
         self.check_alive(&content)?;
         if content.size > bytes_max {
             let (asked, max) = (content.size as u64, bytes_max as u64);
@@ -203,12 +224,22 @@ impl Value {
 
     /// Makes `data` the value on conditions, together with its time to live; returns what it is.
     pub async fn put(self: &Arc<Self>, data: &[u8], put: Put) -> Result<Info, StateError> {
+        self.put_over(data, put).await.map(|(info, _)| info)
+    }
+
+    /// The same, and whether there was a value before.
+    pub(crate) async fn put_over(
+        self: &Arc<Self>,
+        data: &[u8],
+        put: Put,
+    ) -> Result<(Info, bool), StateError> {
         let expires_ms = match put.ttl {
             Some(Duration::ZERO) => Some(0),
             Some(ttl) => Some(self.expiry(ttl)?),
             None => None,
         };
         let done = self.commit(|content| {
+            let existed = content.exists();
             match put.expected {
                 Some(expected) => content.swap(expected, data)?,
                 None => content.set(data)?,
@@ -216,10 +247,12 @@ impl Value {
             if let Some(expires_ms) = expires_ms {
                 content.expire(expires_ms)?;
             }
-            Ok(Info::of(content))
+            Ok((Info::of(content), existed))
         });
         let done = done.await;
-        self.schedule();
+        if put.ttl.is_some() {
+            self.schedule();
+        }
         done
     }
 
@@ -364,6 +397,7 @@ impl Value {
     /// Looks at the value, if there is one.
     fn seen<T>(&self, look: impl FnOnce(&Content) -> T) -> Option<T> {
         let content = self.content.read();
+        self.check_held().ok()?;
         self.check_alive(&content).ok()?;
         Some(look(&content))
     }
@@ -380,6 +414,7 @@ impl Value {
         change: impl FnOnce(&mut Content) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
         let mut content = self.content.write();
+        self.check_held()?;
         let before = content.version;
         if content.expires_ms != 0 && content.is_expired(self.core.now_ms()) {
             content.delete();
@@ -398,14 +433,13 @@ impl Value {
     }
 
     /// Changes the value and, if it is durable, returns after that is on disk.
-    async fn commit<T>(
+    pub(crate) async fn commit<T>(
         &self,
         change: impl FnOnce(&mut Content) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
-        let ephemeral = self.durability() == Durability::Ephemeral;
-        if ephemeral {
+        if !self.is_to_be_backed(self.durability()) {
             let done = self.change(change);
-            if !self.content.read().is_durable() {
+            if !self.is_backed(&self.content.read()) {
                 return done;
             }
             // It was made anew as a durable one in the meantime.
@@ -425,18 +459,6 @@ impl Value {
             return Err(StateError::Ttl { ms, max_ms });
         }
         Ok(self.core.now_ms() + ms)
-    }
-
-    /// Whether the global tier still holds a value that is gone here.
-    pub(crate) fn owes_removal(&self) -> bool {
-        let content = self.content.read();
-        !content.exists() && content.chunks.base != 0
-    }
-
-    /// Whether nothing would be lost if the key were forgotten.
-    pub(crate) fn is_idle(&self) -> bool {
-        let content = self.content.read();
-        !content.exists() && content.chunks.base == 0 && self.locks.are_free()
     }
 }
 

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::error::Quota;
 use crate::metrics::WATCH_MISSED_TOTAL;
+use crate::tier::Relays;
 use crate::{Key, StateError};
 
 /// What a watcher receives.
@@ -39,7 +40,7 @@ struct Queue {
 }
 
 #[derive(Debug)]
-struct Watcher {
+pub(crate) struct Watcher {
     prefix: String,
     max: usize,
     queue: Mutex<Queue>,
@@ -51,6 +52,8 @@ struct Watcher {
 pub struct Watch {
     watcher: Arc<Watcher>,
     all: Arc<Watchers>,
+    /// What brings the changes of other nodes.
+    _relays: Option<Relays>,
 }
 
 /// The watchers of one app.
@@ -91,6 +94,7 @@ impl Watchers {
         Ok(Watch {
             watcher,
             all: self.clone(),
+            _relays: None,
         })
     }
 
@@ -107,6 +111,30 @@ impl Watchers {
 }
 
 impl Watcher {
+    /// Changes that were seen elsewhere.
+    pub fn take(&self, items: Vec<WatchItem>) {
+        for item in items {
+            match item {
+                WatchItem::Changed {
+                    key,
+                    version,
+                    deleted,
+                } => self.offer(&key, version, deleted),
+                WatchItem::Missed(missed) => self.miss(missed),
+            }
+        }
+    }
+
+    /// So many changes were not seen.
+    pub fn miss(&self, missed: u64) {
+        let mut queue = self.queue.lock();
+        queue.missed += missed;
+        counter!(WATCH_MISSED_TOTAL).increment(missed);
+        if let Some(waker) = queue.waker.take() {
+            waker.wake();
+        }
+    }
+
     fn offer(&self, key: &Key, version: u64, deleted: bool) {
         let mut queue = self.queue.lock();
         if queue.missed > 0 || queue.items.len() >= self.max {
@@ -129,6 +157,26 @@ impl Watch {
     /// The next item; waits for one.
     pub async fn next(&mut self) -> WatchItem {
         std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// The next item, if there is one.
+    pub(crate) fn next_here(&mut self) -> Option<WatchItem> {
+        let mut queue = self.watcher.queue.lock();
+        match queue.items.pop_front() {
+            Some(item) => Some(item),
+            None => match std::mem::take(&mut queue.missed) {
+                0 => None,
+                missed => Some(WatchItem::Missed(missed)),
+            },
+        }
+    }
+
+    pub(crate) fn watcher(&self) -> Arc<Watcher> {
+        self.watcher.clone()
+    }
+
+    pub(crate) fn relay(&mut self, relays: Relays) {
+        self._relays = Some(relays);
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<WatchItem> {

@@ -287,6 +287,8 @@ pub enum Durability {
     Ephemeral,
     /// It is on disk.
     Durable,
+    /// It is in the memory of several nodes of a cluster: it is lost with all of these.
+    Replicated,
 }
 
 impl From<Access> for model::Access {
@@ -303,6 +305,7 @@ impl From<Durability> for model::Durability {
         match durability {
             Durability::Ephemeral => Self::Ephemeral,
             Durability::Durable => Self::Durable,
+            Durability::Replicated => Self::Replicated,
         }
     }
 }

@@ -341,7 +341,11 @@ fn state_grant(text: &str) -> Result<v1::StateGrant, String> {
             "write" => grant.access = Access::Write,
             "ephemeral" => grant.durability = Durability::Ephemeral,
             "durable" => grant.durability = Durability::Durable,
-            _ => return Err(format!("`{word}`: use read or write, ephemeral or durable")),
+            "replicated" => grant.durability = Durability::Replicated,
+            _ => {
+                let words = "read or write; ephemeral, replicated or durable";
+                return Err(format!("`{word}`: use {words}"));
+            }
         }
     }
     Ok(grant)

@@ -170,6 +170,7 @@ fn durability(value: &StateValue) -> &'static str {
     match value.durability {
         Durability::Ephemeral => "ephemeral",
         Durability::Durable => "durable",
+        Durability::Replicated => "replicated",
     }
 }
 

@@ -5,8 +5,9 @@
 //!            etcd ◀── store, leases ── Membership ──roster──▶ Neighbours ──▶ Peers ─TLS─▶ others
 //!  bucket ◀─ Blobs behind a local cache     ▲ load                             ▲
 //!                                           └── Executor ◀── Placing ──forward─┘
-//!  others ─TLS─▶ Server ─▶ Router ─▶ Calls ────▲              ▲
-//!                                                          gateway, queue
+//!  others ─TLS─▶ Server ─▶ Router ┬▶ Calls ────▲              ▲
+//!                                 │                        gateway, queue
+//!                                 └▶ Keys ─▶ State ── Owners ──▶ Peers ─TLS─▶ others
 //! ```
 //!
 //! Invariants, as absences:
@@ -26,11 +27,13 @@ mod metrics;
 mod neighbours;
 mod nodes;
 mod out;
+mod owners;
 mod place;
 mod queues;
 mod router;
 mod serve;
 mod shared;
+
 mod wire;
 
 use std::net::SocketAddr;
@@ -42,6 +45,7 @@ use invoker::Registry;
 use membership::{Membership, Record};
 use metering::LogBook;
 use scheduler::Standing;
+use state::{Keeper, State};
 use storage::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -51,10 +55,12 @@ use transport::{Handler, Identity, Peers, Security, Server};
 use self::decisions::Decisions;
 use self::logs::Lines;
 use self::neighbours::Neighbours;
+use self::owners::{Keys, Owners};
 use self::place::Placing;
 use self::queues::Queues;
 use self::router::{Router, Service};
 use self::serve::Calls;
+
 use crate::NodeError;
 
 pub use certificates::{CertificateError, init_cluster, issue_certificate};
@@ -70,6 +76,7 @@ pub(crate) struct Local<'a> {
     pub registry: &'a Registry,
     pub logs: &'a LogBook,
     pub queue_wait_max: Duration,
+    pub state: &'a State,
 }
 
 /// A node that knows who it is and where it listens: what the parts of the node need of the others,
@@ -85,12 +92,14 @@ pub(crate) struct Seat {
     peers: Peers,
     router: Arc<Router>,
     server: Server,
+    drain_max: Duration,
 }
 
 /// A node that has all it takes to be a member.
 pub(crate) struct Joining {
     seat: Seat,
     placing: Arc<Placing>,
+    keeper: Keeper,
 }
 
 /// A member.
@@ -98,6 +107,10 @@ pub(crate) struct Member {
     address: SocketAddr,
     placing: Arc<Placing>,
     neighbours: Arc<Neighbours>,
+    /// Ends the owning of state.
+    keeping: CancellationToken,
+    keeper: JoinHandle<()>,
+    drain_max: Duration,
     /// Ends the server, and what tells of the node.
     serving: CancellationToken,
     server: JoinHandle<()>,
@@ -149,6 +162,7 @@ impl Seat {
             peers,
             router,
             server,
+            drain_max,
         })
     }
 
@@ -157,8 +171,18 @@ impl Seat {
         self.queues.clone()
     }
 
-    /// Places calls with what runs them here, and runs those of others.
-    pub fn serve(self, local: &Local<'_>) -> Joining {
+    /// Who owns the parts of the state.
+    pub fn owners(&self) -> Arc<dyn state::Cluster> {
+        Arc::new(Owners::new(
+            self.membership.clone(),
+            self.neighbours.clone(),
+            self.queues.clone(),
+            self.peers.clone(),
+        ))
+    }
+
+    /// Places calls with what runs them here, and runs those of others; has a part of the state.
+    pub fn serve(self, local: &Local<'_>, keeper: Keeper) -> Joining {
         let calls: Arc<dyn Handler> = Arc::new(Calls {
             executor: local.executor.clone(),
             registry: local.registry.clone(),
@@ -169,7 +193,10 @@ impl Seat {
             logs: local.logs.clone(),
             closing: self.neighbours.closing(),
         });
-        let services = vec![(Service::Call, calls), (Service::Logs, lines)];
+        let mut services = vec![(Service::Call, calls), (Service::Logs, lines)];
+        if let Some(serve) = local.state.serve() {
+            services.push((Service::State, Arc::new(Keys(serve))));
+        }
         self.router.serve(services);
         let placing = Placing {
             executor: local.executor.clone(),
@@ -183,6 +210,7 @@ impl Seat {
         Joining {
             seat: self,
             placing: Arc::new(placing),
+            keeper,
         }
     }
 }
@@ -195,8 +223,13 @@ impl Joining {
 
     /// Joins, and answers other nodes from now on.
     pub async fn join(self) -> Result<Member, NodeError> {
-        let Self { seat, placing } = self;
+        let Self {
+            seat,
+            placing,
+            keeper,
+        } = self;
         let (serving, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let keeping = CancellationToken::new();
         let report_every = seat.config.membership.report_every_min;
         let server = tokio::spawn(seat.server.run(serving.clone().cancelled_owned()));
         let tasks = vec![
@@ -220,6 +253,9 @@ impl Joining {
             address: seat.address,
             placing,
             neighbours: seat.neighbours,
+            keeper: tokio::spawn(keeper.run(keeping.clone().cancelled_owned())),
+            keeping,
+            drain_max: seat.drain_max,
             serving,
             server,
             tasks,
@@ -248,16 +284,24 @@ impl Member {
         self.address
     }
 
-    /// Takes no new calls of others, and says so.
+    /// Takes no new calls of others, says so, and hands over what it has of the state. Until that
+    /// is done others are answered, who may ask for it.
     pub fn begin_drain(&self) {
         self.neighbours.close();
         self.placing.standing.send_replace(Standing::Draining);
-        self.serving.cancel();
+        self.keeping.cancel();
     }
 
-    /// Waits until the calls of others have ended, at most as long as the transport's drain.
+    /// Waits until the state is handed over and the calls of others have ended, each at most as
+    /// long as a drain may take.
     pub async fn end_calls(&mut self) {
         self.begin_drain();
+        let handed_over = tokio::time::timeout(self.drain_max, &mut self.keeper).await;
+        if handed_over.is_err() {
+            tracing::warn!("parts of the state were not handed over: they go with the lease");
+            self.keeper.abort();
+        }
+        self.serving.cancel();
         // A task that panicked has said so already.
         let _ended = (&mut self.server).await;
         self.placing.peers.drain().await;
@@ -277,6 +321,7 @@ impl Drop for Member {
     /// What a crash is: the others hear nothing, and the lease runs out.
     fn drop(&mut self) {
         self.server.abort();
+        self.keeper.abort();
         self.lease.abort();
         self.tasks.iter().for_each(JoinHandle::abort);
     }

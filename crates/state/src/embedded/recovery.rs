@@ -9,23 +9,28 @@ use crate::{GlobalError, Name, record};
 const SCAN_ENTRIES: usize = 100;
 
 impl EmbeddedGlobal {
-    /// Clears up after everything that has an intent. Nobody else uses the store's values yet.
-    pub(super) async fn recover(&self) -> Result<(), GlobalError> {
+    /// Clears up after those of `which` that have an intent. Nobody uses these values yet.
+    pub(crate) async fn recover(&self, which: impl Fn(&Name) -> bool) -> Result<(), GlobalError> {
         let prefix = record::intents_prefix();
-        loop {
-            let range = storage::Range::prefix(prefix.as_str()).limit(SCAN_ENTRIES);
-            let page = self.store.range(range).await?;
+        let all = storage::Range::prefix(prefix.as_str()).limit(SCAN_ENTRIES);
+        let mut next = Some(all);
+        while let Some(range) = next {
+            let page = self.store.range(range.clone()).await?;
             for entry in &page.entries {
-                if let Some(name) = record::read_name(&entry.key[prefix.len()..]) {
+                let Some(name) = record::read_name(&entry.key[prefix.len()..]) else {
+                    tracing::warn!(key = %entry.key.escape_ascii(), "an intent is not readable");
+                    continue;
+                };
+                if which(&name) {
                     let removed = self.collect(&name).await?;
                     tracing::info!(value = %name, removed, "removed chunks that a crash left over");
+                    let intent = Txn::new().delete(entry.key.clone());
+                    self.commit(&name, intent).await?;
                 }
-                self.commit(Txn::new().delete(entry.key.clone())).await?;
             }
-            if page.entries.is_empty() {
-                return Ok(());
-            }
+            next = range.rest(&page);
         }
+        Ok(())
     }
 
     /// Removes the chunks of a value that its table does not name.
@@ -44,7 +49,7 @@ impl EmbeddedGlobal {
             });
             let left: Vec<_> = left.cloned().collect();
             removed += left.len();
-            self.remove_keys(&left).await?;
+            self.remove_keys(name, &left).await?;
             next = range.rest(&page);
         }
         Ok(removed)

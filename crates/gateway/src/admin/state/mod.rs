@@ -8,7 +8,6 @@ mod reading;
 mod upload;
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::v1::{StateChange, StateMissed, StateValue, StateValues};
@@ -19,9 +18,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use http::header::{CONTENT_RANGE, ETAG};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use model::{AppName, Durability};
-use state::{Info, Key, LIST_KEYS_MAX, Open, Put, StateError, Value, WatchItem};
+use state::{AppState, Done, Info, Key, LIST_KEYS_MAX, Op, Put, StateError, WatchItem};
 use tokio::runtime::Handle;
 
 use self::condition::{Condition, tag};
@@ -41,6 +40,8 @@ const SWAP_TRIES_MAX: usize = 16;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Values above this are copied on a thread that may take its time.
 const INLINE_BYTES_MAX: usize = 1 << 20;
+/// Names the node that owns the key, in a cluster.
+const NODE: HeaderName = HeaderName::from_static("dunlin-node");
 
 /// Which keys.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
@@ -71,7 +72,7 @@ pub(super) async fn list(
 ) -> Result<Response, Failure> {
     let app = shared.state.app(&app.parse::<AppName>()?);
     if wanted.watch {
-        let events = app.watch(&wanted.prefix)?.map(event);
+        let events = app.watch_all(&wanted.prefix).await?.map(event);
         let events = events.take_until(shared.stop.clone().cancelled_owned());
         let events = Sse::new(events).keep_alive(KeepAlive::default());
         return Ok(events.into_response());
@@ -110,9 +111,16 @@ pub(super) async fn read(
     Path((app, key)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let value = value(&shared, &app, &key, Open::default()).await?;
-    let condition = Condition::of(&headers)?;
-    reading::answer(&value, &condition, &headers).await
+    let place = Place::of(&shared, &app, &key)?;
+    let condition = match Condition::of(&headers) {
+        Ok(condition) => condition,
+        Err(malformed) => {
+            // What is wrong with the request counts only where there is a value.
+            place.info().await?;
+            return Err(malformed);
+        }
+    };
+    reading::answer(&place, &condition, &headers).await
 }
 
 /// What is known of a value, in the head of the answer.
@@ -126,20 +134,22 @@ pub(super) async fn head(
     Path((app, key)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let value = value(&shared, &app, &key, Open::default()).await?;
-    let info = value.info().ok_or(StateError::NotFound)?;
+    let place = Place::of(&shared, &app, &key)?;
+    let info = place.info().await?;
     let condition = Condition::of(&headers)?;
     if let Some(answer) = reading::unless(&condition, &info)? {
         return Ok(answer);
     }
-    Ok(reading::whole(&info, Body::empty()))
+    let mut answer = reading::whole(&info, Body::empty());
+    Owner::of(&place).tell(&mut answer);
+    Ok(answer)
 }
 
 /// How to make a value.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
 pub(super) struct Making {
-    /// `ephemeral` (the default) or `durable`, if the key has no value yet; one that has a value
-    /// keeps its durability.
+    /// `ephemeral` (the default), `replicated` or `durable`, if the key has no value yet; one that
+    /// has a value keeps its durability.
     #[param(value_type = Option<String>)]
     durability: Option<Durability>,
     /// When it ends, from now, as in `30s` or `500ms`; `0` for never. Unless set, what holds
@@ -176,21 +186,20 @@ pub(super) async fn write(
     let ttl = making.ttl.as_deref();
     let ttl = ttl.map(|text| duration("ttl", text)).transpose()?;
     let condition = Condition::of(&headers)?;
-    names(&app, &key)?;
+    let place = Place::of(&shared, &app, &key)?;
     let bytes_max = shared.state.value_bytes_max() as u64;
     let config = &shared.config.admin;
     let upload = shared.uploads.collect(body, bytes_max, config).await?;
-    let open = Open {
-        create: Some(create),
-    };
-    let value = value(&shared, &app, &key, open).await?;
-    let (info, existed) = put(value.clone(), condition, upload, ttl).await?;
+    let making = (create, ttl);
+    let (info, existed) = put(place.clone(), condition, upload, making).await?;
     let status = match existed {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
-    let told = Json(view(value.key(), &info));
-    Ok((status, [(ETAG, tag(info.version))], told).into_response())
+    let told = Json(view(&place.key, &info));
+    let mut answer = (status, [(ETAG, tag(info.version))], told).into_response();
+    Owner::of(&place).tell(&mut answer);
+    Ok(answer)
 }
 
 /// Removes a value; with `If-Match: "VERSION"` only if it has that version.
@@ -205,19 +214,68 @@ pub(super) async fn remove(
     headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
     let condition = Condition::of(&headers)?;
-    let value = value(&shared, &app, &key, Open::default()).await?;
+    let place = Place::of(&shared, &app, &key)?;
     for _ in 0..SWAP_TRIES_MAX {
-        let version = value.version();
-        if version == 0 {
-            return Err(StateError::NotFound.into());
-        }
-        condition.check(version)?;
-        match value.delete_if(version).await {
+        let expected = match condition.is_given() {
+            true => Some(place.info().await?.version),
+            false => None,
+        };
+        condition.check(expected.unwrap_or_default())?;
+        match place.run(&Op::Delete { expected }).await {
+            Ok(Done::Was(false)) => return Err(StateError::NotFound.into()),
             Err(StateError::Conflict { .. }) => {}
-            done => return Ok(done.map(|()| StatusCode::NO_CONTENT)?),
+            done => return Ok(done.map(|_| StatusCode::NO_CONTENT)?),
         }
     }
     Err(restless())
+}
+
+/// A key of an app, on whatever node its value is.
+#[derive(Clone)]
+struct Place {
+    app: AppState,
+    key: Key,
+}
+
+impl Place {
+    fn of(shared: &Shared, app: &str, key: &str) -> Result<Self, Failure> {
+        let (app, key) = names(app, key)?;
+        let app = shared.state.app(&app);
+        Ok(Self { app, key })
+    }
+
+    async fn info(&self) -> Result<Info, StateError> {
+        self.app.info(&self.key).await
+    }
+
+    /// The value's version; 0 if there is none.
+    async fn version(&self) -> Result<u64, StateError> {
+        match self.info().await {
+            Ok(info) => Ok(info.version),
+            Err(StateError::NotFound) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn run(&self, op: &Op<'_>) -> Result<Done, StateError> {
+        self.app.run(&self.key, op).await
+    }
+}
+
+/// The node that owns a key; none on a node that stands alone.
+struct Owner(Option<HeaderValue>);
+
+impl Owner {
+    fn of(place: &Place) -> Self {
+        let node = place.app.owner(&place.key);
+        Self(node.and_then(|node| HeaderValue::from_str(node.as_str()).ok()))
+    }
+
+    fn tell(self, answer: &mut Response) {
+        if let Some(node) = self.0 {
+            answer.headers_mut().insert(NODE, node);
+        }
+    }
 }
 
 fn names(app: &str, key: &str) -> Result<(AppName, Key), Failure> {
@@ -225,40 +283,48 @@ fn names(app: &str, key: &str) -> Result<(AppName, Key), Failure> {
     Ok((app.parse()?, key.parse().map_err(malformed)?))
 }
 
-async fn value(shared: &Shared, app: &str, key: &str, open: Open) -> Result<Arc<Value>, Failure> {
-    let (app, key) = names(app, key)?;
-    Ok(shared.state.app(&app).value(&key, open).await?)
-}
+/// Where a value is kept that is made, and for how long.
+type Made = (Durability, Option<Duration>);
 
 /// Puts a value in its place; and whether there was one before.
 async fn put(
-    value: Arc<Value>,
+    place: Place,
     condition: Condition,
     upload: Upload,
-    ttl: Option<Duration>,
+    making: Made,
 ) -> Result<(Info, bool), Failure> {
     if upload.bytes().len() <= INLINE_BYTES_MAX {
-        return put_now(&value, &condition, upload.bytes(), ttl).await;
+        return put_now(&place, &condition, upload.bytes(), making).await;
     }
     let handle = Handle::current();
-    let put = move || handle.block_on(put_now(&value, &condition, upload.bytes(), ttl));
+    let put = move || handle.block_on(put_now(&place, &condition, upload.bytes(), making));
     let put = tokio::task::spawn_blocking(put).await;
     put.unwrap_or_else(|error| Err(Failure::platform(&error)))
 }
 
 async fn put_now(
-    value: &Arc<Value>,
+    place: &Place,
     condition: &Condition,
-    bytes: &[u8],
-    ttl: Option<Duration>,
+    data: &[u8],
+    (durability, ttl): Made,
 ) -> Result<(Info, bool), Failure> {
     for _ in 0..SWAP_TRIES_MAX {
-        let version = value.version();
-        condition.check(version)?;
-        let expected = condition.is_given().then_some(version);
-        match value.put(bytes, Put { expected, ttl }).await {
+        // Who names no condition does not mind what was there.
+        let expected = match condition.is_given() {
+            true => Some(place.version().await?),
+            false => None,
+        };
+        condition.check(expected.unwrap_or_default())?;
+        let op = Op::Put {
+            create: Some(durability),
+            put: Put { expected, ttl },
+            data,
+        };
+        match place.run(&op).await {
+            Ok(Done::Made(info, existed)) => return Ok((info, existed)),
+            Ok(_) => return Err(restless()),
             Err(StateError::Conflict { .. }) => {}
-            done => return Ok((done?, version != 0)),
+            Err(error) => return Err(error.into()),
         }
     }
     Err(restless())

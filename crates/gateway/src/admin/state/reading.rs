@@ -1,24 +1,28 @@
 //! A value on its way out: a chunk at a time, all of one version.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use api::Code;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, stream};
-use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use state::{Info, StateError, Value};
+use state::{Info, StateError};
 
 use super::condition::{Condition, tag};
 use super::range::Wanted;
-use super::restless;
+use super::{Owner, Place, restless};
 use crate::failure::Failure;
 
-/// Bytes that are copied out of a value at a time, which is all that one request holds of it.
-const CHUNK_BYTES: u64 = 256 << 10;
+/// Bytes that are copied out of a value at a time.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// Chunks that one request holds: while one is sent the next ones come, which may be from another
+/// node.
+const AHEAD: usize = 3;
 /// How often the beginning of an answer is read anew because the value changed meanwhile.
 const READ_TRIES_MAX: usize = 16;
 
@@ -36,12 +40,17 @@ enum ReadingError {
 
 /// Answers a GET.
 pub(super) async fn answer(
-    value: &Arc<Value>,
+    place: &Place,
     condition: &Condition,
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
     for _ in 0..READ_TRIES_MAX {
-        let info = value.info().ok_or(StateError::NotFound)?;
+        // Mostly all of a value is wanted: then its beginning comes with what is known of it.
+        let guess = match headers.contains_key(RANGE) || condition.is_given() {
+            true => 0,
+            false => CHUNK_BYTES as usize,
+        };
+        let (info, begin) = place.app.piece(&place.key, 0, guess, 0).await?;
         if let Some(answer) = unless(condition, &info)? {
             return Ok(answer);
         }
@@ -52,20 +61,29 @@ pub(super) async fn answer(
         };
         // Read before anything is promised: what fits one chunk never breaks off.
         let mut reading = Reading {
-            value: value.clone(),
+            place: place.clone(),
             version: info.version,
             range: range.clone(),
+            ahead: FuturesOrdered::new(),
         };
-        let first = match reading.chunk().await {
-            Ok(first) => first,
-            Err(ReadingError::Changed) => continue,
-            Err(ReadingError::State(error)) => return Err(error.into()),
+        let first = if begin.is_empty() || part {
+            reading.ask(1);
+            match reading.chunk().await {
+                Ok(first) => first.unwrap_or_default(),
+                Err(ReadingError::Changed) => continue,
+                Err(ReadingError::State(error)) => return Err(error.into()),
+            }
+        } else {
+            reading.range.start += begin.len() as u64;
+            begin
         };
         let body = Body::from_stream(reading.all(first));
-        return Ok(match part {
+        let mut answer = match part {
             true => of_part(&info, &range, body),
             false => whole(&info, body),
-        });
+        };
+        Owner::of(place).tell(&mut answer);
+        return Ok(answer);
     }
     Err(restless())
 }
@@ -91,6 +109,7 @@ pub(super) fn whole(info: &Info, body: Body) -> Response {
     let durability = match info.durability {
         model::Durability::Ephemeral => "ephemeral",
         model::Durability::Durable => "durable",
+        model::Durability::Replicated => "replicated",
     };
     headers.insert(DURABILITY, HeaderValue::from_static(durability));
     if info.expires_ms != 0 {
@@ -124,37 +143,53 @@ fn insert_range(headers: &mut HeaderMap, text: &str) {
 
 /// The part of a value that is still to be sent.
 struct Reading {
-    value: Arc<Value>,
+    place: Place,
     version: u64,
+    /// What was not asked for yet.
     range: Range<u64>,
+    ahead: FuturesOrdered<BoxFuture<'static, Result<Bytes, ReadingError>>>,
 }
 
 impl Reading {
-    /// The next bytes; none at the end. Versions only grow, so one that is the same after reading
-    /// was the same all along.
-    async fn chunk(&mut self) -> Result<Bytes, ReadingError> {
-        let length = CHUNK_BYTES.min(self.range.end - self.range.start);
-        let mut bytes = vec![0; length as usize];
-        let read = self.value.read(self.range.start, &mut bytes).await;
-        let version = self.value.version();
-        if version != self.version && version != 0 {
-            return Err(ReadingError::Changed);
+    /// Asks for the next chunks, so that `count` are under way.
+    fn ask(&mut self, count: usize) {
+        while self.ahead.len() < count && !self.range.is_empty() {
+            let length = CHUNK_BYTES.min(self.range.end - self.range.start);
+            let (place, version) = (self.place.clone(), self.version);
+            let chunk = chunk(place, self.range.start, length as usize, version);
+            self.ahead.push_back(chunk.boxed());
+            self.range.start += length;
         }
-        if read? < bytes.len() || version == 0 {
-            return Err(ReadingError::Changed);
-        }
-        self.range.start += length;
-        Ok(bytes.into())
+    }
+
+    /// The next bytes of those that were asked for, of the one version; none at the end.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, ReadingError> {
+        self.ahead.next().await.transpose()
     }
 
     fn all(self, first: Bytes) -> impl Stream<Item = Result<Bytes, ReadingError>> {
         let rest = stream::try_unfold(self, |mut reading| async move {
-            if reading.range.is_empty() {
-                return Ok(None);
-            }
+            reading.ask(AHEAD);
             let chunk = reading.chunk().await?;
-            Ok(Some((chunk, reading)))
+            Ok(chunk.map(|chunk| (chunk, reading)))
         });
         stream::once(std::future::ready(Ok(first))).chain(rest)
+    }
+}
+
+/// Bytes of a version of a value.
+async fn chunk(
+    place: Place,
+    start: u64,
+    length: usize,
+    version: u64,
+) -> Result<Bytes, ReadingError> {
+    let Place { app, key } = &place;
+    match app.piece(key, start, length, version).await {
+        Ok((_, bytes)) if bytes.len() == length => Ok(bytes),
+        Ok(_) | Err(StateError::Conflict { .. } | StateError::NotFound) => {
+            Err(ReadingError::Changed)
+        }
+        Err(error) => Err(error.into()),
     }
 }

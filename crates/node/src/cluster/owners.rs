@@ -1,0 +1,361 @@
+//! State that many nodes have together: who owns which part of it, by the membership, and how its
+//! owners are asked.
+//!
+//! ```text
+//!  request and reply:  length (8) │ head │ data     the length is that of head and data
+//! ```
+//!
+//! What is long goes without a copy of its own from where it is to the socket, and from the socket
+//! to where it is read: only a request's data is copied once, a piece at a time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use invoker::Nodes as _;
+use membership::{Membership, Ownership, Resource};
+use model::NodeId;
+use scheduler::Standing;
+use state::{ClusterError, Serve, Slot};
+use storage::Txn;
+use tokio::sync::watch;
+use transport::{
+    Body, CallError, Connection, Handler, Incoming, PeerError, Peers, Request, Status,
+};
+
+use super::neighbours::Neighbours;
+use super::queues::Queues;
+use super::router::{NO_SERVICE, Service};
+
+/// The one method of the service.
+const ASK: u8 = 0;
+/// Bytes that go with the first frame: less than every node takes.
+const FIRST_BYTES_MAX: usize = 60 << 10;
+/// Bytes of a request's data that are copied, and sent, at a time.
+const PIECE_BYTES: usize = 256 << 10;
+/// The most bytes of a reply: a piece of a value, or a listing, with room.
+const REPLY_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the length before a message.
+const LENGTH_BYTES: usize = size_of::<u64>();
+
+/// The cluster, as state asks for it.
+pub(super) struct Owners {
+    membership: Membership,
+    neighbours: Arc<Neighbours>,
+    queues: Arc<Queues>,
+    peers: Peers,
+    /// By the slots' numbers.
+    resources: Vec<Resource>,
+}
+
+/// A message that is none.
+#[derive(Debug, thiserror::Error)]
+enum MessageError {
+    #[error("a message of {0} bytes is too long")]
+    TooLong(u64),
+    #[error("a message that ends early")]
+    Short,
+    #[error("it answered {0}")]
+    Status(u16),
+    #[error("it left the cluster")]
+    Left,
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl Owners {
+    pub fn new(
+        membership: Membership,
+        neighbours: Arc<Neighbours>,
+        queues: Arc<Queues>,
+        peers: Peers,
+    ) -> Self {
+        let names = Slot::all().map(|slot| slot.to_string().parse::<Resource>());
+        Self {
+            membership,
+            neighbours,
+            queues,
+            peers,
+            // A slot's name is never too long, nor empty.
+            resources: names.flatten().collect(),
+        }
+    }
+
+    fn resource(&self, slot: Slot) -> &Resource {
+        &self.resources[slot.number()]
+    }
+
+    /// Sends a request, and reads all of its reply.
+    async fn exchange(
+        &self,
+        connection: &Connection,
+        first: &Bytes,
+        rest: &[u8],
+        timeout: Duration,
+    ) -> Result<Bytes, MessageError> {
+        let method = Service::State.method(ASK);
+        let request = Request::new(method, first.clone()).timeout(timeout);
+        let answer = if rest.is_empty() {
+            connection.ask(request).await?
+        } else {
+            let (mut sender, answer) = connection.stream(request).await?;
+            for piece in rest.chunks(PIECE_BYTES) {
+                match sender.send(Bytes::copy_from_slice(piece)).await {
+                    Ok(()) => {}
+                    // It wants no more of it, and says why in its reply.
+                    Err(CallError::Over) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            // The same: the reply says it.
+            let _over = sender.finish();
+            answer
+        };
+        let reply = answer.reply().await?;
+        match reply.status {
+            Status::OK => message(reply.body, REPLY_BYTES_MAX).await,
+            other => Err(MessageError::Status(other.0)),
+        }
+    }
+
+    fn failed(node: &NodeId, error: MessageError) -> ClusterError {
+        let unbegun = matches!(
+            error,
+            MessageError::Status(status) if status == NO_SERVICE.0
+        ) || matches!(
+            error,
+            MessageError::Call(CallError::Busy { .. } | CallError::Draining | CallError::Refused)
+        );
+        let (node, source) = (node.clone(), error.into());
+        match unbegun {
+            true => ClusterError::Unreached { node, source },
+            false => ClusterError::Unanswered { node, source },
+        }
+    }
+
+    fn unreached(error: PeerError, node: &NodeId) -> ClusterError {
+        let (node, source) = (node.clone(), error.into());
+        ClusterError::Unreached { node, source }
+    }
+}
+
+#[async_trait]
+impl state::Cluster for Owners {
+    fn me(&self) -> Option<state::Member> {
+        let tenure = self.membership.tenure()?;
+        Some(state::Member {
+            node: self.membership.id().clone(),
+            token: tenure.token,
+        })
+    }
+
+    fn members(&self) -> Vec<state::Member> {
+        self.membership.look(|roster| {
+            let member = |(node, peer): (&NodeId, &membership::Peer)| state::Member {
+                node: node.clone(),
+                token: peer.token,
+            };
+            roster.peers().iter().map(member).collect()
+        })
+    }
+
+    fn owner(&self, slot: Slot) -> Option<state::Member> {
+        self.membership.look(|roster| {
+            let (owner, token) = roster.owner(self.resource(slot))?;
+            let node = owner.node.clone();
+            Some(state::Member { node, token })
+        })
+    }
+
+    fn should_own(&self, slot: Slot) -> bool {
+        let name = self.resource(slot).as_str().as_bytes();
+        let here = self.membership.id();
+        self.membership
+            .look(|roster| roster.preferred(name) == Some(here))
+    }
+
+    fn keepers(&self, slot: Slot, count: usize) -> Vec<state::Member> {
+        let (name, here) = (
+            self.resource(slot).as_str().as_bytes(),
+            self.membership.id(),
+        );
+        self.membership.look(|roster| {
+            let peers = roster.peers().iter();
+            let mut others: BTreeMap<_, _> = peers
+                .filter(|(node, _)| *node != here && roster.standing(node) < Standing::Draining)
+                .collect();
+            let mut keepers = Vec::new();
+            while keepers.len() < count
+                && let Some(node) = membership::owner(name, others.keys().copied())
+                && let Some(peer) = others.remove(node)
+            {
+                keepers.push(state::Member {
+                    node: node.clone(),
+                    token: peer.token,
+                });
+            }
+            keepers
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.queues.changes()
+    }
+
+    async fn claim(&self, slot: Slot) -> Result<Option<Arc<dyn state::Claim>>, ClusterError> {
+        let claimed = self.membership.claim(self.resource(slot)).await;
+        match claimed.map_err(|error| ClusterError::Claim(error.into()))? {
+            membership::Claim::Mine(ownership) => Ok(Some(Arc::new(Owned(ownership)))),
+            membership::Claim::Theirs(_) => Ok(None),
+        }
+    }
+
+    async fn ask(
+        &self,
+        node: &NodeId,
+        head: Bytes,
+        data: &[u8],
+        timeout: Duration,
+    ) -> Result<Bytes, ClusterError> {
+        let unreached = |error| Self::unreached(error, node);
+        let mut first = BytesMut::with_capacity(FIRST_BYTES_MAX.min(head.len() + data.len() + 8));
+        first.put_u64_le((head.len() + data.len()) as u64);
+        first.put_slice(&head);
+        let room = FIRST_BYTES_MAX.saturating_sub(first.len()).min(data.len());
+        first.put_slice(&data[..room]);
+        let (first, rest) = (first.freeze(), &data[room..]);
+        let asked = async {
+            let connection = self.peers.connection(node).await.map_err(unreached)?;
+            let asked = match self.exchange(&connection, &first, rest, timeout).await {
+                // The connection ended while it was asked; another one is there, or is made.
+                Err(MessageError::Call(CallError::Draining)) => {
+                    let again = self.peers.connection(node).await.map_err(unreached)?;
+                    self.exchange(&again, &first, rest, timeout).await
+                }
+                asked => asked,
+            };
+            asked.map_err(|error| Self::failed(node, error))
+        };
+        let Some(gone) = self.neighbours.gone(node) else {
+            let (node, source) = (node.clone(), MessageError::Left.into());
+            return Err(ClusterError::Unreached { node, source });
+        };
+        match gone.run_until_cancelled(asked).await {
+            Some(asked) => asked,
+            None => Err(Self::failed(node, MessageError::Left)),
+        }
+    }
+}
+
+impl fmt::Debug for Owners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Owners").finish_non_exhaustive()
+    }
+}
+
+/// A slot that this node owns.
+#[derive(Debug)]
+struct Owned(Ownership);
+
+#[async_trait]
+impl state::Claim for Owned {
+    fn token(&self) -> u64 {
+        self.0.token()
+    }
+
+    fn holds(&self) -> bool {
+        self.0.check().is_ok()
+    }
+
+    fn guard(&self, txn: Txn) -> Txn {
+        self.0.guard(txn)
+    }
+
+    async fn release(&self) -> Result<(), ClusterError> {
+        let released = self.0.release().await;
+        released.map_err(|error| ClusterError::Claim(error.into()))
+    }
+}
+
+/// The service that answers other nodes.
+pub(super) struct Keys(pub Serve);
+
+#[async_trait]
+impl Handler for Keys {
+    async fn handle(&self, call: Incoming) {
+        if call.method != Service::State.method(ASK) {
+            // Who asks may have gone: then nobody is to be told.
+            let _ = call.responder.reply(NO_SERVICE, "there is no such method");
+            return;
+        }
+        let request = match message(call.body, self.0.request_bytes_max()).await {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::debug!(%error, peer = %call.peer, "a request about state is none");
+                return;
+            }
+        };
+        let answer = self.0.answer(&call.peer, &request).await;
+        drop(request);
+        let mut first = BytesMut::with_capacity(LENGTH_BYTES + answer.head.len());
+        first.put_u64_le((answer.head.len() + answer.data.len()) as u64);
+        first.put_slice(&answer.head);
+        // Whoever does not wait for the rest has ended the call, and nobody is to be told.
+        let _ended = match first.len() + answer.data.len() <= FIRST_BYTES_MAX {
+            true => {
+                first.put_slice(&answer.data);
+                call.responder.reply(Status::OK, first.freeze())
+            }
+            false => match call.responder.stream(Status::OK) {
+                Ok(sender) => send(sender, first.freeze(), answer.data).await,
+                Err(error) => Err(error),
+            },
+        };
+    }
+}
+
+async fn send(mut sender: transport::Sender, head: Bytes, data: Bytes) -> Result<(), CallError> {
+    sender.send(head).await?;
+    if !data.is_empty() {
+        sender.send(data).await?;
+    }
+    sender.finish()
+}
+
+/// The part of a buffer that is still to be filled.
+struct Rest {
+    all: Vec<u8>,
+    filled: usize,
+}
+
+impl AsMut<[u8]> for Rest {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.all[self.filled..]
+    }
+}
+
+/// All of a message of at most so many bytes: in the piece that came if that is all, and else in
+/// one that the rest is decrypted into.
+async fn message(mut body: Body, bytes_max: usize) -> Result<Bytes, MessageError> {
+    let mut first = body.chunk().await?.ok_or(MessageError::Short)?;
+    while first.len() < LENGTH_BYTES {
+        let more = body.chunk().await?.ok_or(MessageError::Short)?;
+        first = [first, more].concat().into();
+    }
+    let length = first.get_u64_le();
+    let bytes = usize::try_from(length)
+        .ok()
+        .filter(|bytes| *bytes <= bytes_max);
+    let bytes = bytes.ok_or(MessageError::TooLong(length))?;
+    if first.len() >= bytes {
+        return Ok(first.slice(..bytes));
+    }
+    let mut all = vec![0; bytes];
+    all[..first.len()].copy_from_slice(&first);
+    let filled = first.len();
+    drop(first);
+    Ok(body.fill(Rest { all, filled }).await?.all.into())
+}

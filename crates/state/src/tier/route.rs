@@ -1,0 +1,365 @@
+//! Finding who owns a key, and asking it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
+use metrics::counter;
+use model::NodeId;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::reply::Reply;
+use super::wire::{Request, What};
+use super::{ClusterError, Done, Holding, Member, Op, Phase, Slot, Tier};
+use crate::metrics::ASKED_TOTAL;
+use crate::{AppState, Config, GlobalError, Info, Key, Open, StateError};
+
+/// How long to wait before asking anew, when nothing is heard of another owner.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A network that is slower than this is too slow for long values.
+const BYTES_PER_MS_MIN: usize = 4 << 10;
+/// Pieces of a long value that are asked for before the first of them is here: one is on its way
+/// while its owner copies the next.
+const AHEAD: usize = 3;
+/// How often a value is read anew that changes while it is read.
+const READ_TRIES_MAX: usize = 16;
+
+/// Owners of locks that other nodes keep, and releases that are owed to these.
+#[derive(Debug, Default)]
+pub(crate) struct Abroad {
+    locks: Mutex<HashMap<u128, Vec<NodeId>>>,
+    owed: Mutex<Vec<(NodeId, u128)>>,
+    owes: Notify,
+}
+
+/// What one try came to.
+enum Tried {
+    Done(Result<Done, StateError>),
+    /// Nothing was done.
+    Not(Option<ClusterError>),
+}
+
+impl AppState {
+    /// Does it, wherever the key is. On a node without others, at once.
+    pub async fn run(&self, key: &Key, op: &Op<'_>) -> Result<Done, StateError> {
+        match &self.0.core.node.tier {
+            None => self.run_here(key, None, op).await,
+            Some(tier) => tier.route(self, key, op).await,
+        }
+    }
+
+    /// The node that owns the key, as far as is known here; none on a node without others.
+    pub fn owner(&self, key: &Key) -> Option<NodeId> {
+        let tier = self.0.core.node.tier.as_ref()?;
+        let owner = tier.cluster.owner(Slot::of(&self.name_of(key)));
+        owner.map(|owner| owner.node)
+    }
+
+    /// What is known of a value, wherever it is.
+    pub async fn info(&self, key: &Key) -> Result<Info, StateError> {
+        match self.run(key, &Op::Info).await? {
+            Done::Info(info) => Ok(info),
+            other => Err(odd(&other)),
+        }
+    }
+
+    /// Copies what there is from `offset` on into `out`, of `version` if it is not 0; what the
+    /// value is, and how many bytes that were.
+    pub async fn read(
+        &self,
+        key: &Key,
+        offset: u64,
+        out: &mut [u8],
+        version: u64,
+    ) -> Result<(Info, usize), StateError> {
+        if self.0.core.node.tier.is_none() && version == 0 {
+            let value = self.value_of(key, Open::default(), None).await?;
+            let count = value.read(offset, out).await?;
+            return Ok((value.info().ok_or(StateError::NotFound)?, count));
+        }
+        let (mut info, first) = self.piece(key, offset, out.len(), version).await?;
+        let mut filled = take(out, 0, &first);
+        let (mut asked, mut ahead) = (filled, FuturesOrdered::new());
+        loop {
+            let end = usize::try_from(info.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let end = end.min(out.len());
+            while asked < end && ahead.len() < AHEAD {
+                let length = (end - asked).min(super::PIECE_BYTES);
+                let at = offset.saturating_add(asked as u64);
+                ahead.push_back(self.piece(key, at, length, version));
+                asked += length;
+            }
+            match ahead.next().await {
+                Some(piece) => {
+                    let bytes;
+                    (info, bytes) = piece?;
+                    filled = take(out, filled, &bytes);
+                }
+                None => return Ok((info, filled)),
+            }
+        }
+    }
+
+    /// Bytes as of one moment, at most [`super::PIECE_BYTES`], of `version` if it is not 0; and
+    /// what the value is.
+    pub async fn piece(
+        &self,
+        key: &Key,
+        offset: u64,
+        length: usize,
+        version: u64,
+    ) -> Result<(Info, Bytes), StateError> {
+        let op = Op::Read {
+            offset,
+            length: length as u64,
+            version,
+        };
+        match self.run(key, &op).await? {
+            Done::Bytes(info, bytes) => Ok((info, bytes)),
+            other => Err(odd(&other)),
+        }
+    }
+
+    /// Copies the value's first bytes into `out`, all of one version, and says what it is.
+    pub async fn get(&self, key: &Key, out: &mut [u8]) -> Result<Info, StateError> {
+        if self.0.core.node.tier.is_none() {
+            let value = self.value_of(key, Open::default(), None).await?;
+            return value.get_into(out).await;
+        }
+        let piece = out.len().min(super::PIECE_BYTES);
+        for _ in 0..READ_TRIES_MAX {
+            let (first, rest) = out.split_at_mut(piece);
+            let (info, count) = self.read(key, 0, first, 0).await?;
+            if count < piece || rest.is_empty() || info.size <= piece as u64 {
+                return Ok(info);
+            }
+            match self.read(key, piece as u64, rest, info.version).await {
+                Ok(_) => return Ok(info),
+                Err(StateError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(GlobalError::Busy.into())
+    }
+}
+
+/// Copies bytes behind those that are there already; how many there are then.
+fn take(out: &mut [u8], filled: usize, bytes: &[u8]) -> usize {
+    let room = &mut out[filled..];
+    let count = bytes.len().min(room.len());
+    room[..count].copy_from_slice(&bytes[..count]);
+    filled + count
+}
+
+/// An answer to something else than was asked, which only a faulty node gives.
+pub(super) fn odd(done: &Done) -> StateError {
+    let kind = match done {
+        Done::Nothing => "nothing",
+        Done::Info(_) => "a value",
+        Done::Bytes(..) => "bytes",
+        Done::Number(..) => "a number",
+        Done::Was(_) => "whether",
+        Done::Made(..) => "a value that was made",
+        Done::Heads(..) => "values",
+        Done::Chunks(..) => "chunks",
+        Done::Listed(..) => "keys",
+        Done::Watched(..) => "changes",
+    };
+    StateError::Refused(format!("it answered with {kind}, which was not asked"))
+}
+
+impl Tier {
+    async fn route(&self, app: &AppState, key: &Key, op: &Op<'_>) -> Result<Done, StateError> {
+        let name = app.name_of(key);
+        let slot = Slot::of(&name);
+        let config = &app.0.core.node.config;
+        let until = Instant::now() + config.owner_wait_max;
+        let (mut cluster, mut slots) = (self.cluster.changes(), self.slots.changes());
+        let mut last = None;
+        loop {
+            cluster.mark_unchanged();
+            slots.mark_unchanged();
+            let tried = match self.slots.open(slot) {
+                Some(holding) => match app.run_here(key, Some(&holding), op).await {
+                    Err(StateError::Elsewhere) => Tried::Not(None),
+                    Err(StateError::Global(GlobalError::Fenced)) => {
+                        self.fenced(&holding);
+                        Tried::Not(None)
+                    }
+                    done => Tried::Done(done),
+                },
+                None => self.try_there(slot, app, key, op).await,
+            };
+            match tried {
+                Tried::Done(done) => return done,
+                Tried::Not(why) => last = why.or(last),
+            }
+            if Instant::now() >= until {
+                return Err(StateError::Unreached(last));
+            }
+            await_change(&mut cluster, &mut slots, until).await;
+        }
+    }
+
+    /// The store does not take what this node writes as a slot's owner: whatever clocks say, that
+    /// is another one. What was changed in memory only was not acknowledged, and is done nowhere.
+    pub(super) fn fenced(&self, holding: &Holding) {
+        holding.enter(Phase::Closed);
+        self.slots.tell();
+    }
+
+    async fn try_there(&self, slot: Slot, app: &AppState, key: &Key, op: &Op<'_>) -> Tried {
+        let (Some(me), Some(owner)) = (self.cluster.me(), self.cluster.owner(slot)) else {
+            return Tried::Not(None);
+        };
+        if owner.node == me.node {
+            return Tried::Not(None);
+        }
+        if let Op::Lock { owner: locker, .. } = op {
+            self.abroad.note(*locker, &owner.node);
+        }
+        let what = What::Key {
+            claim: owner.token,
+            name: app.name_of(key),
+            op: op.clone(),
+        };
+        let from = me.token;
+        let timeout = app.0.core.node.config.ask_timeout + op.waits();
+        let request = Request { from, what };
+        match self.ask(&owner, &request, timeout).await {
+            Ok(Reply::Done(done)) => Tried::Done(Ok(done)),
+            Ok(Reply::Refused(error)) => Tried::Done(Err(error)),
+            Ok(Reply::Malformed(why)) => Tried::Done(Err(StateError::Refused(why))),
+            Ok(Reply::Elsewhere | Reply::Unknown | Reply::Busy) => Tried::Not(None),
+            Err(error @ ClusterError::Unanswered { .. }) if !is_repeatable(op) => {
+                Tried::Done(Err(StateError::Unanswered(error)))
+            }
+            Err(error) => Tried::Not(Some(error)),
+        }
+    }
+
+    /// Asks a node. What is no answer counts as none. A long request has more time.
+    pub async fn ask(
+        &self,
+        member: &Member,
+        request: &Request<'_>,
+        timeout: Duration,
+    ) -> Result<Reply, ClusterError> {
+        let (head, data) = request.parts();
+        let timeout =
+            timeout + Duration::from_millis(((head.len() + data.len()) / BYTES_PER_MS_MIN) as u64);
+        let asked = self.cluster.ask(&member.node, head, data, timeout).await;
+        let label = if asked.is_ok() { "answered" } else { "failed" };
+        counter!(ASKED_TOTAL, "outcome" => label).increment(1);
+        Reply::decode(&asked?).map_err(|source| ClusterError::Unanswered {
+            node: member.node.clone(),
+            source: source.into(),
+        })
+    }
+
+    /// Has other nodes free the locks that they keep for an owner.
+    pub fn release_there(&self, owner: u128) {
+        self.abroad.owe(owner);
+    }
+
+    /// Has locks freed that other nodes keep, as it is owed; never ends.
+    pub(super) async fn release_owed(self: Arc<Self>, config: Config) {
+        let mut sent = JoinSet::new();
+        loop {
+            for (node, owner) in self.abroad.take().await {
+                if sent.len() >= config.asks_max {
+                    // A task that panicked has said so already.
+                    let _ended = sent.join_next().await;
+                }
+                let (tier, config) = (self.clone(), config.clone());
+                sent.spawn(async move { tier.release_one(node, owner, &config).await });
+            }
+            while sent.try_join_next().is_some() {}
+        }
+    }
+
+    /// Asks until it is answered, or of no use any more.
+    async fn release_one(&self, node: NodeId, owner: u128, config: &Config) {
+        let until = Instant::now() + config.lock_hold_max;
+        let (mut changes, mut slots) = (self.cluster.changes(), self.slots.changes());
+        while Instant::now() < until {
+            let Some(me) = self.cluster.me() else {
+                // Who is no member holds no locks.
+                return;
+            };
+            let members = self.cluster.members();
+            let Some(member) = members.into_iter().find(|one| one.node == node) else {
+                return;
+            };
+            let request = Request {
+                from: me.token,
+                what: What::Release { owner },
+            };
+            let asked = self.ask(&member, &request, config.ask_timeout);
+            if let Ok(Reply::Done(_)) = asked.await {
+                return;
+            }
+            await_change(&mut changes, &mut slots, until).await;
+        }
+    }
+}
+
+/// Until something is heard, or for long enough to ask anew.
+async fn await_change(
+    cluster: &mut watch::Receiver<u64>,
+    slots: &mut watch::Receiver<u64>,
+    until: Instant,
+) {
+    let pause = until.min(Instant::now() + PAUSE);
+    let changed = async {
+        tokio::select! {
+            _changed = cluster.changed() => {}
+            _changed = slots.changed() => {}
+        }
+    };
+    // Either is reason enough to look.
+    let _heard = timeout_at(pause, changed).await;
+}
+
+/// Whether to do it twice is as good as once. An owner has its lock once, however often it asks.
+fn is_repeatable(op: &Op<'_>) -> bool {
+    matches!(
+        op,
+        Op::Info | Op::Read { .. } | Op::Compare { .. } | Op::Lock { .. }
+    )
+}
+
+impl Abroad {
+    fn note(&self, owner: u128, node: &NodeId) {
+        let mut locks = self.locks.lock();
+        let nodes = locks.entry(owner).or_default();
+        if !nodes.contains(node) {
+            nodes.push(node.clone());
+        }
+    }
+
+    fn owe(&self, owner: u128) {
+        if let Some(nodes) = self.locks.lock().remove(&owner) {
+            let owed = nodes.into_iter().map(|node| (node, owner));
+            self.owed.lock().extend(owed);
+            self.owes.notify_one();
+        }
+    }
+
+    /// What is owed; waits for something.
+    async fn take(&self) -> Vec<(NodeId, u128)> {
+        loop {
+            let owed = std::mem::take(&mut *self.owed.lock());
+            if !owed.is_empty() {
+                return owed;
+            }
+            self.owes.notified().await;
+        }
+    }
+}
