@@ -24,22 +24,17 @@ fn keeper(world: &World, key: &Key) -> String {
 async fn replicated_values_outlive_their_owners_one_after_another() {
     let mut world = World::of(4).await;
     let keys = world.keys_of("b", 6);
+    let [a, c, d] = ["a", "c", "d"].map(|node| world.app(node));
     let long: Vec<u8> = (0..3 << 20).map(|at| (at / 7) as u8).collect();
-    world
-        .app("a")
-        .run(&keys[0], &put(&long, REPLICATED))
+    a.run(&keys[0], &put(&long, REPLICATED))
         .await
         .unwrap();
     for key in &keys[1..] {
-        world
-            .app("c")
-            .run(key, &put(b"first", REPLICATED))
+        c.run(key, &put(b"first", REPLICATED))
             .await
             .unwrap();
         let (create, data) = (REPLICATED, &b" and on"[..]);
-        world
-            .app("d")
-            .run(key, &Op::Append { create, data })
+        d.run(key, &Op::Append { create, data })
             .await
             .unwrap();
     }
@@ -49,18 +44,14 @@ async fn replicated_values_outlive_their_owners_one_after_another() {
         offset: 1 << 20,
         data: &[0; 70_000],
     };
-    world.app("a").run(&keys[0], &write).await.unwrap();
+    a.run(&keys[0], &write).await.unwrap();
     let (offset, length) = (0, u64::MAX);
-    world
-        .app("a")
-        .run(&keys[0], &Op::Push { offset, length })
+    a.run(&keys[0], &Op::Push { offset, length })
         .await
         .unwrap();
     let mut expected = long.clone();
     expected[1 << 20..(1 << 20) + 70_000].fill(0);
-    world
-        .app("a")
-        .run(
+    a.run(
             &keys[1],
             &Op::Truncate {
                 create: REPLICATED,
@@ -69,12 +60,10 @@ async fn replicated_values_outlive_their_owners_one_after_another() {
         )
         .await
         .unwrap();
-    world
-        .app("a")
-        .run(&keys[2], &Op::Delete { expected: None })
+    a.run(&keys[2], &Op::Delete { expected: None })
         .await
         .unwrap();
-    let version = world.app("a").info(&keys[3]).await.unwrap().version;
+    let version = a.info(&keys[3]).await.unwrap().version;
     for node in ["b", "d", "c"] {
         world.kill(node).await;
         world.settle().await;
@@ -88,12 +77,8 @@ async fn replicated_values_outlive_their_owners_one_after_another() {
         }
         let info = app.info(&keys[3]).await.unwrap();
         assert_eq!((info.version, info.durability), (version, REPLICATED));
-        app.run(
-            &keys[5],
-            &swap(b"first and on", app.info(&keys[5]).await.unwrap().version),
-        )
-        .await
-        .unwrap();
+        let last = app.info(&keys[5]).await.unwrap().version;
+        app.run(&keys[5], &swap(b"first and on", last)).await.unwrap();
     }
     let app = &world.apps()[0];
     app.run(&keys[3], &swap(b"anew", version)).await.unwrap();
