@@ -37,12 +37,7 @@ pub struct Fault {
 impl Fault {
     /// Reads what a fault has left on the stack of processor `number`; None if it is not what a
     /// fault of a guest leaves.
-    pub(crate) fn read(
-        memory: &Range,
-        regs: &kvm_regs,
-        address: u64,
-        number: u32,
-    ) -> Option<Self> {
+    pub(crate) fn read(memory: &Range, regs: &kvm_regs, address: u64, number: u32) -> Option<Self> {
         let stub = (regs.rip - to_virtual(FAULT_STUBS)) / FAULT_STUB_BYTES;
         if stub >= VECTORS {
             return None;

@@ -23,11 +23,11 @@ use memory::{MemoryError, Range};
 use crate::kvm::{XSAVE_WORDS, kvm_regs};
 use crate::layout::{STUB_DATA, SYSCALL_STUB, VECTORS_DATA};
 use crate::system::PLAIN_STUB;
-use code::{
-    DONE, DONE_GOES, DONE_STACK, FIRST_RAX, FLAGS, HELD, OFFER_END, OFFER_REPLY, OFFER_STACK, PARTS,
-    PLAIN_STUB_LEFT, REPLY, REPLY_BYTES, RESULT, RETURN, SOURCE, STACK, WRITEV, places,
-};
 pub use code::{DATA_BYTES, code};
+use code::{
+    DONE, DONE_GOES, DONE_STACK, FIRST_RAX, FLAGS, HELD, OFFER_END, OFFER_REPLY, OFFER_STACK,
+    PARTS, PLAIN_STUB_LEFT, REPLY, REPLY_BYTES, RESULT, RETURN, SOURCE, STACK, WRITEV, places,
+};
 
 /// Where in the code a guest was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

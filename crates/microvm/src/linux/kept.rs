@@ -40,6 +40,9 @@ mod tests {
         let mut call = image.clone();
         assert!(std::ptr::eq(&raw const *image, &raw const *call));
         call.push(3);
-        assert_eq!((image.as_slice(), call.as_slice()), (&[1, 2][..], &[1, 2, 3][..]));
+        assert_eq!(
+            (image.as_slice(), call.as_slice()),
+            (&[1, 2][..], &[1, 2, 3][..])
+        );
     }
 }

@@ -330,7 +330,11 @@ impl Hands<'_> {
     fn vacate(&self, pages: Span<u64>) {
         let space = &self.machine.space;
         let taken = space.area(pages.start).is_some();
-        if taken || space.next_area(pages.start).is_some_and(|next| next < pages.end) {
+        if taken
+            || space
+                .next_area(pages.start)
+                .is_some_and(|next| next < pages.end)
+        {
             stop_all_but(self.places, self.number);
         }
     }

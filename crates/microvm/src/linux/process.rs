@@ -304,7 +304,11 @@ impl Process {
     /// What time it is now: wakes who has waited for that.
     pub fn tick(&mut self, now: Clocks) {
         self.now = now;
-        if self.signals.next_alarm().is_some_and(|at| at <= now.monotonic_ns) {
+        if self
+            .signals
+            .next_alarm()
+            .is_some_and(|at| at <= now.monotonic_ns)
+        {
             self.signals.run_alarm(now);
         }
         let due: Vec<_> = self

@@ -85,11 +85,7 @@ impl<'a> Runner<'a> {
     }
 
     /// For a process whose first thread is at its entry.
-    pub fn at_entry(
-        machine: &'a mut Machine,
-        process: Box<Process>,
-        deadline: Instant,
-    ) -> Self {
+    pub fn at_entry(machine: &'a mut Machine, process: Box<Process>, deadline: Instant) -> Self {
         let shown = Clocks {
             monotonic_ns: MONOTONIC_START_NS,
             ..Clocks::default()
@@ -197,7 +193,8 @@ impl<'a> Runner<'a> {
         let next = for_input.map(|(tid, ..)| tid).or(first).unwrap_or(FIRST);
         self.seat.switch(&mut self.process, self.machine, next)?;
         self.seat.entry = Entry::Registers;
-        self.seat.enter(&self.process, &mut self.machine.cpu, next)?;
+        self.seat
+            .enter(&self.process, &mut self.machine.cpu, next)?;
         Ok(next)
     }
 

@@ -213,7 +213,11 @@ fn ended(process: Box<Process>, end: End) -> Ended {
 }
 
 /// A process whose stack is in place, and whose first thread is at its entry.
-fn set_up(machine: &mut Machine, start: Start<'_>, stage: Stage) -> Result<Box<Process>, Box<Ended>> {
+fn set_up(
+    machine: &mut Machine,
+    start: Start<'_>,
+    stage: Stage,
+) -> Result<Box<Process>, Box<Ended>> {
     let mut process = Box::new(Process::new(Beginning {
         segments: start.program.segments(),
         args: start.args,

@@ -168,7 +168,9 @@ impl Threads {
 
     /// Puts it back, if it is still ready: behind the others if its turn is over.
     pub fn take_back(&mut self, tid: Tid, turn_over: bool) {
-        let ready = self.find(tid).is_some_and(|thread| thread.state == State::Ready);
+        let ready = self
+            .find(tid)
+            .is_some_and(|thread| thread.state == State::Ready);
         match turn_over {
             _ if !ready => {}
             true => self.queue.push_back(tid),
@@ -291,7 +293,10 @@ mod tests {
         let mut threads = Threads::new(thread());
         let second = threads.add(thread()).unwrap();
         threads.lend(FIRST);
-        assert_eq!((threads.first(), threads.is_contended()), (Some(second), false));
+        assert_eq!(
+            (threads.first(), threads.is_contended()),
+            (Some(second), false)
+        );
         threads.wake(FIRST, 1);
         threads.lend(second);
         assert!(!threads.is_ready());

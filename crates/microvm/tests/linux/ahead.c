@@ -197,6 +197,7 @@ static int parts(void) {
   if (ioctl(1, TIOCGWINSZ, &size) != -1 || errno != ENOTTY || isatty(1) || isatty(0)) return 7;
   while (read(0, text, sizeof text) > 0) continue;
   bad[0].iov_base = text;
+  for (int i = 0; i < 12; i++) all[i].iov_base = text;
   if (readv(0, bad, 1) != 0 || readv(0, all, 9) != 0 || readv(0, bad, 0) != 0) return 8;
   if (readv(0, (void *)8, 1) != -1 || errno != EFAULT) return 9;
   return 0;

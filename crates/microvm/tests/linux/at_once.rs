@@ -106,7 +106,11 @@ fn a_fault_an_exit_or_the_deadline_ends_all_threads() {
         };
         assert_eq!((fault.address, fault.is_write()), (0, true));
         let exits = at_once("musl-gcc", "exit", processors, LONG).unwrap();
-        assert!(matches!(exits.end, End::Exit(Exit::Code(3))), "{:?}", exits.end);
+        assert!(
+            matches!(exits.end, End::Exit(Exit::Code(3))),
+            "{:?}",
+            exits.end
+        );
         let time = Duration::from_millis(300);
         let spins = at_once("musl-gcc", "spin", processors, time).unwrap();
         assert!(matches!(spins.end, End::Deadline), "{:?}", spins.end);
@@ -119,6 +123,10 @@ fn a_program_is_told_how_many_processors_it_has() {
         let Some(ran) = at_once(compiler, "count", processors, LONG) else {
             return;
         };
-        assert_eq!(ran.reply(), format!("{processors} {processors}\n"), "{compiler}");
+        assert_eq!(
+            ran.reply(),
+            format!("{processors} {processors}\n"),
+            "{compiler}"
+        );
     }
 }

@@ -339,12 +339,7 @@ fn send_message(call: &mut Call<'_>, message: u64, flags: u32) -> Answer {
     send(call, &parts, flags, (name, name_bytes & 0xffff_ffff))
 }
 
-fn send(
-    call: &mut Call<'_>,
-    parts: &Parts,
-    flags: u32,
-    (name, name_bytes): (u64, u64),
-) -> Answer {
+fn send(call: &mut Call<'_>, parts: &Parts, flags: u32, (name, name_bytes): (u64, u64)) -> Answer {
     let (socket, nonblocking) = socket_of(call)?;
     let found = call.process.sockets.find(socket)?;
     if name != 0 && found.kind == Kind::Datagram && found.peer.is_none() {
