@@ -27,7 +27,7 @@ impl CpuMeter {
         self.0.store(0, Ordering::Relaxed);
     }
 
-    fn add(&self, ns: u64) {
+    pub(crate) fn add(&self, ns: u64) {
         self.0.fetch_add(ns, Ordering::Relaxed);
     }
 }

@@ -265,6 +265,7 @@ impl Running {
             // What cannot be kept is reset like any other.
             let _kept = sandbox.keep();
         }
+        self.cpu.add(completion.cpu_elsewhere_ns);
         let usage = Usage {
             memory_peak_bytes: completion.memory_peak_bytes,
             input_bytes: self.input_bytes.max(completion.input_bytes),

@@ -2,7 +2,7 @@
 //! host, grown memory that outlives resets, and a way to make the machine look pages up again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{Advice, MprotectFlags};
 
@@ -50,6 +50,25 @@ impl Range {
         self.own.host_writes(at, data.len());
         // SAFETY: as in `read`, the other way.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
+        Ok(())
+    }
+
+    /// Writes `words` from `at` on, a multiple of 8, each of them at once: whoever reads one
+    /// meanwhile, as a processor does that walks page tables, finds the old one or the new.
+    pub fn write_words(&self, at: usize, words: &[u64]) -> Result<(), MemoryError> {
+        let to = self.inside(at, size_of_val(words))?;
+        if !at.is_multiple_of(size_of::<u64>()) {
+            return Err(MemoryError::BadMapping {
+                reason: "an address is not of whole words",
+            });
+        }
+        self.own.host_writes(at, size_of_val(words));
+        for (index, word) in words.iter().enumerate() {
+            // SAFETY: the word lies in accessible memory of this range, which begins with a page,
+            // so it is aligned; the host touches it by atomic stores and by copies only.
+            let place = unsafe { AtomicU64::from_ptr(to.cast::<u64>().wrapping_add(index)) };
+            place.store(*word, Ordering::Release);
+        }
         Ok(())
     }
 

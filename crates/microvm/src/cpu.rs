@@ -42,20 +42,26 @@ pub enum Stop {
 /// A processor of a machine.
 pub struct Cpu {
     vcpu: Box<dyn Vcpu>,
+    /// Its own among those of its machine.
+    number: u32,
     /// Kept for as long as the processor, whose machine's slots lie in it.
     memory: Arc<Range>,
     /// Whether `syscall` stays at CPL 3; known from the first on.
     syscall_keeps_level: Option<bool>,
     /// Vector registers that the guest has yet to load.
     to_load: Option<Arc<[u32; XSAVE_WORDS]>>,
+    /// What it was when it was made, if it has been renewed since.
+    first: Option<Box<CpuState>>,
     broken: bool,
 }
 
 impl Cpu {
-    pub(crate) fn new(vcpu: Box<dyn Vcpu>, memory: Arc<Range>) -> Self {
+    pub(crate) fn new(vcpu: Box<dyn Vcpu>, number: u32, memory: Arc<Range>) -> Self {
         Self {
             vcpu,
+            number,
             memory,
+            first: None,
             syscall_keeps_level: None,
             to_load: None,
             broken: false,
@@ -166,7 +172,7 @@ impl Cpu {
             })),
             FAULT_PORT if one_word && within(to_virtual(FAULT_STUBS), PAGE) => {
                 let address = self.vcpu.sregs()?.cr2;
-                let fault = Fault::read(&self.memory, &regs, address);
+                let fault = Fault::read(&self.memory, &regs, address, self.number);
                 Ok(fault.map_or_else(
                     || Stop::Broken("its fault stack is not as it should be".into()),
                     Stop::Fault,
@@ -284,6 +290,19 @@ impl Cpu {
             .store(0, std::sync::atomic::Ordering::SeqCst);
         retired?;
         self.vcpu.save()
+    }
+
+    /// Makes a processor that is not its machine's first as it was when it was made: whoever ran on
+    /// it leaves nothing in it.
+    pub(crate) fn renew(&mut self) -> Result<(), KvmError> {
+        let first = match self.first.take() {
+            Some(first) => first,
+            None => Box::new(self.save()?),
+        };
+        self.vcpu.restore(&first)?;
+        self.set_vectors(&first.xsave)?;
+        self.first = Some(first);
+        Ok(())
     }
 
     /// Sets all its registers.

@@ -1,6 +1,7 @@
 //! A deploy: a program is loaded, run up to where calls begin, and taken as it stands.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use crate::microvm::{Ended, Given, Until};
 use crate::space::{Space, SpaceError};
 use crate::standing::Standing;
 use crate::stored::{Made, Taken};
+use crate::stub;
 
 /// What initialisation may reply or log: nothing is kept of it.
 const INIT_REPLY_BYTES_MAX: u64 = 1 << 20;
@@ -182,6 +184,7 @@ impl Inner {
                 budget: None,
             },
             asks: None,
+            elsewhere_ns: &AtomicU64::new(0),
         };
         let init = |reason: String| Err(PrepareError::Init { reason });
         // Nothing of it waits: without a session there is nobody to wait for.
@@ -215,6 +218,8 @@ fn take(machine: &mut Machine, moved_by: u64, guest: Vec<u8>) -> Result<Taken, P
     machine.space.settle();
     let cpu = machine.cpu.save();
     let cpu = cpu.map_err(|error| platform("read its registers", error))?;
+    let held = stub::hold(machine.memory(), &cpu.xsave);
+    held.map_err(|error| platform("put its vector registers in their place", error))?;
     let image = capture(machine).map_err(|error| platform("take its image", error))?;
     Ok(Taken {
         image,

@@ -6,8 +6,8 @@ use memory::Range;
 use model::TrapKind;
 
 use crate::kvm::kvm_regs;
-use crate::layout::{FAULT_STACK, FAULT_STUBS, PAGE, USER_START, to_virtual};
-use crate::system::{FAULT_STUB_BYTES, VECTORS};
+use crate::layout::{FAULT_STUBS, USER_START, to_virtual};
+use crate::system::{FAULT_STUB_BYTES, VECTORS, fault_stack_end};
 
 /// Vectors that push an error code.
 const WITH_CODE: u32 = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21;
@@ -35,15 +35,16 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Reads what a fault has left on its stack; None if it is not what a fault of a guest leaves.
-    pub(crate) fn read(memory: &Range, regs: &kvm_regs, address: u64) -> Option<Self> {
+    /// Reads what a fault has left on the stack of processor `number`; None if it is not what a
+    /// fault of a guest leaves.
+    pub(crate) fn read(memory: &Range, regs: &kvm_regs, address: u64, number: u32) -> Option<Self> {
         let stub = (regs.rip - to_virtual(FAULT_STUBS)) / FAULT_STUB_BYTES;
         if stub >= VECTORS {
             return None;
         }
         let at = regs.rsp.checked_sub(to_virtual(0))?;
         let words: usize = if WITH_CODE >> stub & 1 != 0 { 6 } else { 5 };
-        if at < FAULT_STACK || at + words as u64 * 8 != FAULT_STACK + PAGE {
+        if at.checked_add(words as u64 * 8) != Some(fault_stack_end(number)) {
             return None;
         }
         let mut frame = [0; 48];

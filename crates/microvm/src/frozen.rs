@@ -9,7 +9,7 @@ use crate::kvm::{CpuState, XSAVE_WORDS};
 use crate::space::{Area, Protection, Space};
 
 /// The form of what is written; another is not read.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Why frozen state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -241,7 +241,7 @@ mod tests {
         );
         let text = String::from_utf8(entry)
             .unwrap()
-            .replace("\"form\":2", "\"form\":1");
+            .replace("\"form\":3", "\"form\":1");
         let error = Frozen::decode(text.as_bytes(), 1 << 20, b"features").unwrap_err();
         assert!(matches!(error, FrozenError::OtherForm(1)));
         assert!(Frozen::decode(b"{}", 1 << 20, b"features").is_err());

@@ -36,14 +36,18 @@ const SYSTEM_VIRTUAL: u64 = WINDOW_END - TABLE_SPAN;
 
 /// System pages, physical.
 pub const GDT: u64 = 0x1000;
-/// Task state, with the bitmap of ports.
+/// Task states, one for each processor, with the bitmap of ports.
 pub const TSS: u64 = 0x2000;
 /// Interrupt descriptors.
 pub const IDT: u64 = 0x3000;
 /// Code that a fault enters, at CPL 0.
 pub const FAULT_STUBS: u64 = 0x4000;
-/// The stack that a fault is told on.
+/// The stacks that faults are told on: each processor's within the page.
 pub const FAULT_STACK: u64 = 0x5000;
+/// Processors that a machine may have: the first, and one for each thread that runs at once.
+pub const PROCESSORS_MAX: u32 = 16;
+/// Bytes of a processor's own within a page that all of them share.
+pub const PROCESSOR_SPAN: u64 = PAGE / PROCESSORS_MAX as u64;
 /// Code that `syscall` enters.
 pub const SYSCALL_STUB_FRAME: u64 = 0x6000;
 /// Pages that this code and the host tell each other on, which the guest may write to.

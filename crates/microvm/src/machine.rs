@@ -35,12 +35,17 @@ pub enum MachineError {
     /// The machine could not be given the memory of its image.
     #[error("the image does not fit")]
     Space(#[source] Box<SpaceError>),
+    /// It has as many processors as it may have.
+    #[error("a machine has at most {} processors", layout::PROCESSORS_MAX)]
+    Processors,
 }
 
 /// A machine with one guest. Fields are dropped in their order: the memory last.
 pub struct Machine {
     /// The first processor.
     pub cpu: Cpu,
+    /// The others, while nobody has them.
+    others: Vec<Cpu>,
     cpus: u32,
     vm: Box<dyn Vm>,
     /// What the guest may touch.
@@ -71,7 +76,8 @@ impl Machine {
         unsafe { vm.map(0, 0, memory.base(), covered)? };
         let vcpu = vm.vcpu(0)?;
         Ok(Self {
-            cpu: Cpu::new(vcpu, memory.clone()),
+            cpu: Cpu::new(vcpu, 0, memory.clone()),
+            others: Vec::new(),
             cpus: 1,
             vm,
             space,
@@ -93,11 +99,38 @@ impl Machine {
         View::new(&self.memory, &self.space)
     }
 
-    /// One more processor, as a thread of the guest needs.
+    /// One more processor, as a thread of the guest needs. A machine has at most
+    /// [`layout::PROCESSORS_MAX`].
     pub fn add_cpu(&mut self) -> Result<Cpu, MachineError> {
+        if self.cpus >= layout::PROCESSORS_MAX {
+            return Err(MachineError::Processors);
+        }
         let vcpu = self.vm.vcpu(self.cpus)?;
         self.cpus += 1;
-        Ok(Cpu::new(vcpu, self.memory.clone()))
+        Ok(Cpu::new(vcpu, self.cpus - 1, self.memory.clone()))
+    }
+
+    /// Takes `count` processors beside the first, as new, to run threads of the guest at once. They
+    /// are to be given back.
+    pub(crate) fn lend_cpus(&mut self, count: usize) -> Result<Vec<Cpu>, MachineError> {
+        while self.others.len() < count {
+            let cpu = self.add_cpu()?;
+            self.others.push(cpu);
+        }
+        for cpu in &mut self.others[..count] {
+            cpu.renew()?;
+        }
+        Ok(self.others.drain(..count).collect())
+    }
+
+    /// Takes processors back.
+    pub(crate) fn take_cpus_back(&mut self, cpus: Vec<Cpu>) {
+        self.others.extend(cpus);
+    }
+
+    /// Whether one of its processors is never to run again.
+    pub fn is_broken(&self) -> bool {
+        self.cpu.is_broken() || self.others.iter().any(Cpu::is_broken)
     }
 
     /// Maps `bytes` bytes of zeros at `start`, in place of what was there.

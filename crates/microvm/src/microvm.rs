@@ -1,6 +1,7 @@
 //! A micro-VM as a sandbox: one call, then a reset.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -81,6 +82,16 @@ pub(crate) struct Given<'a> {
     pub log: &'a HeldLog,
     pub until: Until,
     pub asks: Option<Box<sandbox::Asks>>,
+    /// Nanoseconds that the guest used on other threads than the one that runs it.
+    pub elsewhere_ns: &'a AtomicU64,
+}
+
+impl Given<'_> {
+    /// Counts what the guest used on other threads.
+    pub fn used_elsewhere(&self, time: Duration) {
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.elsewhere_ns.fetch_add(ns, Ordering::Relaxed);
+    }
 }
 
 impl MicroVm {
@@ -115,6 +126,7 @@ impl MicroVm {
         };
         let log = HeldLog::new(call.log.clone(), call.budget.is_some());
         let reply = Reply::new(call.limits.output_bytes_max);
+        let elsewhere_ns = AtomicU64::new(0);
         let given = Given {
             table: self.parts.table,
             numbers: &self.parts.numbers,
@@ -126,6 +138,7 @@ impl MicroVm {
                 budget: call.budget,
             },
             asks: call.asks,
+            elsewhere_ns: &elsewhere_ns,
         };
         let guest = &self.parts.entry.frozen.guest;
         let saved = self.parts.request_loop.as_ref().map(|(_, saved)| saved);
@@ -162,6 +175,7 @@ impl MicroVm {
             end,
             reply: reply.take(),
             memory_peak_bytes: peak,
+            cpu_elsewhere_ns: elsewhere_ns.into_inner(),
             ..Completion::without_reply(Status::Ok)
         }
     }
@@ -185,7 +199,7 @@ impl MicroVm {
     /// The machine as its image has it, or another one where it is not fit for that.
     fn try_reset(&mut self) -> Result<(), SandboxError> {
         if let Some(machine) = self.machine.as_mut()
-            && !machine.cpu.is_broken()
+            && !machine.is_broken()
         {
             let frozen = &self.parts.beginning(self.from).frozen;
             let reset = machine.reset(&frozen.space, &frozen.cpu);

@@ -198,7 +198,7 @@ impl Inner {
 
     fn take_back(&self, machine: Machine) {
         let usual = machine.covered() == OVERHEAD + SHELL_BYTES && machine.cpu_count() == 1;
-        let wanted = usual && !machine.cpu.is_broken() && self.ready.lock().len() < self.target;
+        let wanted = usual && !machine.is_broken() && self.ready.lock().len() < self.target;
         if !wanted {
             return;
         }

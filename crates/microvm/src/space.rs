@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use memory::{MemoryError, Range};
+use smallvec::SmallVec;
 
 use crate::frames::Frames;
 use crate::layout::{self, PAGE, USER_END, USER_START};
@@ -122,6 +123,9 @@ pub struct Space {
     /// Frames whose mapping has changed since the image, for the reset to have forgotten.
     changed: Vec<(u64, u64)>,
 }
+
+/// Parts that follow each other in a guest's addresses; mostly one.
+pub type Extents = SmallVec<[Extent; 2]>;
 
 /// Part of a guest's addresses, and where it lies physically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,9 +311,9 @@ impl Space {
     }
 
     /// Where `bytes` bytes at `address` lie, if all of them allow `needed`.
-    pub fn extents(&self, address: u64, bytes: usize, needed: Protection) -> Option<Vec<Extent>> {
+    pub fn extents(&self, address: u64, bytes: usize, needed: Protection) -> Option<Extents> {
         let end = address.checked_add(bytes as u64)?;
-        let mut extents = Vec::new();
+        let mut extents = Extents::new();
         let mut at = address;
         while at < end {
             let (start, area) = self.area(at)?;
@@ -330,14 +334,16 @@ impl Space {
     /// the memory itself is to be reset before.
     pub fn rewind(&mut self, memory: &Range, image: &Space) -> Result<(), MemoryError> {
         let kept = memory.bytes() as u64;
-        for (frame, bytes) in std::mem::take(&mut self.changed) {
+        let changed = std::mem::take(&mut self.changed);
+        let differs = !changed.is_empty() && self.areas != image.areas;
+        for (frame, bytes) in changed {
             // What lay past the memory that is kept was unmapped by its reset.
             let bytes = bytes.min(kept.saturating_sub(frame));
             if bytes > 0 {
                 memory.forget_translations(frame as usize, bytes as usize)?;
             }
         }
-        if self.areas != image.areas {
+        if differs {
             self.areas.clone_from(&image.areas);
         }
         self.frames.rewind(&image.frames);
@@ -460,8 +466,8 @@ fn write_entries(
         let in_table = AT_A_TIME - at / PAGE % AT_A_TIME;
         let count = in_table.min(pages - page);
         let entries = (page..page + count).map(|page| protection.entry(frame + page * PAGE));
-        let bytes: Vec<u8> = entries.flat_map(u64::to_le_bytes).collect();
-        memory.write(layout::entry(at) as usize, &bytes)?;
+        let entries: Vec<u64> = entries.collect();
+        memory.write_words(layout::entry(at) as usize, &entries)?;
         page += count;
     }
     Ok(())

@@ -61,7 +61,7 @@ const EFER: u64 = 1 | 1 << 8 | 1 << 10 | 1 << 11;
 pub fn pages() -> Vec<(u64, Vec<u8>)> {
     vec![
         (layout::GDT, gdt()),
-        (layout::TSS, task()),
+        (layout::TSS, tasks()),
         (layout::IDT, idt()),
         (layout::FAULT_STUBS, fault_stubs()),
         (layout::SYSCALL_STUB_FRAME, syscall_stub()),
@@ -113,9 +113,24 @@ fn gdt() -> Vec<u8> {
     all.flat_map(u64::to_le_bytes).collect()
 }
 
-fn task() -> Vec<u8> {
+/// The task states of all processors.
+fn tasks() -> Vec<u8> {
+    let all = (0..layout::PROCESSORS_MAX).flat_map(|number| {
+        let mut task = task(number);
+        task.resize(layout::PROCESSOR_SPAN as usize, 0xff);
+        task
+    });
+    all.collect()
+}
+
+/// The end of the stack that a processor's faults are told on, from the machine's first byte on.
+pub fn fault_stack_end(number: u32) -> u64 {
+    layout::FAULT_STACK + PAGE - u64::from(number) * layout::PROCESSOR_SPAN
+}
+
+fn task(number: u32) -> Vec<u8> {
     let mut task = vec![0; TASK_BYTES];
-    task[4..12].copy_from_slice(&to_virtual(layout::FAULT_STACK + PAGE).to_le_bytes());
+    task[4..12].copy_from_slice(&to_virtual(fault_stack_end(number)).to_le_bytes());
     task[0x66..0x68].copy_from_slice(&(TASK_BYTES as u16).to_le_bytes());
     let mut ports = vec![0xff; PORTS_BYTES];
     // A write of 32 bits needs the bits of all four.
@@ -148,11 +163,16 @@ fn fault_stubs() -> Vec<u8> {
     page
 }
 
+/// Where `syscall` goes on processors but the first, from the stub's start on: it answers nothing.
+pub const PLAIN_STUB: u64 = 0xe00;
 /// Where a shell begins that touches what most guests do, from the stub's start on.
 pub const WARM_STUB: u64 = 0xf00;
 
 fn syscall_stub() -> Vec<u8> {
     let mut page = stub::code().to_vec();
+    page.resize(PLAIN_STUB as usize, 0xcc);
+    // out GUEST_PORT, eax; sysretq.
+    page.extend([0xe7, GUEST_PORT as u8, 0x48, 0x0f, 0x07]);
     page.resize(WARM_STUB as usize, 0xcc);
     // mov rax, [rip + …], twice: what a guest begins with.
     for data in [layout::STUB_DATA, layout::VECTORS_DATA] {
@@ -166,14 +186,15 @@ fn syscall_stub() -> Vec<u8> {
     page
 }
 
-/// Makes `sregs` those of a guest that is about to run: long mode, CPL 3, our tables.
-pub fn enter_user_mode(sregs: &mut kvm_sregs) {
+/// Makes `sregs` those of a guest that is about to run on processor `number`: long mode, CPL 3, our
+/// tables.
+pub fn enter_user_mode(sregs: &mut kvm_sregs, number: u32) {
     sregs.cs = flat(USER_CODE, 0xb, true);
     let data = flat(USER_DATA, 0x3, false);
     (sregs.ss, sregs.ds, sregs.es) = (data, data, data);
     (sregs.fs, sregs.gs) = (data, data);
     sregs.tr = kvm_segment {
-        base: to_virtual(layout::TSS),
+        base: to_virtual(layout::TSS) + u64::from(number) * layout::PROCESSOR_SPAN,
         limit: TASK_LIMIT as u32,
         selector: TASK,
         type_: 0xb,
@@ -215,7 +236,13 @@ mod tests {
 
     #[test]
     fn one_port_is_open_and_only_to_all_its_bytes() {
-        let task = task();
+        let tasks = tasks();
+        let spans = tasks.chunks(layout::PROCESSOR_SPAN as usize);
+        assert_eq!(spans.len(), layout::PROCESSORS_MAX as usize);
+        for (number, span) in spans.enumerate() {
+            assert_eq!(span[..=TASK_LIMIT], task(number as u32));
+        }
+        let task = task(0);
         let bitmap = &task[TASK_BYTES..];
         let closed = |port: usize| {
             let byte = bitmap.get(port / 8);

@@ -5,7 +5,7 @@
 
 use memory::Range;
 
-use crate::space::{Protection, Space};
+use crate::space::{Extents, Protection, Space};
 
 /// Addresses that a guest may not use so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -100,7 +100,7 @@ impl<'a> View<'a> {
         address: u64,
         bytes: usize,
         needed: Protection,
-    ) -> Result<Vec<crate::space::Extent>, BadAddress> {
+    ) -> Result<Extents, BadAddress> {
         let extents = self.space.extents(address, bytes, needed);
         extents.ok_or(bad(address, bytes))
     }

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A processor that is in its guest leaves it when its thread gets a signal; one that is about to
-//! enter sees the flag. Only the watchdog leaves Running for Stopping, and only the guest's thread
-//! leaves the others, so no flag or signal outlives the run that it was meant for.
+//! enter sees the flag. Only the watchdog, or another thread by a [`Stopper`], leaves Running for
+//! Stopping, and only the guest's thread leaves the others, so no flag or signal outlives the run
+//! that it was meant for.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -63,10 +64,9 @@ fn since_epoch_ns(at: Instant) -> u64 {
 /// A guest that runs on this thread.
 pub(crate) struct Entered(Arc<Cell>);
 
-/// Begins to watch: from `until` on, `kick` is set and this thread gets a signal.
-pub(crate) fn enter(kick: &Kick, until: Instant) -> Entered {
-    let dog = watchdog();
-    let cell = CELL.with_borrow_mut(|cell| {
+/// This thread's cell.
+fn cell(dog: &Watchdog) -> Arc<Cell> {
+    CELL.with_borrow_mut(|cell| {
         let new = || {
             let cell = Arc::new(Cell::default());
             // SAFETY: the call only reads the thread's id.
@@ -76,7 +76,33 @@ pub(crate) fn enter(kick: &Kick, until: Instant) -> Entered {
             cell
         };
         cell.get_or_insert_with(new).clone()
-    });
+    })
+}
+
+/// Stops what a thread runs, from another thread.
+pub(crate) struct Stopper(Arc<Cell>);
+
+/// The one of this thread.
+pub(crate) fn stopper() -> Stopper {
+    Stopper(cell(watchdog()))
+}
+
+impl Stopper {
+    /// Stops the guest that the thread runs now; false if it runs none. Its run ends as one that
+    /// is over time does.
+    pub fn stop(&self) -> bool {
+        let claimed = self.0.claim();
+        if claimed {
+            self.0.stop_claimed();
+        }
+        claimed
+    }
+}
+
+/// Begins to watch: from `until` on, `kick` is set and this thread gets a signal.
+pub(crate) fn enter(kick: &Kick, until: Instant) -> Entered {
+    let dog = watchdog();
+    let cell = cell(dog);
     *cell.kick.lock() = Some(kick.clone());
     cell.until_ns
         .store(since_epoch_ns(until), Ordering::Relaxed);
@@ -192,11 +218,14 @@ impl Watchdog {
 }
 
 impl Cell {
+    fn claim(&self) -> bool {
+        self.state
+            .compare_exchange(RUNNING, STOPPING, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
     fn stop(&self, now_ns: u64) {
-        let claimed =
-            self.state
-                .compare_exchange(RUNNING, STOPPING, Ordering::AcqRel, Ordering::Acquire);
-        if claimed.is_err() {
+        if !self.claim() {
             return;
         }
         if self.until_ns.load(Ordering::Relaxed) > now_ns {
@@ -204,6 +233,10 @@ impl Cell {
             self.state.store(RUNNING, Ordering::Release);
             return;
         }
+        self.stop_claimed();
+    }
+
+    fn stop_claimed(&self) {
         if let Some(kick) = self.kick.lock().as_ref() {
             kick.flag().store(1, Ordering::SeqCst);
         }

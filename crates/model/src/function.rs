@@ -240,6 +240,7 @@ impl VersionSpec {
             files_bytes_max,
             files_max,
             attempts_max,
+            processors_max,
         } = self.settings.limits;
         let numbers = [
             deadline_ms,
@@ -260,6 +261,10 @@ impl VersionSpec {
             parts.push(b"files".to_vec());
             parts.push(files_bytes_max.to_le_bytes().to_vec());
             parts.push(files_max.to_le_bytes().to_vec());
+        }
+        if processors_max != later.processors_max {
+            parts.push(b"processors".to_vec());
+            parts.push(processors_max.to_le_bytes().to_vec());
         }
         parts.extend(self.settings.allow.parts());
         if !self.settings.reuse.is_fresh() {

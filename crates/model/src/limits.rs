@@ -28,6 +28,8 @@ pub struct Limits {
     pub files_max: u32,
     /// Attempts of an asynchronous invocation before it is a dead letter.
     pub attempts_max: u32,
+    /// Threads of a Linux program that run at once.
+    pub processors_max: u32,
 }
 
 /// A limit that is out of its range.
@@ -62,6 +64,7 @@ impl Default for Limits {
             files_bytes_max: 64 * MIB,
             files_max: 16_384,
             attempts_max: 3,
+            processors_max: 1,
         }
     }
 }
@@ -86,6 +89,7 @@ impl Limits {
             ("files_bytes_max", self.files_bytes_max, 0, 4 * GIB),
             ("files_max", self.files_max.into(), 0, 1 << 20),
             ("attempts_max", self.attempts_max.into(), 1, 100),
+            ("processors_max", self.processors_max.into(), 1, 8),
         ];
         for (name, value, least, most) in ranges {
             if value < least || value > most {

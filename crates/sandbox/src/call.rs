@@ -89,6 +89,9 @@ pub struct Completion {
     pub reply: Bytes,
     /// Largest linear memory of the guest, in bytes, over all its memories.
     pub memory_peak_bytes: u64,
+    /// Processor time of the guest on threads other than those that polled the call, in
+    /// nanoseconds.
+    pub cpu_elsewhere_ns: u64,
     /// Request body bytes that an http guest was sent; commands and reactors leave it 0.
     pub input_bytes: u64,
     /// Reply body bytes that an http guest sent; commands and reactors leave it 0.
@@ -102,6 +105,7 @@ impl Completion {
             end: End::Done(status),
             reply: Bytes::new(),
             memory_peak_bytes: 0,
+            cpu_elsewhere_ns: 0,
             input_bytes: 0,
             output_bytes: 0,
         }

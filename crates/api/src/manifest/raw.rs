@@ -60,6 +60,7 @@ const LIMITS: &[(&str, Shape)] = &[
     ("files_bytes_max", Shape::Value),
     ("files_max", Shape::Value),
     ("attempts_max", Shape::Value),
+    ("processors_max", Shape::Value),
 ];
 
 /// An app and its functions.
@@ -372,6 +373,9 @@ pub struct Limits {
     /// Attempts of an asynchronous invocation before it is a dead letter (default 3).
     #[schemars(range(min = 1, max = 100))]
     pub attempts_max: Option<u32>,
+    /// Threads of a Linux program in a micro-VM that run at once (default 1).
+    #[schemars(range(min = 1, max = 8))]
+    pub processors_max: Option<u32>,
 }
 
 impl Limits {
@@ -389,6 +393,7 @@ impl Limits {
             files_bytes_max: self.files_bytes_max.unwrap_or(base.files_bytes_max),
             files_max: self.files_max.unwrap_or(base.files_max),
             attempts_max: self.attempts_max.unwrap_or(base.attempts_max),
+            processors_max: self.processors_max.unwrap_or(base.processors_max),
         }
     }
 }

@@ -98,6 +98,8 @@ pub struct Limits {
     pub files_max: u32,
     /// Attempts of an asynchronous invocation.
     pub attempts_max: u32,
+    /// Threads of a Linux program that run at once.
+    pub processors_max: u32,
 }
 
 impl Default for Limits {
@@ -120,6 +122,7 @@ impl From<model::Limits> for Limits {
             files_bytes_max,
             files_max,
             attempts_max,
+            processors_max,
         } = from;
         Self {
             deadline_ms,
@@ -133,6 +136,7 @@ impl From<model::Limits> for Limits {
             files_bytes_max,
             files_max,
             attempts_max,
+            processors_max,
         }
     }
 }
@@ -151,6 +155,7 @@ impl From<Limits> for model::Limits {
             files_bytes_max,
             files_max,
             attempts_max,
+            processors_max,
         } = from;
         Self {
             deadline_ms,
@@ -164,6 +169,7 @@ impl From<Limits> for model::Limits {
             files_bytes_max,
             files_max,
             attempts_max,
+            processors_max,
         }
     }
 }

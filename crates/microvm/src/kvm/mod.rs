@@ -50,7 +50,8 @@ pub trait Vm: Send + Sync {
     /// as the machine and its processors live.
     unsafe fn map(&self, slot: u32, guest: u64, host: *mut u8, bytes: u64) -> Result<(), KvmError>;
 
-    /// A processor; `number` is its own among those of this machine.
+    /// A processor; `number` is its own among those of this machine, below
+    /// [`crate::layout::PROCESSORS_MAX`].
     fn vcpu(&self, number: u32) -> Result<Box<dyn Vcpu>, KvmError>;
 }
 

@@ -256,7 +256,7 @@ impl Vm for KvmVm {
             has_run: false,
             xcr0: self.xcr0,
         };
-        vcpu.begin(self.xcr0)?;
+        vcpu.begin(self.xcr0, number)?;
         Ok(Box::new(vcpu))
     }
 }
@@ -318,15 +318,17 @@ struct KvmVcpu {
 
 impl KvmVcpu {
     /// Sets what never changes again, and a state in which a guest may begin.
-    fn begin(&mut self, xcr0: u64) -> Result<(), KvmError> {
+    fn begin(&mut self, xcr0: u64, number: u32) -> Result<(), KvmError> {
         let entry = |index, data| kvm_msr_entry {
             index,
             data,
             ..Default::default()
         };
+        // The pages that calls are noted on belong to the first.
+        let stub = if number == 0 { 0 } else { system::PLAIN_STUB };
         let entries = [
             entry(MSR_STAR, system::STAR),
-            entry(MSR_LSTAR, layout::SYSCALL_STUB),
+            entry(MSR_LSTAR, layout::SYSCALL_STUB + stub),
             entry(MSR_FMASK, system::FMASK),
         ];
         let doing = "set up system calls";
@@ -350,7 +352,7 @@ impl KvmVcpu {
             .set_xcrs(&xcrs)
             .map_err(failed("set vector state"))?;
         let mut sregs = self.sregs()?;
-        system::enter_user_mode(&mut sregs);
+        system::enter_user_mode(&mut sregs, number);
         self.set_sregs(&sregs)
     }
 

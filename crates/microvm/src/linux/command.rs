@@ -19,7 +19,7 @@ use super::world::{Network, World};
 use crate::elf::Elf;
 use crate::load::{LoadElfError, load};
 use crate::machine::Machine;
-use crate::microvm::{Ended, Given, Until};
+use crate::microvm::{Ended, Given};
 use crate::space::Space;
 
 /// The program's name to itself.
@@ -70,6 +70,7 @@ pub(crate) async fn freeze(
         files: Files::new(layer.clone(), quota(settings)),
         world: Box::new(InitWorld(Egress::new(settings.allow.clone(), deadline))),
         deadline,
+        processors: settings.limits.processors_max,
         lambda: None,
     };
     let despite = settings.snapshot == Snapshot::Always;
@@ -150,11 +151,12 @@ pub(crate) async fn call(
         files: Files::new(passed.layer.clone(), quota(passed.settings)),
         world: world(&given, passed.settings),
         deadline: given.until.of_run(),
-        input: given.input,
+        processors: passed.settings.limits.processors_max,
+        input: given.input.clone(),
         lambda: None,
     };
     let ended = start::run(machine, start).await;
-    told(ended, given.log, given.until)
+    told(ended, &given)
 }
 
 /// Calls a process that was frozen, and that a machine holds.
@@ -169,11 +171,12 @@ pub(crate) async fn resume(
         env: texts(passed.env.iter().map(|(key, value)| (key, value))),
         world: world(&given, passed.settings),
         deadline: given.until.of_run(),
-        input: given.input,
+        processors: passed.settings.limits.processors_max,
+        input: given.input.clone(),
         invocation: None,
     };
     let ended = start::resume(machine, resume).await;
-    told(ended, given.log, given.until)
+    told(ended, &given)
 }
 
 fn world(given: &Given<'_>, settings: &Settings) -> Box<CallWorld> {
@@ -185,8 +188,9 @@ fn world(given: &Given<'_>, settings: &Settings) -> Box<CallWorld> {
 }
 
 /// What the end of a program is for its call.
-pub(super) fn told(ended: start::Ended, log: &HeldLog, until: Until) -> (Ended, bool) {
-    tell_unknown(log, &ended.unknown);
+pub(super) fn told(ended: start::Ended, given: &Given<'_>) -> (Ended, bool) {
+    given.used_elsewhere(ended.elsewhere);
+    tell_unknown(given.log, &ended.unknown);
     let refused = ended.refused_memory;
     match ended.end {
         End::Exit(Exit::Code(code)) => (Ended::Code(code.into()), false),
@@ -199,7 +203,7 @@ pub(super) fn told(ended: start::Ended, log: &HeldLog, until: Until) -> (Ended, 
         End::Exit(Exit::LogTooLong) => (Ended::OverBudget, false),
         End::Exit(Exit::Host(reason)) => (Ended::Platform(reason), false),
         End::Fault(fault) => (Ended::Fault(fault), refused),
-        End::Deadline => (until.end(), false),
+        End::Deadline => (given.until.end(), false),
         End::Broken(reason) => (Ended::Killed(reason), false),
     }
 }

@@ -1,6 +1,8 @@
 //! Futexes: threads that wait for a word of memory, and who wakes them.
 //!
-//! Only one thread of a process runs at a time, so comparing a word and going to sleep is one step.
+//! Calls of a process are made one after another, so comparing a word and going to sleep is one step
+//! for whoever changes the word and wakes others by a call. Where the host changes a word itself,
+//! nobody runs meanwhile.
 
 use super::errno::Errno;
 use super::process::{Answer, Call, Guest, Halt, Process};
@@ -137,6 +139,7 @@ fn wake_operation(call: &mut Call<'_>) -> Answer {
     if encoded >> 31 != 0 {
         operand = 1 << (operand & 31);
     }
+    call.guest.alone();
     let old = call.read_u32(second)? as i32;
     let new = match encoded >> 28 & 7 {
         0 => operand,
@@ -168,6 +171,7 @@ fn wake_operation(call: &mut Call<'_>) -> Answer {
 /// What a thread leaves behind: locks that it held are marked, and who joins it is woken.
 pub fn leave(process: &mut Process, guest: &mut dyn Guest, tid: Tid, thread: &Thread) {
     if thread.robust_list != 0 {
+        guest.alone();
         // A list that is not as it should be is the guest's own loss.
         let _ = release_locks(process, guest, tid, thread.robust_list);
     }

@@ -134,6 +134,19 @@ impl Maps {
         (at < area.end).then_some((*start, *area))
     }
 
+    /// Whether `bytes` bytes at `at`, all of one area, can be touched so as they are.
+    pub fn is_there(&self, at: u64, bytes: u64, needed: Protection) -> bool {
+        let Some(end) = at.checked_add(bytes) else {
+            return false;
+        };
+        let allows = |area: Area| {
+            end <= area.end && area.protection.allows(needed) && area.protection != Protection::NONE
+        };
+        bytes > 0
+            && self.area(at).is_some_and(|(_, area)| allows(area))
+            && self.present.covers(at..end)
+    }
+
     /// Makes sure that `bytes` bytes at `at` can be touched so, by making pages.
     pub fn touch(
         &mut self,

@@ -14,6 +14,7 @@ pub use super::call::Call;
 use super::descriptor::Descriptors;
 use super::errno::Errno;
 use super::futex;
+use super::kept::Kept;
 use super::lambda::RuntimeApi;
 use super::maps::{Maps, Touch};
 use super::memory::GuestMemory;
@@ -55,6 +56,10 @@ pub trait Guest: GuestMemory {
 
     /// The most that a guest may have in its vector registers, as a mask of components.
     fn vector_mask(&self) -> u64;
+
+    /// Sees to it that nothing of the guest's runs until the call is over: for what reads memory
+    /// and writes it again.
+    fn alone(&mut self) {}
 }
 
 /// What time it is.
@@ -136,17 +141,17 @@ pub enum Turn {
 /// A process.
 pub struct Process {
     /// Its addresses.
-    pub maps: Maps,
+    pub maps: Kept<Maps>,
     /// Its threads.
     pub threads: Threads,
     /// Its signals.
-    pub signals: Signals,
+    pub signals: Kept<Signals>,
     /// Its descriptors.
-    pub descriptors: Descriptors,
+    pub descriptors: Kept<Descriptors>,
     /// Its pipes.
-    pub pipes: Pipes,
+    pub pipes: Kept<Pipes>,
     /// Its sockets.
-    pub sockets: Sockets,
+    pub sockets: Kept<Sockets>,
     /// Its files.
     pub files: Files,
     /// Its working directory.
@@ -158,13 +163,15 @@ pub struct Process {
     /// What time it is.
     pub now: Clocks,
     /// Its arguments, for /proc.
-    pub args: Vec<Vec<u8>>,
+    pub args: Kept<Vec<Vec<u8>>>,
     /// What it asks for goes here.
     pub world: Box<dyn World>,
     /// Calls that are not offered, by number, with how often they were made.
-    pub unknown: BTreeMap<u64, u64>,
+    pub unknown: Kept<BTreeMap<u64, u64>>,
     /// Most memory that it may have, in bytes.
     pub memory_bytes_max: u64,
+    /// Threads of it that may run at once.
+    pub processors: u32,
     /// How it ended.
     pub exit: Option<Exit>,
     /// Whether it was refused memory.
@@ -201,6 +208,8 @@ pub struct Beginning {
     pub world: Box<dyn World>,
     /// Most memory that it may have, in bytes.
     pub memory_bytes_max: u64,
+    /// Threads of it that may run at once.
+    pub processors: u32,
     /// What serves on its loopback, if it asks for invocations.
     pub lambda: Option<RuntimeApi>,
 }
@@ -209,12 +218,12 @@ impl Process {
     /// A process with one thread, whose registers are zero.
     pub fn new(beginning: Beginning) -> Self {
         Self {
-            maps: Maps::new(&beginning.segments),
+            maps: Maps::new(&beginning.segments).into(),
             threads: Threads::new(Thread::new(kvm_regs::default(), 0)),
-            signals: Signals::default(),
-            descriptors: Descriptors::standard(beginning.lambda.is_none()),
-            pipes: Pipes::default(),
-            sockets: Sockets::default(),
+            signals: Kept::default(),
+            descriptors: Descriptors::standard(beginning.lambda.is_none()).into(),
+            pipes: Kept::default(),
+            sockets: Kept::default(),
             files: beginning.files,
             directory: Ino::ROOT,
             umask: 0o022,
@@ -223,10 +232,11 @@ impl Process {
                 Stage::Init { .. } => Input::Awaited,
             },
             now: Clocks::default(),
-            args: beginning.args,
+            args: beginning.args.into(),
             world: beginning.world,
-            unknown: BTreeMap::new(),
+            unknown: Kept::default(),
             memory_bytes_max: beginning.memory_bytes_max,
+            processors: beginning.processors,
             exit: None,
             refused_memory: false,
             stirred: false,
@@ -294,7 +304,13 @@ impl Process {
     /// What time it is now: wakes who has waited for that.
     pub fn tick(&mut self, now: Clocks) {
         self.now = now;
-        self.signals.run_alarm(now);
+        if self
+            .signals
+            .next_alarm()
+            .is_some_and(|at| at <= now.monotonic_ns)
+        {
+            self.signals.run_alarm(now);
+        }
         let due: Vec<_> = self
             .threads
             .waiting()
@@ -380,6 +396,9 @@ impl Process {
         bytes: u64,
         needed: Protection,
     ) -> Result<(), Errno> {
+        if self.maps.is_there(at, bytes, needed) {
+            return Ok(());
+        }
         match self.maps.touch(guest, at, bytes, needed) {
             Touch::Fine => Ok(()),
             Touch::Nothing | Touch::Denied => Err(Errno::EFAULT),

@@ -71,9 +71,7 @@ const TEXTS: &[(&str, Writer)] = &[
     }),
     ("/proc/cpuinfo", cpu_info),
     ("/proc/meminfo", memory_info),
-    ("/proc/stat", |_| {
-        "cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\n".into()
-    }),
+    ("/proc/stat", times),
     ("/proc/uptime", uptime),
     ("/proc/loadavg", |_| "0.00 0.00 0.00 1/1 2\n".into()),
     ("/proc/version", |_| {
@@ -89,8 +87,8 @@ const TEXTS: &[(&str, Writer)] = &[
     ("/proc/sys/kernel/pid_max", |_| "32768\n".into()),
     ("/proc/sys/vm/overcommit_memory", |_| "0\n".into()),
     ("/proc/sys/net/core/somaxconn", |_| "64\n".into()),
-    ("/sys/devices/system/cpu/online", |_| "0\n".into()),
-    ("/sys/devices/system/cpu/possible", |_| "0\n".into()),
+    ("/sys/devices/system/cpu/online", processors),
+    ("/sys/devices/system/cpu/possible", processors),
     ("/sys/kernel/mm/transparent_hugepage/enabled", |_| {
         "always [madvise] never\n".into()
     }),
@@ -206,11 +204,28 @@ fn status(process: &Process) -> String {
     format!(
         "Name:\tfunction\nState:\tR (running)\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t1\nTracerPid:\t0\n\
          Uid:\t{USER}\t{USER}\t{USER}\t{USER}\nGid:\t{USER}\t{USER}\t{USER}\t{USER}\n\
-         VmSize:\t{} kB\nVmRSS:\t{} kB\nThreads:\t{}\nCpus_allowed:\t1\nCpus_allowed_list:\t0\n",
+         VmSize:\t{} kB\nVmRSS:\t{} kB\nThreads:\t{}\nCpus_allowed:\t{:x}\n\
+         Cpus_allowed_list:\t{}",
         mapped_bytes(process) >> 10,
         process.maps.present_bytes() >> 10,
         process.threads.count(),
+        (1_u64 << process.processors) - 1,
+        processors(process),
     )
+}
+
+/// The processors' numbers, as a list of spans.
+fn processors(process: &Process) -> String {
+    match process.processors {
+        0 | 1 => "0\n".into(),
+        count => format!("0-{}\n", count - 1),
+    }
+}
+
+fn times(process: &Process) -> String {
+    const NONE: &str = " 0 0 0 0 0 0 0 0 0 0\n";
+    let each = (0..process.processors).map(|number| format!("cpu{number}{NONE}"));
+    format!("cpu {NONE}") + &each.collect::<String>()
 }
 
 fn stat(process: &Process) -> String {
@@ -242,8 +257,14 @@ fn mount_info(_: &Process) -> String {
     "1 0 0:1 / / rw - none none rw\n".into()
 }
 
-fn cpu_info(_: &Process) -> String {
-    "processor\t: 0\nvendor_id\t: unknown\nmodel name\t: virtual\ncpu MHz\t\t: 1000.000\n\n".into()
+fn cpu_info(process: &Process) -> String {
+    let each = (0..process.processors).map(|number| {
+        format!(
+            "processor\t: {number}\nvendor_id\t: unknown\nmodel name\t: virtual\n\
+             cpu MHz\t\t: 1000.000\n\n"
+        )
+    });
+    each.collect()
 }
 
 fn memory_info(process: &Process) -> String {

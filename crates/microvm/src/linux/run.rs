@@ -1,28 +1,24 @@
-//! Runs a process on a machine: the only part that knows a clock and a processor.
+//! Runs a process on a machine, one thread at a time; several at once where it may have as many
+//! processors: see [`super::party`].
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use memory::MemoryError;
-
-use super::maps::Touch;
-use super::process::{Clocks, Exit, Flow, Guest, Process, Turn};
+use super::party::{self, Over};
+use super::process::{Clocks, Guest, Process, Turn};
 use super::request_loop::{Awaits, NotFrozen};
 use super::saved::Saved;
-use super::signal::{Info, SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
+use super::seat::{Entry, Seat, Times};
 use super::start::End;
-use super::thread::{FIRST, Request, Tid, Wait};
-use crate::fault::Fault;
-use crate::kvm::{KvmError, XSAVE_WORDS, kvm_regs};
-use crate::machine::{Machine, Stop};
-use crate::space::Protection;
-use crate::stub::{Halted, Noted, Offers};
+use super::thread::{FIRST, Tid, Wait};
+use crate::kvm::{KvmError, XSAVE_WORDS};
+use crate::machine::Machine;
 
 /// How long a thread runs while others could.
 const SLICE: Duration = Duration::from_millis(4);
 /// How often links are looked at while a thread runs.
-const LOOK: Duration = Duration::from_millis(2);
-/// `exit_group`.
-const EXIT_GROUP: u64 = 231;
+pub(super) const LOOK: Duration = Duration::from_millis(2);
+/// The shortest run of a thread: a time that has come already still lets it make a step.
+const STEP: Duration = Duration::from_micros(200);
 /// What the monotonic clock shows at the start.
 const MONOTONIC_START_NS: u64 = 1_000_000_000;
 
@@ -58,88 +54,66 @@ impl Guest for Machine {
     }
 }
 
-/// How the thread that has the processor goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entry {
-    /// The first of the process, with nothing of another in its registers.
-    First,
-    /// With the registers that its thread has.
-    Registers,
-    /// From a call, with this result.
-    Result(u64),
-    /// As it was.
-    Same,
-}
-
 /// A process on a machine.
 pub struct Runner<'a> {
     machine: &'a mut Machine,
     /// The process.
-    pub process: Process,
-    begin: Instant,
-    /// What its clocks showed then.
-    shown: Clocks,
-    deadline: Instant,
+    pub process: Box<Process>,
+    /// Processor time that its threads have used on other threads of the host's than this one.
+    pub elsewhere: Duration,
+    times: Times,
     looked: Instant,
-    /// Who has the processor.
-    loaded: Tid,
-    entry: Entry,
-    /// What it was told last that it may be answered where it is.
-    offered: Offers,
+    seat: Seat,
 }
 
 impl<'a> Runner<'a> {
     fn new(
         machine: &'a mut Machine,
-        process: Process,
-        (shown, loaded): (Clocks, Tid),
+        process: Box<Process>,
+        (shown, seat): (Clocks, Seat),
         deadline: Instant,
     ) -> Self {
         let now = Instant::now();
         Self {
             machine,
             process,
-            begin: now,
-            shown,
-            deadline,
+            elsewhere: Duration::ZERO,
+            times: Times::new(now, shown, deadline),
             looked: now,
-            loaded,
-            entry: Entry::Registers,
-            offered: Offers::default(),
+            seat,
         }
     }
 
     /// For a process whose first thread is at its entry.
-    pub fn at_entry(machine: &'a mut Machine, process: Process, deadline: Instant) -> Self {
+    pub fn at_entry(machine: &'a mut Machine, process: Box<Process>, deadline: Instant) -> Self {
         let shown = Clocks {
             monotonic_ns: MONOTONIC_START_NS,
             ..Clocks::default()
         };
-        let mut runner = Self::new(machine, process, (shown, FIRST), deadline);
-        runner.entry = Entry::First;
-        runner
+        let seat = Seat::of(FIRST, Entry::First);
+        Self::new(machine, process, (shown, seat), deadline)
     }
 
     /// For a copy of a process that was frozen, on a machine that holds it.
     pub fn resumed(
         machine: &'a mut Machine,
-        process: Process,
+        process: Box<Process>,
         saved: &Saved,
         deadline: Instant,
     ) -> Self {
-        let before = (saved.clocks(), saved.loaded());
-        Self::new(machine, process, before, deadline)
+        let seat = Seat::of(saved.loaded(), Entry::Registers);
+        Self::new(machine, process, (saved.clocks(), seat), deadline)
     }
 
     /// Runs the process as far as it goes.
     pub async fn run(&mut self) -> Result<Left, KvmError> {
         loop {
             let now = Instant::now();
-            if now >= self.deadline {
+            if now >= self.times.deadline {
                 return Ok(Left::End(End::Deadline));
             }
-            self.process.tick(self.clocks(now));
-            self.look_at_links(now);
+            self.process.tick(self.times.clocks(now));
+            look_at_links(&mut self.process, &mut self.looked, now);
             let turn = self.process.turn(self.machine);
             if let Some(exit) = self.process.exit.take() {
                 return Ok(Left::End(End::Exit(exit)));
@@ -159,23 +133,51 @@ impl<'a> Runner<'a> {
                     continue;
                 }
             };
-            self.switch(tid)?;
-            if self.process.has_signal(tid) {
-                self.process.deliver_signals(self.machine, tid);
-                self.entry = Entry::Registers;
-                if self.process.exit.is_some() {
-                    continue;
+            if self.process.processors > 1 && self.process.threads.is_contended() {
+                match self.run_at_once()? {
+                    Over::Idle => continue,
+                    Over::End(end) => return Ok(Left::End(end)),
+                    Over::Unfit(reason) => return Ok(Left::Unfit(reason)),
                 }
             }
-            self.enter(tid)?;
-            if let Err(error) = self.offer(tid) {
-                return Ok(Left::End(End::Broken(error.to_string())));
-            }
-            let stop = self.machine.cpu.run(self.until(now))?;
-            if let Some(end) = self.handle(tid, stop) {
+            if let Some(end) = self.step(tid, now)? {
                 return Ok(Left::End(end));
             }
         }
+    }
+
+    /// Lets a thread run, on the first processor; its end, if it is the process's.
+    fn step(&mut self, tid: Tid, now: Instant) -> Result<Option<End>, KvmError> {
+        let Self {
+            machine,
+            process,
+            seat,
+            times,
+            ..
+        } = self;
+        seat.switch(process, *machine, tid)?;
+        if process.has_signal(tid) {
+            process.deliver_signals(*machine, tid);
+            seat.entry = Entry::Registers;
+            if process.exit.is_some() {
+                return Ok(None);
+            }
+        }
+        seat.enter(process, &mut machine.cpu, tid)?;
+        if let Err(error) = seat.offer(process, machine.memory(), tid) {
+            return Ok(Some(End::Broken(error.to_string())));
+        }
+        let contended = process.threads.is_contended();
+        let stop = machine.cpu.run(until(process, times, now, contended))?;
+        Ok(seat.handle(process, *machine, times, (tid, stop)))
+    }
+
+    /// Lets its threads run at once, until all of them wait or the process ends.
+    fn run_at_once(&mut self) -> Result<Over, KvmError> {
+        self.seat.leave(&mut self.process, self.machine)?;
+        let (over, elsewhere) = party::run(self.machine, &mut self.process, self.times)?;
+        self.elsewhere += elsewhere;
+        Ok(over)
     }
 
     /// Puts a process none of whose threads runs into a state that can be frozen: one of them has
@@ -189,234 +191,38 @@ impl<'a> Runner<'a> {
             .waiting()
             .find(|(_, wait, _)| waits(*wait));
         let next = for_input.map(|(tid, ..)| tid).or(first).unwrap_or(FIRST);
-        self.switch(next)?;
-        self.entry = Entry::Registers;
-        self.enter(next)?;
+        self.seat.switch(&mut self.process, self.machine, next)?;
+        self.seat.entry = Entry::Registers;
+        self.seat
+            .enter(&self.process, &mut self.machine.cpu, next)?;
         Ok(next)
     }
 
-    fn clocks(&self, now: Instant) -> Clocks {
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let running = nanoseconds(now.saturating_duration_since(self.begin));
-        Clocks {
-            monotonic_ns: self.shown.monotonic_ns.saturating_add(running),
-            realtime_ns: since.map_or(0, nanoseconds),
-            cpu_ns: self.shown.cpu_ns.saturating_add(running),
-        }
-    }
-
-    /// A time of the process's monotonic clock.
-    fn instant(&self, monotonic_ns: u64) -> Instant {
-        let since = monotonic_ns.saturating_sub(self.shown.monotonic_ns);
-        let at = self.begin.checked_add(Duration::from_nanos(since));
-        at.unwrap_or(self.deadline).min(self.deadline)
-    }
-
-    /// When the thread that runs is looked at again.
-    fn until(&self, now: Instant) -> Instant {
-        let event = self.process.next_event();
-        let mut until = event.map_or(self.deadline, |event| self.instant(event));
-        if self.process.threads.is_contended() {
-            until = until.min(now + SLICE);
-        } else if !self.process.sockets.links().is_empty() && self.process.threads.count() > 1 {
-            until = until.min(now + LOOK);
-        }
-        // A time that has come already still lets the guest make a step.
-        until
-            .max(now + Duration::from_micros(200))
-            .min(self.deadline)
-    }
-
-    fn look_at_links(&mut self, now: Instant) {
-        if now - self.looked >= LOOK && !self.process.sockets.links().is_empty() {
-            self.looked = now;
-            if self.process.world.network().look() {
-                self.process.stir();
-            }
-        }
-    }
-
     async fn idle(&mut self, until: Option<u64>) {
-        let until = until.map_or(self.deadline, |until| self.instant(until));
+        let until = self.times.instant(until);
         if self.process.world.network().wait(until).await {
             self.process.stir();
         }
     }
-
-    /// Gives the processor to a thread.
-    fn switch(&mut self, tid: Tid) -> Result<(), KvmError> {
-        if tid == self.loaded {
-            return Ok(());
-        }
-        let cpu = &mut self.machine.cpu;
-        let (vectors, base) = (cpu.vectors()?, cpu.thread_base()?);
-        if let Some(old) = self.process.threads.find_mut(self.loaded) {
-            (old.vectors, old.base) = (Some(vectors), base);
-        }
-        if let Some(new) = self.process.threads.find_mut(tid) {
-            if let Some(vectors) = new.vectors.take() {
-                cpu.set_vectors(&vectors)?;
-            }
-            cpu.set_thread_base(new.base)?;
-        }
-        self.loaded = tid;
-        self.entry = Entry::Registers;
-        Ok(())
-    }
-
-    fn enter(&mut self, tid: Tid) -> Result<(), KvmError> {
-        let cpu = &mut self.machine.cpu;
-        match self.entry {
-            Entry::Same => Ok(()),
-            Entry::Result(result) => cpu.finish_syscall(result),
-            Entry::First | Entry::Registers => {
-                if self.entry == Entry::First {
-                    cpu.begin(0, 0)?;
-                    cpu.set_thread_base(0)?;
-                }
-                let Some(thread) = self.process.threads.find(tid) else {
-                    return Ok(());
-                };
-                let regs = thread.regs;
-                *cpu.regs_mut() = regs;
-                cpu.resume(regs.rip, regs.rsp, regs.rflags)
-            }
-        }
-    }
-
-    /// Tells the guest what it may be answered without leaving its machine.
-    fn offer(&mut self, tid: Tid) -> Result<(), MemoryError> {
-        let offers = self.process.offers(tid);
-        if offers != self.offered {
-            offers.write(self.machine.memory())?;
-            self.offered = offers;
-        }
-        Ok(())
-    }
-
-    /// Takes what the guest was answered so.
-    fn take_noted(&mut self, tid: Tid, stop: &Stop) -> Result<(), MemoryError> {
-        let Some(noted) = Noted::take(self.machine.memory())? else {
-            return Ok(());
-        };
-        // A process that ends needs no order in its memory.
-        let ends = *stop == Stop::Syscall && self.machine.cpu.regs().rax == EXIT_GROUP;
-        let mapping = self.offered.stack.filter(|_| !ends);
-        self.process.make_good(self.machine, tid, &noted, mapping);
-        Ok(())
-    }
-
-    fn handle(&mut self, tid: Tid, stop: Stop) -> Option<End> {
-        self.entry = Entry::Registers;
-        let mut regs = *self.machine.cpu.regs();
-        if let Stop::Fault(fault) = stop {
-            (regs.rip, regs.rsp, regs.rflags) = (fault.rip, fault.rsp, fault.rflags);
-        }
-        let taken = self.take_noted(tid, &stop);
-        let halted = taken.and_then(|()| match stop {
-            Stop::Syscall => Ok(Halted::Calling),
-            _ => Halted::at(self.machine.memory(), &mut regs),
-        });
-        let halted = match halted {
-            Ok(halted) => halted,
-            Err(error) => return Some(End::Broken(error.to_string())),
-        };
-        if self.process.exit.is_some() {
-            return None;
-        }
-        if halted != Halted::Outside {
-            (regs.rip, regs.rflags) = (regs.rcx, regs.r11);
-        }
-        self.keep(tid, regs);
-        match (halted, stop) {
-            (_, Stop::Broken(why)) => return Some(End::Broken(why)),
-            (Halted::Calling, stop) => self.call(tid, &regs, &stop),
-            (_, Stop::Fault(fault)) => return self.fault(tid, &fault),
-            (Halted::Returning, _) => self.process.threads.rotate(),
-            (_, Stop::HostCall(_)) => {
-                // What Linux makes of a port instruction.
-                self.process.fault(tid, Info::sent(SIGSEGV, SI_KERNEL));
-            }
-            (Halted::Outside, _) => {
-                self.entry = Entry::Same;
-                self.process.threads.rotate();
-            }
-        }
-        None
-    }
-
-    /// Makes the call that a thread stopped for, or was about to stop for.
-    fn call(&mut self, tid: Tid, regs: &kvm_regs, stop: &Stop) {
-        self.process.tick(self.clocks(Instant::now()));
-        let request = Request {
-            number: regs.rax,
-            args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
-        };
-        let flow = self.process.call(self.machine, tid, request);
-        match (flow, stop) {
-            (Flow::Return(result), Stop::Syscall) => self.entry = Entry::Result(result),
-            (_, Stop::Deadline) => self.process.threads.rotate(),
-            _ => {}
-        }
-    }
-
-    fn keep(&mut self, tid: Tid, regs: kvm_regs) {
-        if let Some(thread) = self.process.threads.find_mut(tid) {
-            thread.regs = regs;
-        }
-    }
-
-    fn fault(&mut self, tid: Tid, fault: &Fault) -> Option<End> {
-        let touched = fault.is_page().then(|| {
-            let needed = match (fault.is_fetch(), fault.is_write()) {
-                (true, _) => Protection::READ_EXECUTE,
-                (_, true) => Protection::READ_WRITE,
-                _ => Protection::READ,
-            };
-            self.process
-                .maps
-                .touch(self.machine, fault.address, 1, needed)
-        });
-        match touched {
-            Some(Touch::Fine) => return None,
-            Some(Touch::NoMemory) => return Some(End::Exit(Exit::OutOfMemory)),
-            _ => {}
-        }
-        let (signal, code) = signal_of(fault, touched);
-        let info = Info {
-            signal,
-            code,
-            address: Some(if fault.is_page() {
-                fault.address
-            } else {
-                fault.rip
-            }),
-            trap: (fault.vector.into(), fault.code),
-        };
-        self.process.fault(tid, info);
-        // No handler takes it: the fault itself says more than the signal.
-        self.process.exit.take().map(|_| End::Fault(*fault))
-    }
 }
 
-/// What Linux makes of a fault: the signal, and its code.
-fn signal_of(fault: &Fault, touched: Option<Touch>) -> (u8, i32) {
-    const NOT_MAPPED: i32 = 1;
-    const DENIED: i32 = 2;
-    const DIVISION: i32 = 1;
-    const FLOAT: i32 = 7;
-    const OPERAND: i32 = 2;
-    const ALIGNMENT: i32 = 1;
-    match fault.vector {
-        0 => (SIGFPE, DIVISION),
-        1 | 3 => (SIGTRAP, SI_KERNEL),
-        6 => (SIGILL, OPERAND),
-        11 | 12 => (SIGBUS, SI_KERNEL),
-        14 if touched == Some(Touch::Denied) => (SIGSEGV, DENIED),
-        14 => (SIGSEGV, NOT_MAPPED),
-        16 | 19 => (SIGFPE, FLOAT),
-        17 => (SIGBUS, ALIGNMENT),
-        _ => (SIGSEGV, SI_KERNEL),
+/// When a thread that begins to run is looked at again; `contended` says that others could.
+pub(super) fn until(process: &Process, times: &Times, now: Instant, contended: bool) -> Instant {
+    let mut until = times.instant(process.next_event());
+    if contended {
+        until = until.min(now + SLICE);
+    } else if !process.sockets.links().is_empty() && process.threads.count() > 1 {
+        until = until.min(now + LOOK);
+    }
+    until.max(now + STEP).min(times.deadline)
+}
+
+/// Looks whether something can be done with a link, if that was not looked at a moment ago.
+pub(super) fn look_at_links(process: &mut Process, looked: &mut Instant, now: Instant) {
+    if now - *looked >= LOOK && !process.sockets.links().is_empty() {
+        *looked = now;
+        if process.world.network().look() {
+            process.stir();
+        }
     }
 }

@@ -9,6 +9,7 @@ use files::{Files, Ino, Layer, OtherLayer, Quota};
 use serde::{Deserialize, Serialize};
 
 use super::descriptor::Descriptors;
+use super::kept::Kept;
 use super::lambda::RuntimeApi;
 use super::maps::Maps;
 use super::pipe::Pipes;
@@ -40,17 +41,17 @@ pub enum SavedError {
 /// All of a process but its files and what lies outside of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Parts {
-    maps: Maps,
+    maps: Kept<Maps>,
     threads: Threads,
-    signals: Signals,
-    descriptors: Descriptors,
-    pipes: Pipes,
-    sockets: Sockets,
+    signals: Kept<Signals>,
+    descriptors: Kept<Descriptors>,
+    pipes: Kept<Pipes>,
+    sockets: Kept<Sockets>,
     directory: Ino,
     umask: u16,
     now: Clocks,
-    args: Vec<Vec<u8>>,
-    unknown: BTreeMap<u64, u64>,
+    args: Kept<Vec<Vec<u8>>>,
+    unknown: Kept<BTreeMap<u64, u64>>,
     refused_memory: bool,
     said: Vec<u8>,
     random_at: Option<u64>,
@@ -105,6 +106,7 @@ impl Saved {
             input: _,
             world,
             memory_bytes_max: _,
+            processors: _,
             exit: _,
             stirred: _,
             stage: _,
@@ -132,8 +134,14 @@ impl Saved {
         (Self { parts, files }, world)
     }
 
-    /// A copy that goes on for a call, which reads `input`.
-    pub fn process(&self, input: Bytes, world: Box<dyn World>, memory_bytes_max: u64) -> Process {
+    /// A copy that goes on for a call, which reads `input`. It may have so many bytes of memory,
+    /// and so many processors.
+    pub fn process(
+        &self,
+        input: Bytes,
+        world: Box<dyn World>,
+        (memory_bytes_max, processors): (u64, u32),
+    ) -> Process {
         let Parts {
             maps,
             threads,
@@ -174,6 +182,7 @@ impl Saved {
             input: Input::Awaited,
             world,
             memory_bytes_max,
+            processors,
             exit: None,
             stirred: false,
             stage: Stage::Call,

@@ -98,7 +98,7 @@ fn it_comes_back_as_it_was_and_its_calls_do_not_see_each_other() {
     assert_eq!(back.encode().unwrap(), bytes);
     for _ in 0..2 {
         let world = Box::new(Nowhere(NoNetwork));
-        let mut process = back.process(Bytes::from_static(b"input"), world, 8 << 20);
+        let mut process = back.process(Bytes::from_static(b"input"), world, (8 << 20, 1));
         let (p, m) = (&mut process, &mut memory);
         assert_eq!((p.said.as_slice(), p.threads.count()), (&b"/tm"[..], 2));
         let turn = p.turn(m);

@@ -48,6 +48,12 @@ impl Spans {
         }
     }
 
+    /// Whether all of `span` is in the set.
+    pub fn covers(&self, span: Range<u64>) -> bool {
+        let before = self.0.range(..=span.start).next_back();
+        before.is_some_and(|(_, end)| *end >= span.end)
+    }
+
     /// The parts of `span` that are in the set.
     pub fn within(&self, span: Range<u64>) -> Vec<Range<u64>> {
         let mut parts = Vec::new();

@@ -1,6 +1,6 @@
 //! How a process begins: at a program's first instruction, or where it was frozen.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use files::Files;
@@ -37,6 +37,8 @@ pub struct Start<'a> {
     pub world: Box<dyn World>,
     /// When it ends at the latest.
     pub deadline: Instant,
+    /// Threads of it that may run at once.
+    pub processors: u32,
     /// What gives it its invocations, if it asks for them.
     pub lambda: Option<RuntimeApi>,
 }
@@ -53,6 +55,8 @@ pub struct Resume<'a> {
     pub world: Box<dyn World>,
     /// When it ends at the latest.
     pub deadline: Instant,
+    /// Threads of it that may run at once.
+    pub processors: u32,
     /// What it is given if it asks for invocations.
     pub invocation: Option<Invocation>,
 }
@@ -78,6 +82,8 @@ pub struct Ended {
     pub unknown: Vec<(String, u64)>,
     /// Whether it was refused memory.
     pub refused_memory: bool,
+    /// Processor time that it used beside that of the thread that ran it.
+    pub elsewhere: Duration,
     /// What it reached.
     pub world: Box<dyn World>,
     /// Its files, as it left them.
@@ -126,7 +132,7 @@ pub async fn freeze(
         return Err(NotFrozen::Connected);
     }
     let loaded = runner.settle().map_err(failed)?;
-    Ok(Saved::of(runner.process, loaded))
+    Ok(Saved::of(*runner.process, loaded))
 }
 
 /// Lets a process go on that was frozen, to its end, as [`run`] does. The machine equals the image
@@ -134,7 +140,8 @@ pub async fn freeze(
 pub async fn resume(machine: &mut Machine, resume: Resume<'_>) -> Ended {
     let memory_bytes_max = machine.space.frames.bytes_max();
     let saved = resume.saved;
-    let mut process = saved.process(resume.input, resume.world, memory_bytes_max);
+    let bounds = (memory_bytes_max, resume.processors);
+    let mut process = Box::new(saved.process(resume.input, resume.world, bounds));
     if let (Some(api), Some(invocation)) = (process.lambda.as_mut(), resume.invocation) {
         api.give(invocation);
     }
@@ -167,7 +174,10 @@ async fn to_the_end(mut runner: Runner<'_>) -> Ended {
             End::Broken(error.to_string())
         }
     };
-    ended(runner.process, end)
+    Ended {
+        elsewhere: runner.elsewhere,
+        ..ended(runner.process, end)
+    }
 }
 
 fn not_frozen(end: &End, begin: Instant) -> NotFrozen {
@@ -182,19 +192,20 @@ fn not_frozen(end: &End, begin: Instant) -> NotFrozen {
     }
 }
 
-fn ended(process: Process, end: End) -> Ended {
+fn ended(process: Box<Process>, end: End) -> Ended {
     let name = |number: u64| match numbers::name(number) {
         Some(name) => name.to_owned(),
         None if number == OTHERS => "others".to_owned(),
         None => format!("call {number}"),
     };
-    let unknown = process.unknown.into_iter();
+    let unknown = process.unknown.iter();
     Ended {
         end,
         unknown: unknown
-            .map(|(number, count)| (name(number), count))
+            .map(|(number, count)| (name(*number), *count))
             .collect(),
         refused_memory: process.refused_memory,
+        elsewhere: Duration::ZERO,
         world: process.world,
         files: process.files,
         lambda: process.lambda.and_then(|mut api| api.take_end()),
@@ -202,8 +213,12 @@ fn ended(process: Process, end: End) -> Ended {
 }
 
 /// A process whose stack is in place, and whose first thread is at its entry.
-fn set_up(machine: &mut Machine, start: Start<'_>, stage: Stage) -> Result<Process, Box<Ended>> {
-    let mut process = Process::new(Beginning {
+fn set_up(
+    machine: &mut Machine,
+    start: Start<'_>,
+    stage: Stage,
+) -> Result<Box<Process>, Box<Ended>> {
+    let mut process = Box::new(Process::new(Beginning {
         segments: start.program.segments(),
         args: start.args,
         stage,
@@ -211,8 +226,9 @@ fn set_up(machine: &mut Machine, start: Start<'_>, stage: Stage) -> Result<Proce
         files: start.files,
         world: start.world,
         memory_bytes_max: machine.space.frames.bytes_max(),
+        processors: start.processors,
         lambda: start.lambda,
-    });
+    }));
     if let Err(errno) = put_stack(&mut process, machine, start.program, &start.env) {
         let reason = format!("its arguments and environment do not fit: {errno:?}");
         let exit = process.exit.clone().unwrap_or(Exit::Host(reason));

@@ -58,6 +58,7 @@ pub(super) fn process() -> (Process, FakeMemory) {
         input: Bytes::from_static(b"input"),
         files: Files::with_clock(std::sync::Arc::new(layer.build()), quota, || 7),
         world: Box::new(Quiet(NoNetwork)),
+        processors: 1,
         memory_bytes_max: 8 * MIB,
         lambda: None,
     });

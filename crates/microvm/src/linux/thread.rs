@@ -8,7 +8,8 @@
 //!     └────────── woken with a result ───────────────┘     Retrying ── its call is made again
 //! ```
 //!
-//! All threads of a process share one processor. A thread that waits costs its registers only.
+//! Threads share the processors of their process. One that runs while others do is lent: it is
+//! ready, and not in the queue. A thread that waits costs its registers only.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -155,6 +156,28 @@ impl Threads {
         self.queue.len() > 1
     }
 
+    /// Whether one could run now, besides those that do.
+    pub fn is_ready(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Takes a thread that is ready out of the queue, to run it beside others.
+    pub fn lend(&mut self, tid: Tid) {
+        self.queue.retain(|other| *other != tid);
+    }
+
+    /// Puts it back, if it is still ready: behind the others if its turn is over.
+    pub fn take_back(&mut self, tid: Tid, turn_over: bool) {
+        let ready = self
+            .find(tid)
+            .is_some_and(|thread| thread.state == State::Ready);
+        match turn_over {
+            _ if !ready => {}
+            true => self.queue.push_back(tid),
+            false => self.queue.push_front(tid),
+        }
+    }
+
     /// Adds a thread; none if there are as many as may be.
     pub fn add(&mut self, thread: Thread) -> Option<Tid> {
         if self.all.len() >= THREADS_MAX {
@@ -263,6 +286,34 @@ mod tests {
         assert_eq!(threads.find(second).unwrap().regs.rax, 7);
         threads.remove(FIRST);
         assert_eq!(threads.first(), Some(second));
+    }
+
+    #[test]
+    fn a_thread_that_is_lent_has_no_turn_until_it_is_back() {
+        let mut threads = Threads::new(thread());
+        let second = threads.add(thread()).unwrap();
+        threads.lend(FIRST);
+        assert_eq!(
+            (threads.first(), threads.is_contended()),
+            (Some(second), false)
+        );
+        threads.wake(FIRST, 1);
+        threads.lend(second);
+        assert!(!threads.is_ready());
+        threads.take_back(second, true);
+        threads.take_back(FIRST, false);
+        assert_eq!(threads.first(), Some(FIRST));
+        threads.lend(FIRST);
+        threads.take_back(FIRST, true);
+        assert_eq!(threads.first(), Some(second));
+        threads.lend(second);
+        threads.wait(second, Wait::Sleep, None, Request::default());
+        threads.take_back(second, false);
+        assert_eq!(threads.first(), Some(FIRST));
+        threads.lend(FIRST);
+        threads.remove(FIRST);
+        threads.take_back(FIRST, true);
+        assert!(!threads.is_ready());
     }
 
     #[test]

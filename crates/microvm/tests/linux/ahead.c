@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define PAGE 4096
@@ -171,6 +173,36 @@ static int keeps(void) {
   return 0;
 }
 
+/* Writes and reads of several parts, and what is no terminal. */
+static int parts(void) {
+  static char large[20000];
+  struct iovec all[12], bad[3] = {{"x", 1}, {(void *)8, 1}, {"y", 1}}, two[2] = {{large, 12000}, {large, 12000}};
+  struct winsize size;
+  char text[8];
+  for (int count = 0; count <= 12; count++) {
+    long sum = 0;
+    for (int i = 0; i < count; i++) {
+      all[i].iov_base = "abcdefghijklmnop" + i, all[i].iov_len = i % 4;
+      sum += i % 4;
+    }
+    unsigned long flags[2] = {0x202};
+    if (registers(20, 1, all, count, flags) != sum) return 2;
+    say("|");
+  }
+  if (writev(1, bad, 3) != -1 || errno != EFAULT) return 3;
+  if (writev(1, (void *)8, 1) != -1 || errno != EFAULT) return 4;
+  if (writev(1, all, -1) != -1 || errno != EINVAL) return 5;
+  memset(large, '.', sizeof large);
+  if (writev(1, two, 2) != 24000 || writev(1, two, 1) != 12000) return 6;
+  if (ioctl(1, TIOCGWINSZ, &size) != -1 || errno != ENOTTY || isatty(1) || isatty(0)) return 7;
+  while (read(0, text, sizeof text) > 0) continue;
+  bad[0].iov_base = text;
+  for (int i = 0; i < 12; i++) all[i].iov_base = text;
+  if (readv(0, bad, 1) != 0 || readv(0, all, 9) != 0 || readv(0, bad, 0) != 0) return 8;
+  if (readv(0, (void *)8, 1) != -1 || errno != EFAULT) return 9;
+  return 0;
+}
+
 static void *counts(void *name) {
   char line[16];
   for (int i = 0; i < 20000; i++) {
@@ -234,6 +266,7 @@ int main(int count, char **args) {
   if (!strcmp(which, "sizes")) return sizes();
   if (!strcmp(which, "stacks")) return stacks();
   if (!strcmp(which, "keeps")) return keeps();
+  if (!strcmp(which, "parts")) return parts();
   if (!strcmp(which, "threads")) return threads();
   if (!strcmp(which, "dies")) return dies(how);
   if (!strcmp(which, "lies")) return lies(atoi(how));

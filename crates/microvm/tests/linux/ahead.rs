@@ -72,6 +72,23 @@ fn calls_keep_registers_and_flags() {
 }
 
 #[test]
+fn parts_arrive_in_their_order_and_all_or_none() {
+    let Some(ran) = of(&program(), &["parts"]) else {
+        return;
+    };
+    let mut expected = String::new();
+    for count in 0..=12 {
+        for part in 0..count {
+            expected.push_str(&"abcdefghijklmnop"[part..part + part % 4]);
+        }
+        expected.push('|');
+    }
+    expected.push_str(&".".repeat(36_000));
+    assert_eq!(ran.code(), 0, "{:?}", ran.end);
+    assert!(ran.reply() == expected, "{}", ran.text());
+}
+
+#[test]
 fn threads_that_are_stopped_anywhere_lose_and_repeat_nothing() {
     let Some(ran) = of(&program(), &["threads"]) else {
         return;
@@ -132,7 +149,7 @@ fn who_lies_to_its_host_harms_itself_only() {
 fn who_enters_the_code_where_it_should_not_harms_itself_only() {
     let program = program();
     let mut ends = String::new();
-    for at in 0..480 {
+    for at in 0..960 {
         let args = ["program", "enters", &at.to_string()];
         let asked = Run {
             args: &args,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod ahead;
+mod at_once;
 mod layers;
 mod programs;
 mod request_loop;

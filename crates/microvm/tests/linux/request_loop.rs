@@ -206,6 +206,33 @@ async fn threads_are_frozen_wherever_they_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn threads_that_ran_at_once_are_frozen_and_what_they_wrote_is_reset() {
+    if kvm().is_none() {
+        return;
+    }
+    let on_two = |mode| {
+        let mut settings = settings(&[mode]);
+        settings.limits.processors_max = 2;
+        settings
+    };
+    let program = build("loop.c", "gcc", &["-pthread", "-w"]);
+    let threads = deploy(&program, on_two("threads")).await.unwrap();
+    assert_eq!(threads.note, None);
+    let reply = threads.call("body").await.ok();
+    let mut lines: Vec<_> = reply.lines().collect();
+    lines.sort_unstable();
+    let expected = "body,thread 1 0.1,thread 2 0.2,thread 3 0.3,thread 4 0.4";
+    assert_eq!(lines.join(","), expected);
+    let program = build("at_once.c", "musl-gcc", &["-pthread", "-w"]);
+    let clean = deploy(&program, on_two("clean")).await.unwrap();
+    assert_eq!(clean.note, None);
+    for _ in 0..3 {
+        // Each is two calls of one sandbox.
+        assert_eq!(clean.call("body").await.ok(), "0 0\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_loop_is_frozen_with_its_timers() {
     let Some(events) = in_c("gcc", "events").await else {
         return;

@@ -155,6 +155,8 @@ pub struct Run<'a> {
     pub input: &'a [u8],
     pub memory_bytes: u64,
     pub time: Duration,
+    /// Threads that run at once.
+    pub processors: u32,
     pub egress: &'a [&'a str],
 }
 
@@ -166,6 +168,7 @@ impl Default for Run<'_> {
             input: b"",
             memory_bytes: 256 * MIB,
             time: Duration::from_secs(60),
+            processors: 1,
             egress: &[],
         }
     }
@@ -251,6 +254,7 @@ pub fn run(program: &[u8], run: &Run<'_>) -> Option<Ran> {
                 Egress::new(grants, begin + run.time),
             )),
             deadline: begin + run.time,
+            processors: run.processors,
             lambda: None,
         },
     );

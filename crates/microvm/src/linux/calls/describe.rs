@@ -36,11 +36,8 @@ pub fn close_range(call: &mut Call<'_>) -> Answer {
 
 /// `dup`.
 pub fn dup(call: &mut Call<'_>) -> Answer {
-    Ok(call
-        .process
-        .descriptors
-        .duplicate(call.int(0), 0, false)?
-        .into())
+    let old = call.int(0);
+    Ok(call.process.descriptors.duplicate(old, 0, false)?.into())
 }
 
 /// `dup2`.

@@ -146,25 +146,31 @@ fn own(call: &Call<'_>, index: usize) -> Result<(), Errno> {
     if known { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
-/// `sched_getaffinity`: one processor.
+/// The processors, as a set.
+fn processors(call: &Call<'_>) -> u64 {
+    (1 << call.process.processors) - 1
+}
+
+/// `sched_getaffinity`: all processors.
 pub fn sched_getaffinity(call: &mut Call<'_>) -> Answer {
     own(call, 0)?;
     let bytes = call.arg(1);
     if bytes < 8 || !bytes.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
-    call.write_u64(call.arg(2), 1)?;
+    let all = processors(call);
+    call.write_u64(call.arg(2), all)?;
     Ok(8)
 }
 
-/// `sched_setaffinity`: to a set that has the one processor.
+/// `sched_setaffinity`: to a set that has one of the processors, and without effect.
 pub fn sched_setaffinity(call: &mut Call<'_>) -> Answer {
     own(call, 0)?;
     let mut first = [0];
     if call.arg(1) > 0 {
         call.read(call.arg(2), &mut first)?;
     }
-    if first[0] & 1 == 1 {
+    if u64::from(first[0]) & processors(call) != 0 {
         Ok(0)
     } else {
         Err(Errno::EINVAL.into())

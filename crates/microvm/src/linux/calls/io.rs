@@ -1,6 +1,7 @@
 //! Calls that read and write.
 
 use files::Whence;
+use smallvec::{SmallVec, smallvec};
 
 use super::super::descriptor::{Object, OpenId};
 use super::super::errno::Errno;
@@ -12,11 +13,11 @@ use crate::space::Protection;
 /// Most parts that a call reads into or writes from.
 const PARTS_MAX: u64 = 1024;
 
-/// Addresses and lengths.
-type Parts = Vec<(u64, u64)>;
+/// Addresses and lengths; most calls have one.
+pub type Parts = SmallVec<[(u64, u64); 2]>;
 
 fn one(call: &Call<'_>) -> Parts {
-    vec![(call.arg(1), call.arg(2).min(i32::MAX as u64))]
+    smallvec![(call.arg(1), call.arg(2).min(i32::MAX as u64))]
 }
 
 /// The `struct iovec`s at `at`.
@@ -24,7 +25,7 @@ pub fn parts(call: &mut Call<'_>, at: u64, count: u64) -> Result<Parts, Errno> {
     if count > PARTS_MAX {
         return Err(Errno::EINVAL);
     }
-    let mut parts = Vec::with_capacity(count as usize);
+    let mut parts = Parts::with_capacity(count as usize);
     let mut total: u64 = 0;
     for index in 0..count {
         let [start, bytes] = call.read_words(at.wrapping_add(index * 16))?;
@@ -45,7 +46,7 @@ fn total(parts: &Parts) -> u64 {
 /// The parts of `parts` that `count` bytes from `done` on go to.
 fn within(parts: &Parts, done: u64, count: u64) -> Parts {
     let (mut skip, mut left) = (done, count);
-    let mut found = Vec::new();
+    let mut found = Parts::new();
     for (start, bytes) in parts {
         let skipped = skip.min(*bytes);
         skip -= skipped;
@@ -136,12 +137,14 @@ pub fn take(
     most: usize,
     offset: Option<u64>,
 ) -> Result<Vec<u8>, Halt> {
+    if matches!(call.process.descriptors.open(id)?.object, Object::Input) {
+        return take_input(call, most);
+    }
     let now = call.process.now.monotonic_ns;
     let Process {
         descriptors,
         files,
         pipes,
-        input,
         world,
         asked,
         ..
@@ -150,10 +153,6 @@ pub fn take(
     let nonblocking = open.nonblocking();
     let word = |word: u64| Ok(word.to_le_bytes().to_vec());
     let taken = match &mut open.object {
-        Object::Input => match input.take(most) {
-            Some(data) => Ok(data),
-            None => return Err(Halt::Wait(Wait::Input, None)),
-        },
         Object::File(file) => {
             let mut data = vec![0; most];
             let count = match offset {
@@ -190,10 +189,19 @@ pub fn take(
             let socket = *socket;
             call.process.receive(socket, most, false)
         }
-        Object::Reply | Object::Log | Object::PipeWriter(_) => Err(Errno::EBADF),
+        Object::Input | Object::Reply | Object::Log | Object::PipeWriter(_) => Err(Errno::EBADF),
         Object::Epoll(_) => Err(Errno::EINVAL),
     };
     finish(call, nonblocking, taken)
+}
+
+/// Takes up to `most` bytes of the input.
+fn take_input(call: &mut Call<'_>, most: usize) -> Result<Vec<u8>, Halt> {
+    let Some(data) = call.process.input.take(most) else {
+        return Err(Halt::Wait(Wait::Input, None));
+    };
+    call.process.stir();
+    Ok(data)
 }
 
 /// The bytes of a text at an offset, or where it stands.

@@ -144,6 +144,8 @@ pub fn mremap(call: &mut Call<'_>) -> Answer {
         return Err(Errno::EINVAL.into());
     }
     let may_move = flags & MREMAP_MAYMOVE != 0;
+    // What is copied shall not change meanwhile.
+    call.guest.alone();
     let moved = call.process.maps.resize(call.guest, at, old, new, may_move);
     Ok(noted(call, moved)?)
 }

@@ -2,13 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use smallvec::smallvec;
+
 use super::super::descriptor::{O_CLOEXEC, O_NONBLOCK, O_RDWR, Object};
 use super::super::errno::Errno;
 use super::super::process::{Answer, Call, Halt, IO_BYTES_MAX};
 use super::super::signal::{Info, SI_USER, SIGPIPE};
 use super::super::sockets::{Address, Family, Kind, SocketId};
 use super::events::pair;
-use super::io::{finish, gather, parts, scatter};
+use super::io::{Parts, finish, gather, parts, scatter};
 
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
@@ -298,7 +300,7 @@ pub fn getsockopt(call: &mut Call<'_>) -> Answer {
 
 /// `sendto`.
 pub fn sendto(call: &mut Call<'_>) -> Answer {
-    let parts = vec![(call.arg(1), call.arg(2).min(IO_BYTES_MAX as u64))];
+    let parts = smallvec![(call.arg(1), call.arg(2).min(IO_BYTES_MAX as u64))];
     let to = (call.arg(4), call.arg(5));
     send(call, &parts, call.uint(3), to)
 }
@@ -337,12 +339,7 @@ fn send_message(call: &mut Call<'_>, message: u64, flags: u32) -> Answer {
     send(call, &parts, flags, (name, name_bytes & 0xffff_ffff))
 }
 
-fn send(
-    call: &mut Call<'_>,
-    parts: &Vec<(u64, u64)>,
-    flags: u32,
-    (name, name_bytes): (u64, u64),
-) -> Answer {
+fn send(call: &mut Call<'_>, parts: &Parts, flags: u32, (name, name_bytes): (u64, u64)) -> Answer {
     let (socket, nonblocking) = socket_of(call)?;
     let found = call.process.sockets.find(socket)?;
     if name != 0 && found.kind == Kind::Datagram && found.peer.is_none() {
@@ -362,7 +359,7 @@ fn send(
 
 /// `recvfrom`.
 pub fn recvfrom(call: &mut Call<'_>) -> Answer {
-    let parts = vec![(call.arg(1), call.arg(2).min(IO_BYTES_MAX as u64))];
+    let parts = smallvec![(call.arg(1), call.arg(2).min(IO_BYTES_MAX as u64))];
     let count = receive(call, &parts, call.uint(3))?;
     let (socket, _) = socket_of(call)?;
     if call.arg(4) != 0 {
@@ -396,7 +393,7 @@ pub fn recvmsg(call: &mut Call<'_>) -> Answer {
     Ok(received)
 }
 
-fn receive(call: &mut Call<'_>, parts: &Vec<(u64, u64)>, flags: u32) -> Result<u64, Halt> {
+fn receive(call: &mut Call<'_>, parts: &Parts, flags: u32) -> Result<u64, Halt> {
     let (socket, nonblocking) = socket_of(call)?;
     let total: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
     let most = total.min(IO_BYTES_MAX as u64) as usize;

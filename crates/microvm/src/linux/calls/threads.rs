@@ -164,7 +164,7 @@ pub fn arch_prctl(call: &mut Call<'_>) -> Answer {
     }
 }
 
-/// `membarrier`: no commands are needed where one processor runs all threads, so none is offered.
+/// `membarrier`: offers no command, which programs take for a kernel without it.
 pub fn membarrier(call: &mut Call<'_>) -> Answer {
     const QUERY: i32 = 0;
     if call.int(0) == QUERY {

@@ -84,6 +84,7 @@ pub(crate) async fn resume(
         env: Vec::new(),
         world: world(&given, passed.settings),
         deadline: given.until.of_run(),
+        processors: passed.settings.limits.processors_max,
         input: Bytes::new(),
         invocation: Some(invocation(passed.env, event, given.until.deadline)),
     };
@@ -110,6 +111,7 @@ fn start<'a>(
         files: Files::new(layer.clone(), command::quota(settings)),
         world,
         deadline,
+        processors: settings.limits.processors_max,
         lambda: Some(RuntimeApi::new(bytes_max)),
     }
 }
@@ -124,7 +126,7 @@ fn world(given: &Given<'_>, settings: &Settings) -> Box<LambdaWorld> {
 /// What the end of a program is for its call.
 fn told(mut ended: start::Ended, given: &Given<'_>) -> (Ended, bool) {
     let call = ended.lambda.take();
-    match (call, command::told(ended, given.log, given.until)) {
+    match (call, command::told(ended, given)) {
         (Some(call), _) => (of_call(call, given.reply), false),
         (None, (Ended::Code(0), refused)) => {
             let message = "its process ended before it posted its response".to_owned();
