@@ -93,6 +93,7 @@ pub fn exit_of(code: Code) -> Exit {
         | Code::Draining
         | Code::SandboxesFull
         | Code::NoNode
+        | Code::StoreUnavailable
         | Code::StateBusy
         | Code::StateFull
         | Code::StorageFull => Exit::Busy,
@@ -119,6 +120,7 @@ fn next_of(problem: &Problem) -> String {
         Code::StateNotFound => "`dunlin state ls APP` lists the keys that have values".into(),
         Code::PreconditionFailed => "read the value again, and decide anew".into(),
         Code::StateFull => "`dunlin state rm APP KEY` removes what is not needed".into(),
+        Code::StoreUnavailable => "look at etcd and at the bucket; then try again".into(),
         Code::QueueFull | Code::Draining | Code::SandboxesFull | Code::StateBusy => {
             "try again in a moment".into()
         }
