@@ -22,7 +22,7 @@ pub const LEASE: Duration = Duration::from_secs(4);
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How long a change may take until it is seen: more than anything here takes.
-const SEEN_MAX: Duration = Duration::from_secs(60);
+const SEEN_MAX: Duration = Duration::from_secs(30);
 
 /// How often a wait looks again, so that it leaves the machine to what it waits for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -187,19 +187,18 @@ impl Cluster {
         self.deploy_with(name, wat, &[]);
     }
 
+    #[track_caller]
     pub fn deploy_with(&self, name: &str, wat: &str, flags: &[&str]) {
         let flags = [&["--kind", "command"], flags].concat();
         self.nodes[0].deploy(name, wat, &flags).ok();
         for node in 0..NAMES.len() {
             let uri = format!("/v1/apps/e2e/functions/{name}");
-            self.until(|| {
-                let found = self.get(node, &uri);
-                (found.status == 200).then_some(())
-            });
+            self.until(|| self.get(node, &uri).status == 200);
         }
     }
 
     /// Asks the admin listener of a node.
+    #[track_caller]
     pub fn get(&self, node: usize, path: &str) -> Reply {
         let head = self.head("GET", path);
         let caller = Caller::with_patience(&self.nodes[node].admin, SEEN_MAX);
@@ -239,13 +238,16 @@ impl Cluster {
     }
 
     /// An invocation as a node tells of it, once it has ended.
+    #[track_caller]
     pub fn outcome(&self, node: usize, id: &str) -> Value {
-        self.until(|| {
-            let found = self.get(node, &format!("/v1/invocations/{id}?wait=30s"));
+        self.look(|| {
+            let found = self.get(node, &format!("/v1/invocations/{id}?wait=10s"));
             assert_eq!(found.status, 200, "{id} was accepted: {found:?}");
             let found = found.json();
-            let state = found["state"].as_str().unwrap();
-            (state != "waiting" && state != "running").then_some(found)
+            match found["state"].as_str().unwrap() {
+                "waiting" | "running" => Err(found),
+                _ => Ok(found),
+            }
         })
     }
 
@@ -263,11 +265,15 @@ impl Cluster {
     }
 
     /// Waits until a node sees the nodes of the cluster so.
+    #[track_caller]
     pub fn sees(&self, node: usize, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        self.until(|| {
+        self.look(|| {
             let found = self.get(node, "/v1/nodes").json();
             let nodes = found["nodes"].as_array().unwrap().clone();
-            is_so(&nodes).then_some(nodes)
+            match is_so(&nodes) {
+                true => Ok(nodes),
+                false => Err(found),
+            }
         })
     }
 
@@ -281,7 +287,21 @@ impl Cluster {
         nodes.iter().map(of).collect()
     }
 
+    /// Waits until a node accepts calls for later; they come to good.
+    #[track_caller]
+    pub fn accepts(&self, node: usize) {
+        let accepts = || self.accept(node, "echo", "").ok();
+        self.until(|| accepts().is_some_and(|reply| reply.status == 202));
+    }
+
+    /// Waits until a node runs calls of a function.
+    #[track_caller]
+    pub fn runs(&self, node: usize, function: &str) {
+        self.until(|| self.running(node, function) > 0);
+    }
+
     /// Says what an operator wants of a node, and waits until every node knows.
+    #[track_caller]
     pub fn wish(&self, verb: &str, node: usize) {
         self.nodes[node].dunlin(&["node", verb, NAMES[node]]).ok();
         let wanted = match verb {
@@ -299,16 +319,24 @@ impl Cluster {
         }
     }
 
-    /// Looks again until there is something to be seen.
-    pub fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
+    /// Looks again until it is so; an error is what is seen instead.
+    #[track_caller]
+    fn look<T>(&self, look: impl Fn() -> Result<T, Value>) -> T {
         let end = Instant::now() + SEEN_MAX;
         loop {
-            if let Some(seen) = look() {
-                return seen;
-            }
-            assert!(Instant::now() < end, "it is not seen after {SEEN_MAX:?}");
+            let instead = match look() {
+                Ok(seen) => return seen,
+                Err(instead) => instead,
+            };
+            assert!(Instant::now() < end, "after {SEEN_MAX:?}: {instead}");
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Waits until something is so.
+    #[track_caller]
+    pub fn until(&self, is_so: impl Fn() -> bool) {
+        self.look(|| is_so().then_some(()).ok_or("it is not so".into()));
     }
 }
 

@@ -11,7 +11,7 @@ pub fn one_is_killed(cluster: &mut Cluster) {
     cluster.wish("cordon", 0);
     cluster.wish("cordon", 1);
     let long = cluster.call_meanwhile(0, "nap");
-    cluster.until(|| (cluster.running(2, "nap") == 1).then_some(()));
+    cluster.runs(2, "nap");
     cluster.wish("uncordon", 1);
     let users = [Calls(0), Calls(1), Calls(2), Leaves(0), Leaves(2)];
     let seen = cluster.with_users(&users, |cluster, users| {
@@ -43,7 +43,7 @@ pub fn one_is_cut_off(cluster: &mut Cluster) {
     let nap = cluster.accept(2, "nap", "").unwrap();
     assert_eq!(nap.status, 202, "{nap:?}");
     let nap = nap.json()["id"].as_str().unwrap().to_owned();
-    cluster.until(|| (cluster.running(2, "nap") == 1).then_some(()));
+    cluster.runs(2, "nap");
     let users = [Calls(0), Calls(1), Calls(2), Leaves(0), Leaves(2)];
     let seen = cluster.with_users(&users, |cluster, users| {
         users.more(10);
@@ -64,7 +64,7 @@ pub fn one_is_cut_off(cluster: &mut Cluster) {
         for node in 0..NAMES.len() {
             cluster.sees(node, |nodes| nodes.len() == 3);
         }
-        cluster.until(|| (cluster.accept(2, "echo", "").ok()?.status == 202).then_some(()));
+        cluster.accepts(2);
         users.turn_page();
         users.more(10);
     });
@@ -117,7 +117,7 @@ pub fn all_are_replaced(cluster: &mut Cluster) {
         let users = [Calls(one), Calls(two), Leaves(one), Leaves(two)];
         let seen = cluster.with_users(&users, |cluster, users| {
             let last = cluster.call_meanwhile(node, "nap");
-            cluster.until(|| (cluster.running(node, "nap") == 1).then_some(()));
+            cluster.runs(node, "nap");
             users.more(10);
             assert!(cluster.nodes[node].stop().success(), "all was finished");
             let last = last.recv_timeout(PATIENCE).expect("an answer").unwrap();
