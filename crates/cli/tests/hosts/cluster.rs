@@ -22,7 +22,7 @@ pub const LEASE: Duration = Duration::from_secs(4);
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How long a change may take until it is seen: more than anything here takes.
-const SEEN_MAX: Duration = Duration::from_secs(30);
+pub const SEEN_MAX: Duration = Duration::from_secs(30);
 
 /// How often a wait looks again, so that it leaves the machine to what it waits for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -92,6 +92,7 @@ impl Cluster {
         }
         cluster.deploy("echo", ECHO);
         cluster.deploy("nap", &sleeps(5_000));
+        cluster.deploy("doze", &sleeps(1_500));
         Some(cluster)
     }
 
@@ -232,9 +233,20 @@ impl Cluster {
 
     /// Asks a node to see to a call later.
     pub fn accept(&self, node: usize, function: &str, body: &str) -> io::Result<Reply> {
+        self.accept_within(PATIENCE, node, function, body)
+    }
+
+    /// The same with more patience: a bucket is asked again and again for ten seconds.
+    pub fn accept_within(
+        &self,
+        patience: Duration,
+        node: usize,
+        function: &str,
+        body: &str,
+    ) -> io::Result<Reply> {
         let path = format!("/e2e/{function}");
         let head = format!("{}\r\nprefer: respond-async", self.head("POST", &path));
-        Caller::with_patience(&self.nodes[node].address, PATIENCE)?.send(&head, body)
+        Caller::with_patience(&self.nodes[node].address, patience)?.send(&head, body)
     }
 
     /// An invocation as a node tells of it, once it has ended.

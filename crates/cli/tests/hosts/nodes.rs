@@ -116,8 +116,8 @@ pub fn all_are_replaced(cluster: &mut Cluster) {
         cluster.wish("cordon", one);
         let users = [Calls(one), Calls(two), Leaves(one), Leaves(two)];
         let seen = cluster.with_users(&users, |cluster, users| {
-            let last = cluster.call_meanwhile(node, "nap");
-            cluster.runs(node, "nap");
+            let last = cluster.call_meanwhile(node, "doze");
+            cluster.runs(node, "doze");
             users.more(10);
             assert!(cluster.nodes[node].stop().success(), "all was finished");
             let last = last.recv_timeout(PATIENCE).expect("an answer").unwrap();
