@@ -113,6 +113,7 @@ codes! {
     NodeLost, "node-lost", 502, "The node that ran the call was lost";
     NoNode, "no-node", 503, "No node takes the call";
     Draining, "draining", 503, "The node is stopping";
+    StoreUnavailable, "store-unavailable", 503, "What must be remembered cannot be";
     SandboxesFull, "sandboxes-full", 503, "No more sandboxes fit on the node";
     StateBusy, "state-busy", 503, "Too much is done with state at once";
     FunctionTimeout, "function-timeout", 504, "The function ran past its deadline";

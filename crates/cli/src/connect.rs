@@ -94,6 +94,7 @@ pub fn exit_of(code: Code) -> Exit {
         | Code::Draining
         | Code::SandboxesFull
         | Code::NoNode
+        | Code::StoreUnavailable
         | Code::StateBusy
         | Code::StateFull
         | Code::StorageFull => Exit::Busy,
@@ -121,6 +122,7 @@ fn next_of(problem: &Problem) -> String {
         Code::StateLost => "`dunlin state put APP KEY VALUE` makes it anew".into(),
         Code::PreconditionFailed => "read the value again, and decide anew".into(),
         Code::StateFull => "`dunlin state rm APP KEY` removes what is not needed".into(),
+        Code::StoreUnavailable => "look at etcd and at the bucket; then try again".into(),
         Code::QueueFull | Code::Draining | Code::SandboxesFull | Code::StateBusy => {
             "try again in a moment".into()
         }

@@ -3,74 +3,29 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::Mutex;
 
 use support::Node;
+use support::caller::Caller;
 use support::guests::ECHO;
 
 /// Calls that must be accepted before the node is killed.
 const ACCEPTED_MIN: usize = 200;
 const CALLERS: usize = 4;
 
-/// One HTTP/1.1 connection; any failure ends it.
-struct Caller {
-    connection: BufReader<TcpStream>,
-    host: String,
-}
-
-impl Caller {
-    fn new(address: &str) -> Option<Self> {
-        Some(Self {
-            connection: BufReader::new(TcpStream::connect(address).ok()?),
-            host: address.to_owned(),
-        })
-    }
-
-    fn send(&mut self, head: &str, body: &str) -> Option<(u16, String)> {
-        let length = body.len();
-        let host = &self.host;
-        let request = format!("{head}\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n{body}");
-        self.connection
-            .get_mut()
-            .write_all(request.as_bytes())
-            .ok()?;
-        let mut line = String::new();
-        self.connection.read_line(&mut line).ok()?;
-        let status = line.split(' ').nth(1)?.parse().ok()?;
-        let mut length = 0;
-        loop {
-            line.clear();
-            if self.connection.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            if line == "\r\n" {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
-            }
-        }
-        let mut body = vec![0; length];
-        self.connection.read_exact(&mut body).ok()?;
-        Some((status, String::from_utf8(body).ok()?))
-    }
-}
-
 /// Calls again and again until the node is gone; notes each id with what it was called with.
 fn call_until_killed(address: &str, caller: usize, accepted: &Mutex<Vec<(String, String)>>) {
-    let Some(mut connection) = Caller::new(address) else {
+    let Ok(mut connection) = Caller::new(address) else {
         return;
     };
     for number in 0.. {
         let body = format!("{caller}-{number}");
         let head = "POST /e2e/echo HTTP/1.1\r\nprefer: respond-async";
-        let Some((202, answer)) = connection.send(head, &body) else {
+        let accepted_one = connection.send(head, &body).ok();
+        let Some(reply) = accepted_one.filter(|reply| reply.status == 202) else {
             return;
         };
-        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
-        let id = answer["id"].as_str().unwrap().to_owned();
+        let id = reply.json()["id"].as_str().unwrap().to_owned();
         accepted.lock().unwrap().push((id, body));
     }
 }
@@ -102,13 +57,16 @@ fn a_killed_node_gives_every_accepted_call_one_outcome() {
     let mut admin = Caller::new(&node.admin).unwrap();
     let mut get = |path: String| {
         let answer = admin.send(&format!("GET {path} HTTP/1.1"), "");
-        answer.unwrap_or_else(|| panic!("no answer to {path}"))
+        answer.unwrap_or_else(|error| panic!("no answer to {path}: {error}"))
     };
     for (id, body) in &accepted {
         let invocation = loop {
-            let (status, text) = get(format!("/v1/invocations/{id}?wait=30s"));
-            assert_eq!(status, 200, "{id} was accepted and is lost: {text}");
-            let invocation: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let found = get(format!("/v1/invocations/{id}?wait=30s"));
+            assert_eq!(
+                found.status, 200,
+                "{id} was accepted and is lost: {found:?}"
+            );
+            let invocation = found.json();
             let state = invocation["state"].as_str().unwrap();
             if state != "waiting" && state != "running" {
                 break invocation;
@@ -116,8 +74,8 @@ fn a_killed_node_gives_every_accepted_call_one_outcome() {
         };
         assert_eq!(invocation["state"], "succeeded", "{invocation}");
         assert_eq!(invocation["outcome"]["status"], "ok", "{invocation}");
-        let (status, reply) = get(format!("/v1/invocations/{id}/result"));
-        assert_eq!((status, &reply), (200, body), "{id}");
+        let reply = get(format!("/v1/invocations/{id}/result"));
+        assert_eq!((reply.status, &reply.body), (200, body), "{id}");
     }
     let mut ids: Vec<_> = accepted.iter().map(|(id, _)| id).collect();
     ids.sort();

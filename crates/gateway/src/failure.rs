@@ -87,6 +87,9 @@ impl IntoResponse for Failure {
 /// How long a client is told to wait when the node is at a cap, as of sandboxes.
 const FULL_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How long a client is told to wait when etcd or the bucket does not answer: an election's time.
+const AWAY_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(3);
+
 impl From<Rejected> for Failure {
     fn from(rejected: Rejected) -> Self {
         let detail = rejected.to_string();
@@ -189,9 +192,14 @@ impl Failure {
     }
 
     pub(crate) fn of_storage(error: &StorageError) -> Self {
-        match error.is_full() {
-            true => Self::new(Code::StorageFull, error.to_string()),
-            false => Self::platform(error),
+        match error {
+            StorageError::Unavailable { .. } | StorageError::Unanswered { .. } => {
+                tracing::warn!(error = error as &dyn std::error::Error, "storage is away");
+                let failure = Self::new(Code::StoreUnavailable, error.to_string());
+                failure.retry_after(AWAY_RETRY_AFTER)
+            }
+            error if error.is_full() => Self::new(Code::StorageFull, error.to_string()),
+            error => Self::platform(error),
         }
     }
 }
@@ -200,6 +208,26 @@ impl Failure {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_store_that_does_not_answer_is_no_fault_of_the_node() {
+        let source: storage::Cause = std::sync::Arc::new(std::io::Error::other("refused"));
+        let doing = "a transaction";
+        for error in [
+            StorageError::Unavailable {
+                doing,
+                source: source.clone(),
+            },
+            StorageError::Unanswered { doing, source },
+        ] {
+            let failure = Failure::of_storage(&error);
+            assert_eq!(failure.problem.code, Code::StoreUnavailable);
+            assert_eq!(failure.problem.status, 503);
+            assert_eq!(failure.retry_after_s(), Some(3));
+        }
+        let failure = Failure::of_storage(&StorageError::Closed);
+        assert_eq!(failure.problem.code, Code::PlatformFailed);
+    }
 
     #[test]
     fn a_full_queue_says_when_to_come_back() {

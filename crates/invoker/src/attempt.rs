@@ -13,7 +13,7 @@ use model::{InvocationId, Outcome, StartKind, Status, Usage};
 use storage::{Txn, TxnOutcome};
 
 use crate::clock::{millis, now_ms};
-use crate::dispatch::Event;
+use crate::dispatch::{self, Event};
 use crate::life::{self, AttemptEnd, Bounds, Next};
 use crate::record::{self, Part, Payload, Progress, Queue};
 use crate::shared::{Loaded, Placed, Shared, Term};
@@ -111,7 +111,9 @@ pub async fn run(
     let progress = &loaded.progress;
     match (progress.state, progress.due_ms) {
         _ if progress.owner != term.queue => return Event::Finished(id),
-        (InvocationState::Queued, Some(due_ms)) if due_ms <= now_ms() => {}
+        // What never began is due since it was accepted, whatever the clock was then.
+        (InvocationState::Queued, _) if progress.starts == 0 => {}
+        (InvocationState::Queued, Some(due_ms)) if is_due(&shared, due_ms) => {}
         (InvocationState::Queued, Some(due_ms)) => return Event::Requeued((due_ms, id)),
         _ => return Event::Finished(id),
     }
@@ -204,6 +206,10 @@ fn panicked() -> Ran {
         outcome,
         reply: Reply::plain(""),
     }
+}
+
+fn is_due(shared: &Shared, due_ms: u64) -> bool {
+    dispatch::is_due(due_ms, now_ms(), millis(shared.config.backoff_max))
 }
 
 fn postpone(shared: &Shared, id: InvocationId, error: &InvokerError) -> Event {

@@ -64,6 +64,7 @@ pub struct Dispatch {
     running: usize,
     ready_max: usize,
     running_max: usize,
+    delay_ms_max: u64,
     /// When the store may have something due that memory does not know; none: never.
     look_ms: Option<u64>,
     is_refilling: bool,
@@ -72,14 +73,16 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// An empty queue, which looks into the store first of all.
-    pub fn new(ready_max: usize, running_max: usize) -> Self {
+    /// An empty queue, which looks into the store first of all. Nothing is put off for longer than
+    /// `delay_ms_max`.
+    pub fn new(ready_max: usize, running_max: usize, delay_ms_max: u64) -> Self {
         Self {
             ready: VecDeque::new(),
             known: HashSet::new(),
             running: 0,
             ready_max: ready_max.max(1),
             running_max: running_max.max(1),
+            delay_ms_max,
             look_ms: Some(0),
             is_refilling: false,
             look_again_ms: None,
@@ -130,8 +133,9 @@ impl Dispatch {
         self.is_refilling = false;
         let mut look_ms = more.then_some(now_ms);
         for (due_ms, id) in entries {
-            let is_due = due_ms <= now_ms;
-            if is_due && (self.known.contains(&id) || self.ready.len() < self.ready_max) {
+            if self.is_due(due_ms, now_ms)
+                && (self.known.contains(&id) || self.ready.len() < self.ready_max)
+            {
                 if self.known.insert(id) {
                     self.ready.push_back(id);
                 }
@@ -145,6 +149,10 @@ impl Dispatch {
         if let Some(again) = self.look_again_ms.take() {
             self.look_at(again);
         }
+    }
+
+    fn is_due(&self, due_ms: u64, now_ms: u64) -> bool {
+        is_due(due_ms, now_ms, self.delay_ms_max)
     }
 
     fn settle(&mut self, id: InvocationId) {
@@ -174,7 +182,7 @@ impl Dispatch {
             self.running += 1;
             actions.push(Action::Start(id));
         }
-        let is_due = self.look_ms.is_some_and(|at| at <= now_ms);
+        let is_due = self.look_ms.is_some_and(|at| self.is_due(at, now_ms));
         if is_due && !self.is_refilling && self.has_room() {
             self.is_refilling = true;
             self.look_ms = None;
@@ -184,6 +192,12 @@ impl Dispatch {
         }
         actions
     }
+}
+
+/// Whether it is time. What is further ahead than anything is put off was written by a clock that
+/// ran ahead, as before it was set back: it is due, for it would wait until this one comes there.
+pub fn is_due(due_ms: u64, now_ms: u64, delay_ms_max: u64) -> bool {
+    due_ms <= now_ms || due_ms - now_ms > delay_ms_max
 }
 
 #[cfg(test)]
@@ -204,11 +218,12 @@ mod tests {
 
     const READY_MAX: usize = 3;
     const RUNNING_MAX: usize = 2;
+    const DELAY_MAX: u64 = 20;
 
     impl World {
         fn new() -> Self {
             Self {
-                dispatch: Dispatch::new(READY_MAX, RUNNING_MAX),
+                dispatch: Dispatch::new(READY_MAX, RUNNING_MAX, DELAY_MAX),
                 index: BTreeSet::new(),
                 running: BTreeMap::new(),
                 refill: None,
@@ -222,7 +237,8 @@ mod tests {
                 match action {
                     Action::Start(id) => {
                         let due = *self.index.iter().find(|(_, other)| *other == id).unwrap();
-                        assert!(due.0 <= self.now, "nothing starts before it is due");
+                        let is_due = is_due(due.0, self.now, DELAY_MAX);
+                        assert!(is_due, "nothing starts before it is due");
                         self.index.remove(&due);
                         assert_eq!(self.running.insert(id, due.0), None, "once at a time");
                     }
@@ -302,6 +318,28 @@ mod tests {
             3 => prop::bool::weighted(0.2).prop_map(Step::Refill),
             2 => (0u64..10).prop_map(Step::Wait),
         ]
+    }
+
+    #[test]
+    fn what_a_clock_wrote_that_was_set_back_does_not_wait_for_it() {
+        let mut world = World::new();
+        world.now = 10_000;
+        // One at its time by the clock as it was, one that is put off, one that was just accepted.
+        for (n, due) in [(1, world.now), (2, world.now + DELAY_MAX), (3, 100)] {
+            world.index.insert((due, InvocationId::new(n)));
+        }
+        world.now = 100;
+        world.event(Event::Tick);
+        world.answer_refill(false);
+        assert_eq!(world.running.len(), RUNNING_MAX);
+        world.drain();
+        assert_eq!((world.finished.len(), world.now), (3, 100));
+        // Nor does the look into the store that was to come.
+        world.now = 10_000;
+        world.event(Event::Requeued((10_000 + DELAY_MAX, InvocationId::new(4))));
+        world.now = 100;
+        world.event(Event::Tick);
+        assert!(world.refill.is_some());
     }
 
     proptest! {

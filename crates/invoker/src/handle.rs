@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use model::{Digest, FunctionPath, InvocationId, Outcome};
-use storage::{Blobs, Range, Store, Txn, TxnOutcome};
+use storage::{Blobs, Range, Store, Txn};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::changes::{Changes, Seen};
@@ -447,13 +447,11 @@ impl Invoker {
         let payload = Payload(id, Part::Request);
         let placed = self.shared.place(term, payload, head, body).await?;
         let txn = draft.put(id, term, &placed, self.shared.guard(term, txn))?;
-        match self.shared.store.transact(txn).await? {
-            TxnOutcome::Committed { .. } => Ok(true),
-            TxnOutcome::Conflict => {
-                self.shared.unplace(&placed).await;
-                Ok(false)
-            }
+        let made = self.shared.begin(term, id, txn).await?;
+        if !made {
+            self.shared.unplace(&placed).await;
         }
+        Ok(made)
     }
 }
 

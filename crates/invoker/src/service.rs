@@ -115,7 +115,9 @@ impl Serving {
         self.beside
             .spawn(sweep_now_and_then(shared.clone(), term.clone()));
         self.beside.spawn(take_over_for_ever(shared.clone(), term));
-        let mut dispatch = Dispatch::new(shared.config.ready_max, shared.config.running_max);
+        let config = &shared.config;
+        let delay_ms_max = millis(config.backoff_max.max(config.store_pause));
+        let mut dispatch = Dispatch::new(config.ready_max, config.running_max, delay_ms_max);
         let mut event = Event::Tick;
         loop {
             for action in dispatch.handle(now_ms(), event) {

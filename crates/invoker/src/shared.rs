@@ -8,7 +8,7 @@ use model::{Digest, InvocationId};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use storage::{Blobs, Range, Revision, Store, Txn, TxnOutcome};
+use storage::{Blobs, Range, Revision, StorageError, Store, Txn, TxnOutcome};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::nodes::{self, Nodes, Tenure};
@@ -145,6 +145,30 @@ impl Shared {
     /// Whether `term` is what this node owns at this moment.
     pub fn is_present(&self, term: &Arc<Term>) -> bool {
         self.term().is_some_and(|now| Arc::ptr_eq(&now, term))
+    }
+
+    /// Makes the transaction that begins an invocation; whether its compares held. A server of the
+    /// store that dies with it leaves open whether it was made. Then it is made again, as long as
+    /// the term lasts: it puts what never was, so that whichever of the two comes second changes
+    /// nothing.
+    pub async fn begin(
+        &self,
+        term: &Term,
+        id: InvocationId,
+        txn: Txn,
+    ) -> Result<bool, InvokerError> {
+        let txn = txn.if_absent(record::progress_key(id));
+        let is_made = |outcome| matches!(outcome, TxnOutcome::Committed { .. });
+        let open = match self.store.transact(txn.clone()).await {
+            Ok(outcome) => return Ok(is_made(outcome)),
+            Err(open @ StorageError::Unanswered { .. }) => open,
+            Err(error) => return Err(error.into()),
+        };
+        if self.nodes.own().as_ref() != Some(&term.tenure) {
+            return Err(open.into());
+        }
+        let again = self.store.transact(txn).await?;
+        Ok(is_made(again) || self.load(id).await?.is_some())
     }
 
     /// A transaction that takes effect only while the term lasts.

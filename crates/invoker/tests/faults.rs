@@ -25,6 +25,8 @@ struct Faulty {
     store: RedbStore,
     /// Counts transactions; none fails while it is 0.
     turn: AtomicU64,
+    /// What the next transactions leave open: whether each is made nevertheless.
+    open: Mutex<Vec<bool>>,
 }
 
 impl Faulty {
@@ -45,6 +47,17 @@ impl Store for Faulty {
         self.store.range(range).await
     }
     async fn transact(&self, txn: Txn) -> Result<TxnOutcome, StorageError> {
+        let open = self.open.lock().unwrap().pop();
+        if let Some(is_made) = open {
+            if is_made {
+                self.store.transact(txn).await?;
+            }
+            let source = Arc::new(io::Error::from(io::ErrorKind::ConnectionReset));
+            return Err(StorageError::Unanswered {
+                doing: "testing",
+                source,
+            });
+        }
         let turn = self.turn();
         if turn.is_multiple_of(3) {
             let source = Arc::new(io::Error::from(io::ErrorKind::StorageFull));
@@ -84,6 +97,7 @@ async fn on_a_failing_store_what_is_accepted_runs_exactly_once() {
     let faulty = Arc::new(Faulty {
         store,
         turn: AtomicU64::new(0),
+        open: Mutex::default(),
     });
     let store: Arc<dyn Store> = faulty.clone();
     let registry = Registry::open(store.clone()).await.unwrap();
@@ -127,12 +141,47 @@ async fn on_a_failing_store_what_is_accepted_runs_exactly_once() {
 }
 
 #[tokio::test]
+async fn what_a_store_leaves_open_is_accepted_once_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = RedbStore::in_memory(storage::Config::default()).unwrap();
+    let faulty = Arc::new(Faulty {
+        store,
+        turn: AtomicU64::new(0),
+        open: Mutex::default(),
+    });
+    let registry = Registry::open(faulty.clone()).await.unwrap();
+    registry.deploy(&fn_path("app/f"), spec(1)).await.unwrap();
+    let blobs = Blobs::open(folder.path()).unwrap();
+    let opened = Invoker::open(faulty.clone(), blobs, registry, quick()).await;
+    let (invoker, service) = opened.unwrap();
+    for is_made in [false, true] {
+        faulty.open.lock().unwrap().push(is_made);
+        let receipt = invoker.submit(submission(vec![7])).await.unwrap();
+        assert!(!receipt.is_repeat);
+    }
+    // A store that never answers is not asked for ever.
+    *faulty.open.lock().unwrap() = vec![false; 2];
+    let refused = invoker.submit(submission(vec![7])).await;
+    assert!(refused.is_err() && faulty.open.lock().unwrap().is_empty());
+    let listed = invoker.list(&invoker::Listing::default()).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    let runner = Scripted(|attempt: invoker::Attempt| async move { ok(attempt.request.body) });
+    let service = tokio::spawn(service.run(Arc::new(runner), std::future::pending()));
+    for invocation in listed {
+        let done = invoker.wait(invocation.id, LONG).await.unwrap();
+        assert_eq!((done.state, done.attempts), (InvocationState::Succeeded, 1));
+    }
+    service.abort();
+}
+
+#[tokio::test]
 async fn a_full_store_refuses_an_invocation_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let store = RedbStore::in_memory(storage::Config::default()).unwrap();
     let faulty = Arc::new(Faulty {
         store,
         turn: AtomicU64::new(0),
+        open: Mutex::default(),
     });
     let registry = Registry::open(faulty.clone()).await.unwrap();
     registry.deploy(&fn_path("app/f"), spec(1)).await.unwrap();

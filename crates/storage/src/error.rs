@@ -181,6 +181,11 @@ impl StorageError {
                 let source = Arc::new(error);
                 StorageError::Refused { doing, source }
             }
+            // A bucket is not a disk: what it did not answer may pass.
+            object_store::Error::Generic { store: "S3", .. } => {
+                let source = Arc::new(error);
+                StorageError::Unanswered { doing, source }
+            }
             error => StorageError::of_disk(doing, error),
         }
     }

@@ -1,15 +1,24 @@
 //! An etcd cluster on this machine, of real members.
 
 use std::io::{Read as _, Write as _};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::Host;
 use crate::pki::Pki;
 use crate::program::{Program, own_address};
 
 /// Ports are `PORT + 20 * cluster + 2 * member`, and one more for the member's peers.
 const PORT: u16 = 20_000;
+
+/// Milliseconds of heartbeats and of elections on one machine: a busy one is no reason to elect
+/// another leader.
+const PATIENT: (u32, u32) = (200, 2_000);
+
+/// The same among hosts of their own, where leaders are lost: as etcd has them by default.
+const QUICK: (u32, u32) = (100, 1_000);
 
 /// Members of one cluster, each with a folder of its own. They are killed when it is dropped.
 #[derive(Debug)]
@@ -22,37 +31,71 @@ pub struct EtcdCluster {
 
 #[derive(Debug)]
 struct Member {
+    host: Option<Host>,
     arguments: Vec<String>,
     address: String,
     running: Option<Program>,
 }
 
+/// Where a member is to be.
+struct Place {
+    host: Option<Host>,
+    address: Ipv4Addr,
+    port: u16,
+}
+
 impl EtcdCluster {
-    /// Starts `count` members and blocks until all of them serve.
+    /// Starts `count` members on this machine and blocks until all of them serve.
     pub fn start(count: u16) -> Self {
-        Self::start_with(count, false)
+        Self::start_here(count, false)
     }
 
     /// The same with members that serve by TLS, and ask clients for certificates.
     pub fn start_secure(count: u16) -> Self {
-        Self::start_with(count, true)
+        Self::start_here(count, true)
     }
 
-    fn start_with(count: u16, is_secure: bool) -> Self {
+    /// Starts a member on each of some hosts of ours, and blocks until all of them serve.
+    pub fn start_on(hosts: &[Host]) -> Self {
+        let places = hosts.iter().map(|host| Place {
+            host: Some(host.clone()),
+            address: host.address(),
+            port: PORT,
+        });
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (host, cluster) = own_address();
-        let pki = is_secure.then(|| Pki::new(folder.path(), &host.to_string()));
-        let scheme = if is_secure { "https" } else { "http" };
-        let port = |member: u16| PORT + 20 * cluster + 2 * member;
-        let peer = |member: u16| format!("http://{host}:{}", port(member) + 1);
-        let all: Vec<_> = (0..count).map(|m| format!("m{m}={}", peer(m))).collect();
-        let members = (0..count).map(|member| {
-            let address = format!("{host}:{}", port(member));
+        Self::start_at(folder, &places.collect::<Vec<_>>(), None, QUICK)
+    }
+
+    fn start_here(count: u16, is_secure: bool) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (address, cluster) = own_address();
+        let pki = is_secure.then(|| Pki::new(folder.path(), &address.to_string()));
+        let places = (0..count).map(|member| Place {
+            host: None,
+            address,
+            port: PORT + 20 * cluster + 2 * member,
+        });
+        Self::start_at(folder, &places.collect::<Vec<_>>(), pki, PATIENT)
+    }
+
+    fn start_at(folder: TempDir, places: &[Place], pki: Option<Pki>, times: (u32, u32)) -> Self {
+        let scheme = if pki.is_some() { "https" } else { "http" };
+        let peer = |place: &Place| format!("http://{}:{}", place.address, place.port + 1);
+        let all = places.iter().enumerate();
+        let all: Vec<_> = all
+            .map(|(member, place)| format!("m{member}={}", peer(place)))
+            .collect();
+        let members = places.iter().enumerate().map(|(member, place)| {
+            let address = format!("{}:{}", place.address, place.port);
             let client = format!("{scheme}://{address}");
             let data = folder.path().join(format!("m{member}"));
-            let mut arguments = arguments(member, &data, &client, &peer(member), &all);
+            let mut arguments = arguments(member, &data, &client, &peer(place), &all);
+            let (heartbeat, election) = times;
+            arguments.push(format!("--heartbeat-interval={heartbeat}"));
+            arguments.push(format!("--election-timeout={election}"));
             arguments.extend(pki.iter().flat_map(secure));
             Member {
+                host: place.host.clone(),
                 arguments,
                 address,
                 running: None,
@@ -95,6 +138,7 @@ impl EtcdCluster {
         let member = &mut self.members[member];
         assert!(member.running.is_none(), "it runs");
         member.running = Some(Program::start(
+            member.host.as_ref(),
             Path::new("etcd"),
             &member.arguments,
             "serving client traffic",
@@ -110,7 +154,25 @@ impl EtcdCluster {
 
     /// Asks the first member's JSON gateway and gives its answer; panics when it refuses.
     pub fn call(&self, path: &str, json: &str) -> String {
-        let host = self.host(0);
+        self.ask(0, path, json)
+    }
+
+    /// Which member leads the others; all of them must serve, and be reached from this thread.
+    pub fn leader(&self) -> usize {
+        let leads = |member: &usize| {
+            let status = self.ask(*member, "/v3/maintenance/status", "{}");
+            let named = |name: &str| {
+                let (_, rest) = status.split_once(&format!("\"{name}\":\""))?;
+                rest.split('"').next().map(str::to_owned)
+            };
+            named("leader").is_some_and(|leader| named("member_id") == Some(leader))
+        };
+        let leader = (0..self.members.len()).find(leads);
+        leader.expect("a majority of members has a leader")
+    }
+
+    fn ask(&self, member: usize, path: &str, json: &str) -> String {
+        let host = self.host(member);
         let mut stream = std::net::TcpStream::connect(host).expect("the member serves");
         let head = format!("POST {path} HTTP/1.0\r\nHost: {host}\r\n");
         let length = json.len();
@@ -147,7 +209,7 @@ fn secure(pki: &Pki) -> Vec<String> {
     files.into_iter().flatten().chain(asks).collect()
 }
 
-fn arguments(member: u16, data: &Path, client: &str, peer: &str, all: &[String]) -> Vec<String> {
+fn arguments(member: usize, data: &Path, client: &str, peer: &str, all: &[String]) -> Vec<String> {
     let (data, all) = (data.display().to_string(), all.join(","));
     let named = [
         ("--name", format!("m{member}")),
@@ -159,9 +221,6 @@ fn arguments(member: u16, data: &Path, client: &str, peer: &str, all: &[String])
         ("--initial-cluster", all),
         ("--initial-cluster-state", "new".to_owned()),
         ("--logger", "zap".to_owned()),
-        // A busy machine is no reason to elect another leader.
-        ("--heartbeat-interval", "200".to_owned()),
-        ("--election-timeout", "2000".to_owned()),
     ];
     let pairs = named.into_iter();
     pairs

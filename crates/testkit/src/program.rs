@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::Host;
+
 /// Lines that are kept, to be shown when something goes wrong.
 const KEPT_LINES_MAX: usize = 200;
 
@@ -31,10 +33,12 @@ struct Seen {
 }
 
 impl Program {
-    /// Starts `program`, which says by a line with `ready` in it that it serves.
+    /// Starts `program`, which says by a line with `ready` in it that it serves; on this machine,
+    /// or on a host of ours.
     ///
     /// Panics when it cannot be started: its name and `hint` say what is missing.
     pub(crate) fn start(
+        host: Option<&Host>,
         program: &std::path::Path,
         arguments: &[String],
         ready: &'static str,
@@ -42,7 +46,10 @@ impl Program {
     ) -> Self {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         // A test that is killed takes no leave; the kernel tells its children.
-        let mut command = Command::new("setpriv");
+        let mut command = match host {
+            None => Command::new("setpriv"),
+            Some(host) => host.command("setpriv"),
+        };
         command.args(["--pdeathsig", "KILL", "--"]);
         command.arg(program).args(arguments).env("RUST_LOG", "info");
         let errors = writer.try_clone().expect("a second end of the pipe");

@@ -1,9 +1,11 @@
 //! An S3 server on this machine: s3s-fs, which keeps objects as files and checks signatures.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::Host;
 use crate::program::{Program, own_address};
 
 const PORT: u16 = 30_000;
@@ -11,6 +13,7 @@ const PORT: u16 = 30_000;
 /// A server with one bucket. It is killed when it is dropped.
 #[derive(Debug)]
 pub struct S3Server {
+    host: Option<Host>,
     arguments: Vec<String>,
     endpoint: String,
     running: Option<Program>,
@@ -25,15 +28,23 @@ impl S3Server {
     /// The bucket.
     pub const BUCKET: &str = "bucket";
 
-    /// Starts the server and blocks until it serves.
+    /// Starts the server on this machine and blocks until it serves.
     pub fn start() -> Self {
+        let (address, number) = own_address();
+        Self::start_at(None, address, PORT + number)
+    }
+
+    /// The same on a host of ours.
+    pub fn start_on(host: &Host) -> Self {
+        Self::start_at(Some(host.clone()), host.address(), PORT)
+    }
+
+    fn start_at(host: Option<Host>, address: Ipv4Addr, port: u16) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(folder.path().join(Self::BUCKET)).expect("a folder of ours");
-        let (host, number) = own_address();
-        let port = PORT + number;
         let arguments = [
             "--host",
-            &host.to_string(),
+            &address.to_string(),
             "--port",
             &port.to_string(),
             "--access-key",
@@ -43,8 +54,9 @@ impl S3Server {
             &folder.path().display().to_string(),
         ];
         let mut server = Self {
+            host,
             arguments: arguments.map(str::to_owned).into(),
-            endpoint: format!("http://{host}:{port}"),
+            endpoint: format!("http://{address}:{port}"),
             running: None,
             folder,
         };
@@ -76,6 +88,7 @@ impl S3Server {
     pub fn restart(&mut self) {
         assert!(self.running.is_none(), "it runs");
         let program = Program::start(
+            self.host.as_ref(),
             &program(),
             &self.arguments,
             "server is running at",

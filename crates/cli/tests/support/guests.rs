@@ -90,3 +90,24 @@ pub const STRANGER: &str = r#"(module
   (import "env" "launch_missiles" (func))
   (memory (export "memory") 1)
   (func (export "_start")))"#;
+
+/// Sleeps for so many milliseconds and then says `slept`.
+pub fn sleeps(ms: u64) -> String {
+    let ns = ms * 1_000_000;
+    format!(
+        r#"(module
+  (import "wasi_snapshot_preview1" "poll_oneoff"
+    (func $poll (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write"
+    (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 1024) "slept")
+  (func (export "_start")
+    (i32.store (i32.const 16) (i32.const 1))
+    (i64.store (i32.const 24) (i64.const {ns}))
+    (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))
+    (i32.store (i32.const 256) (i32.const 1024))
+    (i32.store (i32.const 260) (i32.const 5))
+    (drop (call $write (i32.const 1) (i32.const 256) (i32.const 1) (i32.const 264)))))"#
+    )
+}

@@ -2,12 +2,13 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 
+pub mod caller;
 pub mod guests;
 
 /// What a command gave.
@@ -36,7 +37,11 @@ impl Ran {
 
 /// The binary, with nothing of this process's environment that it would listen to.
 pub fn command(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dunlin"));
+    as_ours(Command::new(env!("CARGO_BIN_EXE_dunlin")), words)
+}
+
+/// The same for what starts the binary: on another host, say.
+pub fn as_ours(mut command: Command, words: &[&str]) -> Command {
     command.args(words);
     for (name, _) in std::env::vars_os() {
         let ours = name.to_str().is_some_and(|name| {
@@ -71,6 +76,44 @@ pub fn finish(command: &mut Command, input: &[u8]) -> Ran {
 /// Runs the binary without a node.
 pub fn dunlin(words: &[&str]) -> Ran {
     finish(&mut command(words), b"")
+}
+
+/// A node that was started and has not yet said that it answers.
+pub struct Starting(Child);
+
+impl Starting {
+    /// Starts `dunlin up …`.
+    pub fn new(mut command: Command) -> Self {
+        let command = command.stdin(Stdio::null());
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command.spawn().unwrap())
+    }
+
+    /// Waits for the node's word that it answers; what it logs from then on goes to `log`.
+    pub fn ready(self, data: &Path, mut log: impl Write + Send + 'static) -> Node {
+        let Self(mut child) = self;
+        let mut line = String::new();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        if line.is_empty() {
+            let log = std::io::read_to_string(stderr).unwrap();
+            panic!("the node did not start: {log}");
+        }
+        // Its log must go somewhere, or it would wait for a reader.
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut log));
+        let card: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let field = |name: &str| card[name].as_str().unwrap().to_owned();
+        assert_eq!(card["pid"], child.id());
+        Node {
+            child,
+            data: data.to_owned(),
+            admin: field("admin_addr"),
+            address: field("data_addr"),
+            token: None,
+            folder: None,
+        }
+    }
 }
 
 /// A node on free ports; dropped, it is killed.
@@ -113,34 +156,9 @@ impl Node {
             flags,
         ]
         .concat();
-        let mut child = command(&words)
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        let stderr = child.stderr.take().unwrap();
-        if line.is_empty() {
-            let log = std::io::read_to_string(stderr).unwrap();
-            panic!("the node did not start: {log}");
-        }
-        // Its log must go somewhere, or it would wait for a reader.
-        std::thread::spawn(move || std::io::copy(&mut { stderr }, &mut std::io::sink()));
-        let card: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let field = |name: &str| card[name].as_str().unwrap().to_owned();
-        assert_eq!(card["pid"], child.id());
-        Self {
-            child,
-            data: data.to_owned(),
-            admin: field("admin_addr"),
-            address: field("data_addr"),
-            token: None,
-            folder: None,
-        }
+        let mut command = command(&words);
+        command.envs(env.iter().copied());
+        Starting::new(command).ready(data, std::io::sink())
     }
 
     pub fn command(&self, words: &[&str]) -> Command {

@@ -44,7 +44,7 @@ impl ClusterConfig {
         peer_addr: SocketAddr,
         folder: impl Into<PathBuf>,
     ) -> Self {
-        Self {
+        let mut config = Self {
             node,
             store: store.into(),
             blobs: blobs.into(),
@@ -56,10 +56,13 @@ impl ClusterConfig {
             etcd: storage::EtcdConfig::default(),
             reload_every: Duration::from_secs(30),
             decisions_max: 4096,
-        }
+        };
+        config.set_lease(config.membership.lease_ttl);
+        config
     }
 
-    /// Sets the time that a node's lease lasts, and with it all times that hang together.
+    /// Sets the time that a node's lease lasts, and with it all times that hang together. Users
+    /// wait for no node, and for no answer of etcd, for longer than a lease and some.
     pub fn set_lease(&mut self, ttl: Duration) {
         let membership = &mut self.membership;
         membership.lease_ttl = ttl;
@@ -67,6 +70,15 @@ impl ClusterConfig {
         membership.renew_every = ttl / 5;
         membership.retry_after = ttl / 20;
         membership.request_timeout = ttl / 5;
+        let transport = &mut self.transport;
+        // A node that keeps its lease and is not heard is as lost to its neighbour as a dead one.
+        transport.dead_after = ttl;
+        transport.ping_after = ttl / 3;
+        transport.handshake_max = ttl / 2;
+        transport.backoff_max = ttl / 2;
+        self.etcd.request_timeout = ttl;
+        self.etcd.try_timeout = ttl * 3 / 10;
+        self.etcd.connect_timeout = ttl / 5;
     }
 
     /// Where other nodes reach this one, which listens at `bound`.
