@@ -56,7 +56,9 @@ impl Service {
                 return;
             }
             let wake = state.next_wake();
+            // In this order, so that a simulation repeats; each of them ends by being heard.
             event = tokio::select! {
+                biased;
                 () = stop.cancelled(), if !is_leaving => {
                     is_leaving = true;
                     Some(Event::Leave)
