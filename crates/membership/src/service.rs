@@ -221,7 +221,9 @@ async fn begin(shared: &Shared, freed: &Notify) -> Result<Watch, StorageError> {
     if !roster.peers().contains_key(&shared.id) {
         freed.notify_one();
     }
-    *shared.roster.write() = roster;
+    let mut known = shared.roster.write();
+    *known = roster.instead_of(&known);
+    drop(known);
     shared.changes.send_modify(|count| *count += 1);
     Ok(watch)
 }

@@ -102,8 +102,7 @@ impl Host {
         });
         host.spawn(host.clone().says_its_load(config.report_every_min));
         let neighbours = host.clone();
-        let every = config.report_every_min;
-        host.spawn(async move { neighbours.neighbours.follow(every).await });
+        host.spawn(async move { neighbours.neighbours.follow().await });
         host
     }
 

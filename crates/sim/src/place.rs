@@ -14,9 +14,9 @@ use model::{InvocationId, NodeId, Outcome, StartKind, Status, Usage};
 use parking_lot::Mutex;
 use scheduler::{Demand, Load, Placement, Policy, Resources, Tag, Via, Weights, decide};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::host::{Host, index_of};
+use crate::neighbours::Sent;
 use crate::weather::Way;
 
 /// Bytes of memory of one place.
@@ -181,7 +181,7 @@ impl Drop for Turn<'_> {
 enum Next {
     There {
         node: NodeId,
-        gone: CancellationToken,
+        sent: Sent,
         may_wait: bool,
     },
     Here,
@@ -201,10 +201,10 @@ impl Host {
             match self.next(job, &avoid) {
                 Next::There {
                     node,
-                    gone,
+                    sent,
                     may_wait,
                 } => {
-                    match self.send(job, &node, gone, may_wait).await {
+                    match self.send(job, &node, sent, may_wait).await {
                         Ok(done) => return Ok(Some(done)),
                         Err(failed) => was_lost |= failed == Failed::Lost,
                     }
@@ -260,11 +260,9 @@ impl Host {
         if !fits(via) {
             return None;
         }
-        let gone = self.neighbours.gone(&node)?;
-        self.neighbours.assume(&node, demand.needs);
         Some(Next::There {
+            sent: self.neighbours.send(&node, demand.needs)?,
             node,
-            gone,
             may_wait: via == Via::Queue,
         })
     }
@@ -293,7 +291,7 @@ impl Host {
         self: &Arc<Self>,
         job: &Job,
         to: &NodeId,
-        gone: CancellationToken,
+        sent: Sent,
         may_wait: bool,
     ) -> Result<Done, Failed> {
         let (world, from) = (&self.world, self.node);
@@ -325,7 +323,7 @@ impl Host {
         tokio::select! {
             biased;
             answer = answer => answer,
-            () = gone.cancelled() => Err(Failed::Lost),
+            () = sent.gone.cancelled() => Err(Failed::Lost),
             () = tokio::time::sleep(PATIENCE) => Err(Failed::Lost),
         }
     }

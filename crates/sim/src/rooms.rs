@@ -16,6 +16,8 @@ use crate::host::Host;
 use crate::place::PLACE_BYTES;
 
 const ROOT: &str = "room/";
+/// The records of members.
+const MEMBERS: &str = "cluster/node/";
 /// From one group of a node to the next, at most.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// How long a group has its room at most.
@@ -94,33 +96,48 @@ pub(crate) async fn reserve(host: Arc<Host>, store: Arc<dyn Store>) {
     }
 }
 
+/// What is reserved, and who of those who have done so is alive.
+struct Books {
+    ledgers: BTreeMap<NodeId, Ledger>,
+    /// The tokens of the members.
+    alive: BTreeMap<NodeId, u64>,
+    none: Ledger,
+}
+
+impl Books {
+    fn of(&self, node: &NodeId) -> &Ledger {
+        self.ledgers.get(node).unwrap_or(&self.none)
+    }
+
+    fn is_alive(&self, holder: &Holder) -> bool {
+        self.alive.get(&holder.node) == Some(&holder.token)
+    }
+}
+
 /// Reads all ledgers; none where the store does not answer.
-async fn read(store: &dyn Store) -> Option<BTreeMap<NodeId, Ledger>> {
-    let page = store.range(Range::prefix(ROOT)).await.ok()?;
-    let mut all = BTreeMap::new();
-    for entry in page.entries {
+async fn read(store: &dyn Store) -> Option<Books> {
+    let mut ledgers = BTreeMap::new();
+    for entry in store.range(Range::prefix(ROOT)).await.ok()?.entries {
         let node = node_of(std::str::from_utf8(&entry.key).ok()?)?
             .parse()
             .ok()?;
         let ledger = decode(entry.revision.0, std::str::from_utf8(&entry.value).ok()?)?;
-        all.insert(node, ledger);
+        ledgers.insert(node, ledger);
     }
-    Some(all)
-}
-
-/// Whether a holder's tenure lasts, as far as this node knows: a tenure that it knows to be over
-/// is over, and the store says so.
-fn is_alive(host: &Host, holder: &Holder) -> bool {
-    let knows = |roster: &membership::Roster| {
-        let peer = roster.peers().get(&holder.node);
-        peer.is_some_and(|peer| peer.token == holder.token)
-    };
-    host.membership.look(knows) || host.membership.id() == &holder.node && is_own(host, holder)
-}
-
-fn is_own(host: &Host, holder: &Holder) -> bool {
-    let tenure = host.membership.tenure();
-    tenure.is_some_and(|tenure| tenure.token == holder.token)
+    // After the ledgers: whoever is in one of them was a member when it was written, so that one
+    // whose record is not there now is gone for good. A roster may not have heard of it yet.
+    let mut alive = BTreeMap::new();
+    for entry in store.range(Range::prefix(MEMBERS)).await.ok()?.entries {
+        let name = std::str::from_utf8(&entry.key)
+            .ok()?
+            .strip_prefix(MEMBERS)?;
+        alive.insert(name.parse().ok()?, entry.revision.0);
+    }
+    Some(Books {
+        ledgers,
+        alive,
+        none: Ledger::default(),
+    })
 }
 
 /// True when it has its room, false when others were faster, none when there is no room, or no
@@ -132,14 +149,13 @@ async fn try_reserve(
     members: u32,
 ) -> Option<bool> {
     let token = host.membership.tenure()?.token;
-    let ledgers = read(store).await?;
+    let books = read(store).await?;
     let nodes: Vec<NodeId> = host
         .membership
         .look(|r| r.peers().keys().cloned().collect());
     for node in &nodes {
-        let none = Ledger::default();
-        let ledger = ledgers.get(node).unwrap_or(&none);
-        let held = ledger.held(|holder| is_alive(host, holder));
+        let ledger = books.of(node);
+        let held = ledger.held(|holder| books.is_alive(holder));
         host.membership
             .look_mut(|r| r.view_mut().reserve(node, ledger, held));
     }
@@ -158,9 +174,8 @@ async fn try_reserve(
     let record = membership::record_key(&holder.node);
     let mut txn = Txn::new().if_revision(record, Revision(token));
     for reservation in &decision.reservations {
-        let none = Ledger::default();
-        let ledger = ledgers.get(&reservation.node).unwrap_or(&none);
-        let next = with(host, ledger, reservation, holder.clone())?;
+        let ledger = books.of(&reservation.node);
+        let next = with(host, &books, reservation, holder.clone())?;
         txn = put(host, txn, &reservation.node, ledger.revision, &next);
     }
     match store.transact(txn).await {
@@ -171,11 +186,14 @@ async fn try_reserve(
     }
 }
 
-fn with(host: &Host, ledger: &Ledger, reservation: &Reservation, holder: Holder) -> Option<Ledger> {
+fn with(host: &Host, books: &Books, reservation: &Reservation, holder: Holder) -> Option<Ledger> {
     let report = |r: &membership::Roster| r.report(&reservation.node).cloned();
     let capacity = host.membership.look(report)?.load.capacity;
-    let alive = |holder: &Holder| is_alive(host, holder);
-    ledger.with(reservation, holder, capacity, alive).ok()
+    let alive = |holder: &Holder| books.is_alive(holder);
+    books
+        .of(&reservation.node)
+        .with(reservation, holder, capacity, alive)
+        .ok()
 }
 
 fn put(host: &Host, txn: Txn, node: &NodeId, revision: u64, ledger: &Ledger) -> Txn {
@@ -209,11 +227,11 @@ fn demand(here: &NodeId, group: InvocationId) -> Demand {
 async fn give_back(host: &Host, store: &dyn Store, group: InvocationId) {
     host.world.witness.lock().gives_back(group);
     for _ in 0..TRIES_MAX {
-        let Some(ledgers) = read(store).await else {
+        let Some(books) = read(store).await else {
             return;
         };
         let mut txn = Txn::new();
-        for (node, ledger) in ledgers {
+        for (node, ledger) in books.ledgers {
             if ledger.entries.contains_key(&group) {
                 txn = put(host, txn, &node, ledger.revision, &ledger.without(group));
             }
