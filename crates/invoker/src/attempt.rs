@@ -12,7 +12,7 @@ use futures::FutureExt;
 use model::{InvocationId, Outcome, StartKind, Status, Usage};
 use storage::{Txn, TxnOutcome};
 
-use crate::clock::{millis, now_ms};
+use crate::clock::millis;
 use crate::dispatch::{self, Event};
 use crate::life::{self, AttemptEnd, Bounds, Next};
 use crate::record::{self, Part, Payload, Progress, Queue};
@@ -164,7 +164,7 @@ pub async fn take_over(shared: &Shared, term: &Term, key: &[u8]) -> Result<bool,
     let has_it = match loaded.progress.state {
         InvocationState::Running => finish(shared, term, loaded, Ending::interrupted()).await,
         state => {
-            let mut progress = loaded.progress.changed(state, now_ms(), &term.queue);
+            let mut progress = loaded.progress.changed(state, shared.now_ms(), &term.queue);
             progress.due_ms = loaded.progress.due_ms;
             let taken = change(shared, term, loaded, progress, &Ok).await;
             taken.inspect(|taken| shared.waiters.publish(taken.view()))
@@ -209,12 +209,12 @@ fn panicked() -> Ran {
 }
 
 fn is_due(shared: &Shared, due_ms: u64) -> bool {
-    dispatch::is_due(due_ms, now_ms(), millis(shared.config.backoff_max))
+    dispatch::is_due(due_ms, shared.now_ms(), millis(shared.config.backoff_max))
 }
 
 fn postpone(shared: &Shared, id: InvocationId, error: &InvokerError) -> Event {
     tracing::warn!(invocation = %id, %error, "an attempt is put off: its record cannot be read");
-    Event::Requeued((now_ms() + millis(shared.config.store_pause), id))
+    Event::Requeued((shared.now_ms() + millis(shared.config.store_pause), id))
 }
 
 async fn prepare(shared: &Shared, loaded: &Loaded) -> Result<Attempt, InvokerError> {
@@ -237,7 +237,7 @@ async fn prepare(shared: &Shared, loaded: &Loaded) -> Result<Attempt, InvokerErr
 async fn start(shared: &Shared, term: &Term, loaded: Loaded) -> Option<Loaded> {
     let progress = loaded
         .progress
-        .changed(InvocationState::Running, now_ms(), &term.queue);
+        .changed(InvocationState::Running, shared.now_ms(), &term.queue);
     let progress = Progress {
         starts: progress.starts + 1,
         ..progress
@@ -283,10 +283,11 @@ async fn finish(shared: &Shared, term: &Term, loaded: Loaded, ending: Ending) ->
 
 /// Where an invocation is after an attempt that ended so.
 fn follow(shared: &Shared, loaded: &Loaded, ending: &Ending, queue: &Queue) -> Progress {
-    let (now, accepted) = (now_ms(), &loaded.accepted);
+    let (now, accepted) = (shared.now_ms(), &loaded.accepted);
     let bounds = Bounds::new(&shared.config, accepted.attempts_max, accepted.accepted_ms);
     let mut counts = loaded.progress.counts;
-    let next = life::next(now, &mut counts, ending.end(), &bounds, rand::random());
+    let chance = shared.config.surroundings.chance() as u64;
+    let next = life::next(now, &mut counts, ending.end(), &bounds, chance);
     let mut progress = match next {
         Next::Retry { due_ms } => {
             let mut progress = (loaded.progress).changed(InvocationState::Queued, now, queue);

@@ -1,6 +1,9 @@
 //! Bounds and times of the invoker.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::{Machine, Surroundings};
 
 /// Bounds of an [`crate::Invoker`] and its [`crate::Service`].
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct Config {
     pub store_pause: Duration,
     /// How long running attempts may go on after the service was told to stop.
     pub drain: Duration,
+    /// Where time and chance come from.
+    pub surroundings: Arc<dyn Surroundings>,
 }
 
 impl Default for Config {
@@ -49,6 +54,7 @@ impl Default for Config {
             watches_max: 1024,
             store_pause: Duration::from_secs(1),
             drain: Duration::from_secs(30),
+            surroundings: Arc::new(Machine),
         }
     }
 }

@@ -9,7 +9,6 @@ use storage::{Blobs, Range, Store, Txn};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::changes::{Changes, Seen};
-use crate::clock::now_ms;
 use crate::draft::{Draft, fingerprint};
 use crate::record::{self, KeyHolder, Part, Payload};
 use crate::shared::{Loaded, Shared, Term};
@@ -327,7 +326,7 @@ impl Invoker {
             idempotency: None,
             traceparent: accepted.traceparent.clone(),
         };
-        let fresh = InvocationId::new(now_ms());
+        let fresh = self.shared.new_id();
         let mut progress = dead.progress.clone();
         (progress.redriven_as, progress.seq) = (Some(fresh), progress.seq + 1);
         let txn = txn.put(record::progress_key(id), record::encode(&progress)?);
@@ -398,7 +397,7 @@ impl Invoker {
     }
 
     async fn accept(&self, draft: Draft<'_>, txn: Txn) -> Result<Option<Receipt>, InvokerError> {
-        self.accept_as(InvocationId::new(now_ms()), draft, txn)
+        self.accept_as(self.shared.new_id(), draft, txn)
             .await
     }
 

@@ -71,6 +71,7 @@ mod sweep;
 mod takeover;
 mod waiters;
 
+pub use clock::{Machine, Surroundings};
 pub use config::Config;
 pub use error::InvokerError;
 pub use function::{Alias, AliasName, Function, Pointers, Select, Target, Version, Weighted};

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::clock::{millis, now_ms};
+use crate::clock::millis;
 use crate::dispatch::{Action, Dispatch, Due, Event};
 use crate::nodes::Share;
 use crate::record;
@@ -54,6 +54,7 @@ impl Service {
             changes.borrow_and_update();
             let Some(term) = self.shared.term() else {
                 tokio::select! {
+                    biased;
                     // The shared part keeps the nodes, and they the sender.
                     _changed = changes.changed() => {}
                     () = &mut stop => return,
@@ -61,15 +62,19 @@ impl Service {
                 continue;
             };
             let mut serving = Serving::new(self.shared.clone(), term.clone(), runner.clone());
+            // In this order, so that nothing begins in a tenure that is over, and a simulation
+            // repeats.
             let is_stopped = tokio::select! {
-                () = serving.serve(&mut self.accepted) => false,
+                biased;
                 () = over(&self.shared, &term, &mut changes) => false,
                 () = &mut stop => true,
+                () = serving.serve(&mut self.accepted) => false,
             };
             if is_stopped {
                 tokio::select! {
-                    () = serving.drain() => {}
+                    biased;
                     () = over(&self.shared, &term, &mut changes) => {}
+                    () = serving.drain() => {}
                 }
             }
             serving.end().await;
@@ -120,16 +125,16 @@ impl Serving {
         let mut dispatch = Dispatch::new(config.ready_max, config.running_max, delay_ms_max);
         let mut event = Event::Tick;
         loop {
-            for action in dispatch.handle(now_ms(), event) {
+            for action in dispatch.handle(shared.now_ms(), event) {
                 self.spawn(action);
             }
             ::metrics::gauge!(metrics::RUNNING).set(dispatch.running() as f64);
             let wake = dispatch
                 .wake_ms()
-                .map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
+                .map(|at| Duration::from_millis(at.saturating_sub(shared.now_ms())));
+            // Places are freed before more is taken in. What is passed over is in the store.
             event = tokio::select! {
-                Some(id) = accepted.recv() => Event::Accepted(id),
-                () = shared.look.notified() => Event::Look,
+                biased;
                 Some(done) = self.tasks.join_next() => match done {
                     Ok(event) => event,
                     Err(error) => {
@@ -137,6 +142,8 @@ impl Serving {
                         Event::Look
                     }
                 },
+                () = shared.look.notified() => Event::Look,
+                Some(id) = accepted.recv() => Event::Accepted(id),
                 () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => Event::Tick,
             };
         }
@@ -153,7 +160,7 @@ impl Serving {
                     refill(&shared, &term, limit).await.unwrap_or_else(|error| {
                         tracing::warn!(%error, "the queue cannot be read yet");
                         Event::RefillFailed {
-                            retry_ms: now_ms() + millis(shared.config.store_pause),
+                            retry_ms: shared.now_ms() + millis(shared.config.store_pause),
                         }
                     })
                 });
@@ -191,11 +198,11 @@ async fn run_attempt(
     runner: Arc<dyn Runner>,
     id: InvocationId,
 ) -> Event {
-    let pause = millis(shared.config.store_pause);
-    let run = AssertUnwindSafe(attempt::run(shared, term, runner, id)).catch_unwind();
+    let run = attempt::run(shared.clone(), term, runner, id);
+    let run = AssertUnwindSafe(run).catch_unwind();
     run.await.unwrap_or_else(|_| {
         tracing::error!(invocation = %id, "recording an attempt panicked");
-        Event::Requeued((now_ms() + pause, id))
+        Event::Requeued((shared.now_ms() + millis(shared.config.store_pause), id))
     })
 }
 

@@ -110,6 +110,17 @@ impl Placed {
 }
 
 impl Shared {
+    /// Milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.config.surroundings.now_ms()
+    }
+
+    /// The id of an invocation that is accepted now.
+    pub fn new_id(&self) -> InvocationId {
+        let surroundings = &self.config.surroundings;
+        InvocationId::from_parts(surroundings.now_ms(), surroundings.chance())
+    }
+
     pub async fn load(&self, id: InvocationId) -> Result<Option<Loaded>, InvokerError> {
         let (accepted_key, progress_key) = (record::accepted_key(id), record::progress_key(id));
         let Some(accepted) = self.store.get(accepted_key.as_bytes()).await? else {

@@ -2,7 +2,6 @@
 
 use storage::{Entry, Range, Txn, TxnOutcome};
 
-use crate::clock::now_ms;
 use crate::nodes::Share;
 use crate::record::{self, EXPIRY, KeyHolder, Place};
 use crate::shared::{Loaded, Shared};
@@ -14,7 +13,7 @@ const BATCH: usize = 256;
 /// Removes, a batch at a time, every invocation of this node's share whose retention is over by
 /// now. Where two nodes hold one for theirs, one of them finds it gone.
 pub async fn sweep(shared: &Shared, share: &Share) -> Result<(), InvokerError> {
-    let range = Range::between(EXPIRY, record::past(EXPIRY, now_ms())).limit(BATCH);
+    let range = Range::between(EXPIRY, record::past(EXPIRY, shared.now_ms())).limit(BATCH);
     let mut next = Some(range);
     while let Some(range) = next {
         let page = shared.store.range(range.clone()).await?;

@@ -50,6 +50,7 @@ pub async fn take_over_for_ever(shared: Arc<Shared>, term: Arc<Term>) {
             }
         }
         tokio::select! {
+            biased;
             changed = changes.changed() => if changed.is_err() {
                 return;
             },

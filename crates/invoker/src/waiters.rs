@@ -1,6 +1,6 @@
 //! Those who wait for an invocation to change: pushed to, never polling.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::InvocationId;
@@ -13,7 +13,7 @@ use crate::Invocation;
 /// A map of the invocations that somebody waits for.
 #[derive(Debug, Default)]
 pub struct Waiters {
-    entries: Mutex<HashMap<InvocationId, Entry>>,
+    entries: Mutex<BTreeMap<InvocationId, Entry>>,
 }
 
 #[derive(Debug)]

@@ -126,6 +126,7 @@ impl Membership {
         let mut changes = self.shared.tenure.subscribe();
         while let Some(tenure) = self.tenure().filter(|tenure| tenure.token == token) {
             tokio::select! {
+                biased;
                 _changed = changes.changed() => (),
                 () = tokio::time::sleep_until(tenure.until) => (),
             }

@@ -28,6 +28,7 @@ pub struct Roster {
     wishes: BTreeMap<NodeId, Standing>,
     owners: BTreeMap<Resource, (Owner, u64)>,
     view: View,
+    turnover: u64,
 }
 
 impl Roster {
@@ -67,6 +68,7 @@ impl Roster {
                 let record = read(event, |bytes| record::decode::<Record>(bytes))?;
                 let token = revision;
                 let peer = record.map(|record| Peer { token, record });
+                self.turnover += 1;
                 set(&mut self.peers, node.clone(), peer);
                 node
             }
@@ -103,6 +105,17 @@ impl Roster {
     /// The nodes that are alive.
     pub fn peers(&self) -> &BTreeMap<NodeId, Peer> {
         &self.peers
+    }
+
+    /// Grows with each node that comes or goes, and when all was read anew; not with reports.
+    pub fn turnover(&self) -> u64 {
+        self.turnover
+    }
+
+    /// This roster in the place of an earlier one, which may have missed some that came or went.
+    pub(crate) fn instead_of(mut self, earlier: &Self) -> Self {
+        self.turnover += earlier.turnover + 1;
+        self
     }
 
     /// What a node is there for: the stricter of what it says itself and what operators want.
@@ -222,7 +235,11 @@ mod tests {
         let mut roster = Roster::default();
         joins(&mut roster, 1);
         assert_eq!((roster.peers()[&id(1)].token, roster.view().len()), (1, 1));
+        assert_eq!(roster.turnover(), 1, "a report is none");
         roster.apply(&delete(keys::record_key(&id(1)))).unwrap();
+        assert_eq!(roster.turnover(), 2);
+        let anew = Roster::default().instead_of(&roster);
+        assert_eq!(anew.turnover(), 3, "whatever came and went meanwhile");
         assert_eq!((roster.peers().len(), roster.view().len()), (0, 0));
         assert_eq!(roster.standing(&id(1)), Standing::Lost);
     }

@@ -56,7 +56,9 @@ impl Service {
                 return;
             }
             let wake = state.next_wake();
+            // In this order, so that a simulation repeats; each of them ends by being heard.
             event = tokio::select! {
+                biased;
                 () = stop.cancelled(), if !is_leaving => {
                     is_leaving = true;
                     Some(Event::Leave)
@@ -219,7 +221,9 @@ async fn begin(shared: &Shared, freed: &Notify) -> Result<Watch, StorageError> {
     if !roster.peers().contains_key(&shared.id) {
         freed.notify_one();
     }
-    *shared.roster.write() = roster;
+    let mut known = shared.roster.write();
+    *known = roster.instead_of(&known);
+    drop(known);
     shared.changes.send_modify(|count| *count += 1);
     Ok(watch)
 }

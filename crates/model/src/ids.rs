@@ -19,8 +19,12 @@ pub struct IdError(String);
 impl InvocationId {
     /// An id for an invocation accepted at `unix_ms`.
     pub fn new(unix_ms: u64) -> Self {
-        let random = rand::random::<u128>() & ((1 << 80) - 1);
-        Self((u128::from(unix_ms) << 80) | random)
+        Self::from_parts(unix_ms, rand::random())
+    }
+
+    /// The id of that time and of the low 80 bits of `random`.
+    pub const fn from_parts(unix_ms: u64, random: u128) -> Self {
+        Self(((unix_ms as u128) << 80) | (random & ((1 << 80) - 1)))
     }
 
     /// The id as a number.

@@ -8,6 +8,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use model::Digest;
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -65,6 +66,15 @@ impl Blobs {
             folder: Some(folder.into()),
             origin: None,
         })
+    }
+
+    /// Blobs in memory, which are gone with the last clone: for tests and simulations.
+    pub fn in_memory() -> Self {
+        Self {
+            objects: Arc::new(InMemory::new()),
+            folder: None,
+            origin: None,
+        }
     }
 
     /// The blobs in a bucket: `s3://bucket[/prefix][?endpoint=URL][&region=NAME][&style=path]`.

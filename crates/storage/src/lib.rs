@@ -46,6 +46,9 @@ pub use error::StorageError;
 pub use etcd::{EtcdConfig, EtcdStore};
 pub use redb::{Config, RedbStore};
 pub use s3::{S3Config, S3Keys};
-pub use store::{Entry, LeaseId, Page, Range, Revision, Store, Versioned};
+pub use store::{
+    Entry, LEASE_TTL_MAX, LeaseId, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, Page, Range, Revision, Store,
+    Versioned,
+};
 pub use txn::{Compare, Op, Txn, TxnOutcome};
 pub use watch::{Change, Event, Watch, WatchItem};
