@@ -18,13 +18,21 @@ const PAUSE_MAX: Duration = Duration::from_millis(400);
 /// Longer than any simulation.
 const LONG: Duration = Duration::from_secs(3600);
 
+/// In which many clients begin.
+const BURST: Duration = Duration::from_millis(500);
+
 /// What all clients call.
 pub(crate) const FUNCTION: &str = "app/f";
 
 /// Does all that client `n` does; gives its invocation.
 pub(crate) async fn run(world: Arc<World>, n: u64) -> InvocationId {
     let mut throw = world.dice.throw("client", &[n]);
-    tokio::time::sleep(throw.time(world.plan.span)).await;
+    let begins = match throw.chance(600) {
+        true => throw.time(world.plan.span),
+        // The others come all at once.
+        false => world.plan.span / 4 * (1 + throw.below(3) as u32) + throw.time(BURST),
+    };
+    tokio::time::sleep(begins).await;
     let id = submit(&world, n, &mut throw).await;
     wait(&world, id, &mut throw).await;
     id

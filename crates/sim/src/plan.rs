@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::dice::Dice;
+
 /// A cluster, its load and its troubles, all out of one number.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -70,27 +72,30 @@ pub enum Fault {
 }
 
 impl Plan {
-    /// A small cluster with every kind of trouble.
+    /// A small cluster with every kind of trouble, more or less of each as the seed says.
     pub fn of(seed: u64) -> Self {
+        let mut throw = Dice::new(seed).throw("plan", &[]);
+        // Small numbers, which 32 bits hold.
+        let mut up_to = |most: u32| throw.below(u64::from(most) + 1) as u32;
         Self {
             seed,
-            nodes: 5,
-            places: 4,
+            nodes: 3 + up_to(4) as usize,
+            places: 2 + up_to(2),
             seats: 8,
-            clients: 150,
+            clients: 300,
             span: Duration::from_secs(40),
             calm: Duration::from_secs(60),
             troubles: Troubles {
-                kills: 5,
-                stops: 2,
-                cuts: 6,
-                splits: 2,
-                outages: 1,
-                slow_disks: 2,
-                full_disks: 1,
-                slow_nodes: 2,
-                loss_permille: 5,
-                late_permille: 10,
+                kills: 2 + up_to(6),
+                stops: up_to(3),
+                cuts: 3 + up_to(6),
+                splits: up_to(3),
+                outages: up_to(2),
+                slow_disks: up_to(3),
+                full_disks: up_to(2),
+                slow_nodes: up_to(3),
+                loss_permille: u64::from(up_to(10)),
+                late_permille: u64::from(up_to(20)),
                 drift_permille: 100,
             },
             fault: None,

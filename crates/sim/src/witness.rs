@@ -9,7 +9,7 @@ use bytes::Bytes;
 use membership::{Membership, Resource};
 use model::InvocationId;
 use scheduler::{Holder, Ledger, Resources};
-use storage::{Change, Event};
+use storage::{Change, Event, Op, Txn};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::host::index_of;
@@ -286,8 +286,10 @@ impl Witness {
         self.kept.insert(key);
     }
 
-    pub fn fenced(&mut self) {
-        self.summary.fenced += 1;
+    /// A transaction had no effect: of an owner's, its token was an old one.
+    pub fn conflict(&mut self, txn: &Txn) {
+        let is_work = |op: &Op| op.key().starts_with(b"work/");
+        self.summary.fenced += u64::from(txn.ops.iter().any(is_work));
     }
 
     /// A node's queue begins an attempt: no other node whose tenure lasts may run one of it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::InvocationId;
 use parking_lot::Mutex;
-use storage::{Blobs, Event, StorageError, Txn};
+use storage::{Blobs, Event, StorageError, Txn, TxnOutcome};
 use tokio::sync::oneshot;
 
 use crate::dice::Dice;
@@ -169,10 +169,13 @@ impl World {
             && self.dice.throw("lost", &[number]).chance(20)
         {
             let revision = self.shelf.lock().revision();
-            return Ok(Answer::Outcome(storage::TxnOutcome::Committed { revision }));
+            return Ok(Answer::Outcome(TxnOutcome::Committed { revision }));
         }
         let outcome = self.shelf.lock().transact(txn)?;
         self.changed();
+        if outcome == TxnOutcome::Conflict {
+            self.witness.lock().conflict(txn);
+        }
         Ok(Answer::Outcome(outcome))
     }
 

@@ -27,6 +27,19 @@ async fn a_folder_conforms() {
 }
 
 #[tokio::test]
+async fn memory_conforms_where_nobody_can_spoil_it() {
+    use conformance::blobs::{
+        a_blob_is_stored_listed_and_deleted_by_its_digest, a_large_blob_comes_back_whole,
+        an_empty_blob_is_a_blob, many_that_put_the_same_blob_agree,
+    };
+    let blobs = Blobs::in_memory();
+    a_blob_is_stored_listed_and_deleted_by_its_digest(&blobs).await;
+    an_empty_blob_is_a_blob(&blobs).await;
+    a_large_blob_comes_back_whole(&blobs).await;
+    many_that_put_the_same_blob_agree(&blobs).await;
+}
+
+#[tokio::test]
 async fn what_a_crash_left_half_written_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(folder.path()).unwrap();
