@@ -342,3 +342,17 @@ proptest! {
         prop_assert!(contents(&range) == expected);
     }
 }
+
+#[test]
+fn words_are_written_where_all_of_them_fit() {
+    let range = slab(1).take(&image(2, &[])).unwrap();
+    let end = 2 * PAGE_BYTES;
+    range.write_words(end - 16, &[1, u64::MAX]).unwrap();
+    let expected = [1, u64::MAX].map(u64::to_le_bytes);
+    assert_eq!(&contents(&range)[end - 16..], expected.as_flattened());
+    for (at, words) in [(end - 8, 2), (end, 1), (4, 1), (usize::MAX - 7, 2)] {
+        assert!(range.write_words(at, &vec![7; words]).is_err(), "{at:#x}");
+    }
+    assert_eq!(&contents(&range)[end - 16..], expected.as_flattened());
+    range.write_words(end, &[]).unwrap();
+}

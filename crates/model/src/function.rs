@@ -331,6 +331,8 @@ mod tests {
         files.settings.files = Some(Digest::of(b"list"));
         let mut quota = spec();
         quota.settings.limits.files_bytes_max += 1;
+        let mut processors = spec();
+        processors.settings.limits.processors_max = 2;
         let mut vm = spec();
         vm.settings.isolation = Isolation::Vm;
         let mut both = spec();
@@ -350,6 +352,7 @@ mod tests {
             layers,
             files,
             quota,
+            processors,
             vm,
             both,
             never,

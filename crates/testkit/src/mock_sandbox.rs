@@ -102,6 +102,7 @@ impl MockSandbox {
             end,
             reply,
             memory_peak_bytes: self.memory_bytes,
+            cpu_elsewhere_ns: 0,
             input_bytes: 0,
             output_bytes: 0,
         }

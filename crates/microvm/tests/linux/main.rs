@@ -4,6 +4,7 @@
 mod ahead;
 mod at_once;
 mod layers;
+mod processors;
 mod programs;
 mod request_loop;
 mod support;

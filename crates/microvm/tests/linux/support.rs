@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 pub const MIB: u64 = 1 << 20;
 
-fn slab() -> &'static Slab {
+pub fn slab() -> &'static Slab {
     static SLAB: OnceLock<Slab> = OnceLock::new();
     SLAB.get_or_init(|| {
         Slab::new(SlabConfig {
