@@ -397,8 +397,7 @@ impl Invoker {
     }
 
     async fn accept(&self, draft: Draft<'_>, txn: Txn) -> Result<Option<Receipt>, InvokerError> {
-        self.accept_as(self.shared.new_id(), draft, txn)
-            .await
+        self.accept_as(self.shared.new_id(), draft, txn).await
     }
 
     /// Makes the invocation durable together with `txn`; none when a compare did not hold.

@@ -270,6 +270,9 @@ async fn sweep_now_and_then(shared: Arc<Shared>, term: Arc<Term>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        // What the store did not answer may be done after it was given up, when the queue was
+        // looked into already.
+        shared.look.notify_one();
         let Some(share) = Share::of(&term.tenure, &shared.nodes.peers()) else {
             continue;
         };

@@ -123,10 +123,8 @@ async fn write(host: &Host, store: &Link, held: &Held, seat: usize, ignores: boo
         false => held.ownership.guard(txn),
     };
     let outcome = store.transact(txn).await;
-    let mut witness = host.world.witness.lock();
-    match outcome {
-        Ok(TxnOutcome::Committed { .. }) => witness.written(kept),
-        // The store counts those; of what was not answered nobody knows.
-        Ok(TxnOutcome::Conflict) | Err(_) => (),
+    // Conflicts are counted by the store; of what was not answered nobody knows.
+    if let Ok(TxnOutcome::Committed { .. }) = outcome {
+        host.world.witness.lock().written(kept);
     }
 }
