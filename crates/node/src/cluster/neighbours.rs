@@ -71,9 +71,15 @@ impl Neighbours {
         self.closing.clone()
     }
 
+    /// Is cancelled once the node's present tenure is over; none if it has none.
+    pub fn gone(&self, node: &NodeId) -> Option<CancellationToken> {
+        let tenures = self.tenures.read();
+        tenures.get(node).map(|(_, gone)| gone.clone())
+    }
+
     /// Sends a call to a node; none if no tenure of it is known.
     pub fn send(&self, node: &NodeId, needs: Resources) -> Option<Sent> {
-        let gone = self.tenures.read().get(node)?.1.clone();
+        let gone = self.gone(node)?;
         let assume = |roster: &mut Roster| roster.view_mut().assume(node, needs);
         Some(Sent {
             assumed: self.membership.look_mut(assume)?,

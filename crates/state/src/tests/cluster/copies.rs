@@ -26,17 +26,11 @@ async fn replicated_values_outlive_their_owners_one_after_another() {
     let keys = world.keys_of("b", 6);
     let [a, c, d] = ["a", "c", "d"].map(|node| world.app(node));
     let long: Vec<u8> = (0..3 << 20).map(|at| (at / 7) as u8).collect();
-    a.run(&keys[0], &put(&long, REPLICATED))
-        .await
-        .unwrap();
+    a.run(&keys[0], &put(&long, REPLICATED)).await.unwrap();
     for key in &keys[1..] {
-        c.run(key, &put(b"first", REPLICATED))
-            .await
-            .unwrap();
+        c.run(key, &put(b"first", REPLICATED)).await.unwrap();
         let (create, data) = (REPLICATED, &b" and on"[..]);
-        d.run(key, &Op::Append { create, data })
-            .await
-            .unwrap();
+        d.run(key, &Op::Append { create, data }).await.unwrap();
     }
     // A chunk in the middle, its zeros too, which goes when it is pushed.
     let write = Op::Write {
@@ -46,20 +40,18 @@ async fn replicated_values_outlive_their_owners_one_after_another() {
     };
     a.run(&keys[0], &write).await.unwrap();
     let (offset, length) = (0, u64::MAX);
-    a.run(&keys[0], &Op::Push { offset, length })
-        .await
-        .unwrap();
+    a.run(&keys[0], &Op::Push { offset, length }).await.unwrap();
     let mut expected = long.clone();
     expected[1 << 20..(1 << 20) + 70_000].fill(0);
     a.run(
-            &keys[1],
-            &Op::Truncate {
-                create: REPLICATED,
-                size: 3,
-            },
-        )
-        .await
-        .unwrap();
+        &keys[1],
+        &Op::Truncate {
+            create: REPLICATED,
+            size: 3,
+        },
+    )
+    .await
+    .unwrap();
     a.run(&keys[2], &Op::Delete { expected: None })
         .await
         .unwrap();
@@ -78,7 +70,9 @@ async fn replicated_values_outlive_their_owners_one_after_another() {
         let info = app.info(&keys[3]).await.unwrap();
         assert_eq!((info.version, info.durability), (version, REPLICATED));
         let last = app.info(&keys[5]).await.unwrap().version;
-        app.run(&keys[5], &swap(b"first and on", last)).await.unwrap();
+        app.run(&keys[5], &swap(b"first and on", last))
+            .await
+            .unwrap();
     }
     let app = &world.apps()[0];
     app.run(&keys[3], &swap(b"anew", version)).await.unwrap();
