@@ -215,10 +215,16 @@ impl Mirror {
         let info = self.app.info(&self.key).await?;
         let size = usize::try_from(info.size).unwrap_or(usize::MAX);
         self.copied.lock().follow(size)?;
+        // What guests of the owner's node wrote into a value that is in memory only has no version
+        // of its own: there, hashes tell.
+        let version = match info.durability {
+            Durability::Ephemeral => u64::MAX,
+            _ => info.version,
+        };
         let all = covering(bytes.start.min(size)..bytes.end.min(size));
         let mut next = all.start;
         while next < all.end {
-            let (range, op) = self.copied.lock().question(next..all.end, info.version);
+            let (range, op) = self.copied.lock().question(next..all.end, version);
             next = range.end;
             let Some(op) = op else {
                 continue;

@@ -115,10 +115,16 @@ impl Part {
     fn answer(&mut self, op: CopyOp<'_>, room: &Meter) -> Reply {
         match op {
             CopyOp::Push { name, head, chunks } => {
-                let copy = self.values.entry(name).or_default();
+                let copy = self.values.entry(name.clone()).or_default();
                 match copy.push(head, &chunks, room) {
                     Ok(()) => Reply::Done(Done::Nothing),
-                    Err(error) => Reply::Refused(error),
+                    Err(error) => {
+                        if copy.head.version == 0 {
+                            // There was none before.
+                            self.values.remove(&name);
+                        }
+                        Reply::Refused(error)
+                    }
                 }
             }
             CopyOp::Remove { name } => {
@@ -161,19 +167,21 @@ impl Copy {
         room: &Meter,
     ) -> Result<(), StateError> {
         let count = usize::try_from(head.size.div_ceil(CHUNK_BYTES as u64)).unwrap_or(usize::MAX);
-        let malformed =
-            || StateError::Refused("it pushed chunks that a value does not have".into());
-        if pushed
+        let fits = pushed
             .iter()
-            .any(|(number, bytes)| *number >= count as u64 || bytes.len() > CHUNK_BYTES)
-        {
-            return Err(malformed());
+            .all(|(number, bytes)| *number < count as u64 && bytes.len() <= CHUNK_BYTES);
+        if !fits || !pushed.is_sorted_by(|(one, _), (next, _)| one < next) {
+            let why = "it pushed chunks that a value does not have";
+            return Err(StateError::Refused(why.to_owned()));
         }
-        let (before, more) = (
-            self.bytes(),
-            pushed.iter().map(|(_, bytes)| bytes.len()).sum(),
-        );
-        room.take(more)?;
+        let old = |number: &u64| self.chunks.get(*number as usize).map_or(0, Bytes::len);
+        let replaced: usize = pushed.iter().map(|(number, _)| old(number)).sum();
+        let cut: usize = self.chunks.iter().skip(count).map(Bytes::len).sum();
+        let more: usize = pushed.iter().map(|(_, bytes)| bytes.len()).sum();
+        match more.checked_sub(replaced + cut) {
+            Some(more) => room.take(more)?,
+            None => room.give(replaced + cut - more),
+        }
         self.head = head;
         self.chunks.truncate(count);
         for (number, bytes) in pushed {
@@ -183,8 +191,6 @@ impl Copy {
             }
             self.chunks[number] = Bytes::copy_from_slice(bytes);
         }
-        // What it replaced, or was cut off, is free again.
-        room.give(before + more - self.bytes());
         Ok(())
     }
 
