@@ -42,7 +42,7 @@ mod txn;
 mod watch;
 
 pub use blobs::{BlobInfo, Blobs};
-pub use error::StorageError;
+pub use error::{Cause, StorageError};
 pub use etcd::{EtcdConfig, EtcdStore};
 pub use redb::{Config, RedbStore};
 pub use s3::{S3Config, S3Keys};
