@@ -194,7 +194,10 @@ impl Failure {
     pub(crate) fn of_storage(error: &StorageError) -> Self {
         match error {
             StorageError::Unavailable { .. } | StorageError::Unanswered { .. } => {
-                tracing::warn!(error = error as &dyn std::error::Error, "storage is away");
+                tracing::warn!(
+                    error = error as &(dyn std::error::Error + 'static),
+                    "storage is away"
+                );
                 let failure = Self::new(Code::StoreUnavailable, error.to_string());
                 failure.retry_after(AWAY_RETRY_AFTER)
             }
@@ -207,11 +210,13 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use std::time::Duration;
 
     #[test]
     fn a_store_that_does_not_answer_is_no_fault_of_the_node() {
-        let source: storage::Cause = std::sync::Arc::new(std::io::Error::other("refused"));
+        let source: Arc<dyn std::error::Error + Send + Sync> =
+            Arc::new(std::io::Error::other("refused"));
         let doing = "a transaction";
         for error in [
             StorageError::Unavailable {

@@ -112,7 +112,7 @@ pub async fn run(
     match (progress.state, progress.due_ms) {
         _ if progress.owner != term.queue => return Event::Finished(id),
         // What never began is due since it was accepted, whatever the clock was then.
-        (InvocationState::Queued, _) if progress.starts == 0 => {}
+        (InvocationState::Queued, Some(_)) if progress.starts == 0 => {}
         (InvocationState::Queued, Some(due_ms)) if is_due(&shared, due_ms) => {}
         (InvocationState::Queued, Some(due_ms)) => return Event::Requeued((due_ms, id)),
         _ => return Event::Finished(id),

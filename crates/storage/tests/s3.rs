@@ -78,7 +78,7 @@ async fn opening_says_what_is_wrong() {
     check(&address, stranger, "Refused").await;
     check("s3://bucket?endpoint=nowhere", config(), "Address").await;
     server.kill();
-    check(&address, impatient(), "Io").await;
+    check(&address, impatient(), "Unanswered").await;
 }
 
 #[tokio::test]
@@ -95,14 +95,20 @@ async fn a_server_that_starts_anew_is_waited_for_and_has_lost_nothing() {
     let before = blobs.put(Bytes::from_static(b"before")).await.unwrap();
     server.kill();
     let failed = hasty.get(&before).await;
-    assert!(matches!(failed, Err(StorageError::Io { .. })), "{failed:?}");
+    assert!(
+        matches!(failed, Err(StorageError::Unanswered { .. })),
+        "{failed:?}"
+    );
     let large = Bytes::from(vec![1; 20 << 20]);
     let put = tokio::spawn({
         let (blobs, large) = (blobs.clone(), large.clone());
         async move { blobs.put(large).await }
     });
     let failed = hasty.put(Bytes::from_static(b"x")).await;
-    assert!(matches!(failed, Err(StorageError::Io { .. })), "{failed:?}");
+    assert!(
+        matches!(failed, Err(StorageError::Unanswered { .. })),
+        "{failed:?}"
+    );
     server.restart();
     let digest = put.await.unwrap().unwrap();
     assert!(blobs.get(&digest).await.unwrap() == Some(large));
