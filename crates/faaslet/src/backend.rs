@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use model::{Kind, VersionSpec};
-use sandbox::{Artifacts, Backend, LoadError, PrepareError, Prepared, Program};
+use model::{Digest, Kind, VersionSpec};
+use sandbox::{
+    Artifacts, Backend, EntryKind, LoadError, Portable, PrepareError, Prepared, Program, all_there,
+};
 
 use crate::component::{Components, ComponentsError};
 use crate::config::Config;
@@ -125,6 +127,28 @@ impl Backend for Faaslets {
             source: None,
         })?;
         Ok(Arc::new(program))
+    }
+}
+
+impl Portable for Faaslets {
+    fn product(&self, spec: &VersionSpec) -> Digest {
+        let (core, component) = (self.0.core.image_key(spec), self.0.components.product(spec));
+        let parts = [b"faaslet".as_slice(), core.as_bytes(), component.as_bytes()];
+        Digest::of_parts(parts)
+    }
+
+    fn entries(&self, spec: &VersionSpec) -> Result<Option<Vec<(Digest, EntryKind)>>, CacheError> {
+        if spec.kind != Kind::Http {
+            let core = self.0.core.entries(spec).to_vec();
+            if let Some(all) = all_there(&self.0.cache, core)? {
+                return Ok(Some(all));
+            }
+        }
+        self.0.components.entries(spec)
+    }
+
+    fn cache(&self) -> &Arc<Cache> {
+        &self.0.cache
     }
 }
 

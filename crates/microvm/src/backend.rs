@@ -6,8 +6,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use files::{Layer, Library};
 use memory::{Slab, SlabConfig};
-use model::{Isolation, Kind, VersionSpec};
-use sandbox::{Artifacts, Backend, Cache, CacheError, LoadError, PrepareError, Prepared, Program};
+use model::{Digest, Isolation, Kind, VersionSpec};
+use sandbox::{
+    Artifacts, Backend, Cache, CacheError, EntryKind, LoadError, Portable, PrepareError, Prepared,
+    Program,
+};
 
 use crate::asks::Numbers;
 use crate::config::Config;
@@ -45,7 +48,7 @@ pub enum MicroVmsError {
 pub struct MicroVms(Arc<Inner>);
 
 pub(crate) struct Inner {
-    cache: Cache,
+    cache: Arc<Cache>,
     slab: Slab,
     pub shells: Shells,
     pub table: &'static [sandbox::host::HostCall],
@@ -63,7 +66,7 @@ impl MicroVms {
     }
 
     fn over(hypervisor: Arc<dyn Hypervisor>, config: Config) -> Result<Self, MicroVmsError> {
-        let cache = Cache::new(&config.cache_dir)?;
+        let cache = Arc::new(Cache::new(&config.cache_dir)?);
         let slab = Slab::new(SlabConfig {
             ranges_max: config.machines_max,
             reservation_bytes: RESERVATION_BYTES,
@@ -129,6 +132,20 @@ impl Backend for MicroVms {
             source: None,
         })?;
         Ok(Arc::new(program))
+    }
+}
+
+impl Portable for MicroVms {
+    fn product(&self, spec: &VersionSpec) -> Digest {
+        stored::product(spec, self.0.shells.hypervisor().features())
+    }
+
+    fn entries(&self, spec: &VersionSpec) -> Result<Option<Vec<(Digest, EntryKind)>>, CacheError> {
+        stored::entries(&self.0.cache, spec)
+    }
+
+    fn cache(&self) -> &Arc<Cache> {
+        &self.0.cache
     }
 }
 

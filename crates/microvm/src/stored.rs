@@ -173,6 +173,35 @@ pub(crate) fn find(cache: &Cache, spec: &VersionSpec) -> Result<Option<Paths>, C
     Ok(Some(paths))
 }
 
+/// Names what is stored of a version here: only processors with the same features can use it.
+pub(crate) fn product(spec: &VersionSpec, features: &[u8]) -> Digest {
+    let [entry, request_loop] = keys(spec);
+    let features = Digest::of(features);
+    let parts = [&entry, &request_loop, &features].map(|part| part.as_bytes().as_slice());
+    Digest::of_parts([b"microvm".as_slice()].into_iter().chain(parts))
+}
+
+/// The entries that [`find`] reads, if all of them are there.
+pub(crate) fn entries(
+    cache: &Cache,
+    spec: &VersionSpec,
+) -> Result<Option<Vec<(Digest, EntryKind)>>, CacheError> {
+    let Some(paths) = find(cache, spec)? else {
+        return Ok(None);
+    };
+    let [entry, request_loop] = keys(spec);
+    let of_entry = [EntryKind::Image, EntryKind::Meta, EntryKind::Names];
+    let mut entries: Vec<_> = of_entry.map(|kind| (entry, kind)).into();
+    if let Some((_, files)) = &paths.request_loop {
+        if files.is_some() {
+            let of_loop = [EntryKind::Image, EntryKind::Meta];
+            entries.extend(of_loop.map(|kind| (request_loop, kind)));
+        }
+        entries.push((request_loop, EntryKind::Process));
+    }
+    Ok(Some(entries))
+}
+
 /// Reads a version that is in the cache, whose files lie over `layer`.
 pub(crate) fn load(
     paths: &Paths,

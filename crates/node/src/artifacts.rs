@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,8 +44,8 @@ impl BlobFiles {
 }
 
 impl BlobFiles {
-    /// Has a blob brought here that lies elsewhere. It happens when a version with files is loaded
-    /// on a node for the first time, on a thread that may wait.
+    /// Has a blob brought here that lies elsewhere, or is damaged here. It happens when a version
+    /// with files is loaded on a node for the first time, on a thread that may wait.
     fn fetch(&self, digest: &Digest) -> io::Result<PathBuf> {
         if !self.blobs.is_cache() {
             return Err(io::ErrorKind::NotFound.into());
@@ -59,24 +59,42 @@ impl BlobFiles {
     }
 }
 
+impl BlobFiles {
+    /// The contents of a file, if they are those of the digest.
+    fn checked(&self, digest: &Digest, file: &Path) -> io::Result<Option<Contents>> {
+        let contents = Contents::open(file).map_err(io::Error::other)?;
+        if !self.checked.lock().contains(digest) {
+            if digest_of(&contents) != *digest {
+                return Ok(None);
+            }
+            self.checked.lock().insert(*digest);
+        }
+        Ok(Some(contents))
+    }
+}
+
 impl files::Source for BlobFiles {
     fn open(&self, digest: &Digest) -> io::Result<Contents> {
-        let file = match self.blobs.file(digest) {
-            Some(file) => file,
-            None => self.fetch(digest)?,
-        };
-        let contents = Contents::open(&file).map_err(io::Error::other)?;
-        if self.checked.lock().contains(digest) {
+        // What is mapped stays as it is; until then its file must.
+        let _pinned = self.blobs.pin(vec![*digest]);
+        if let Some(file) = self.blobs.file(digest)
+            && let Some(contents) = self.checked(digest, &file)?
+        {
             return Ok(contents);
         }
-        if digest_of(&contents) != *digest {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the blob is damaged: deploy its files again",
-            ));
+        if self.blobs.is_cache() {
+            self.checked.lock().remove(digest);
+            let file = self.fetch(digest)?;
+            if let Some(contents) = self.checked(digest, &file)? {
+                return Ok(contents);
+            }
+        } else if self.blobs.file(digest).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
         }
-        self.checked.lock().insert(*digest);
-        Ok(contents)
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the blob is damaged: deploy its files again",
+        ))
     }
 }
 

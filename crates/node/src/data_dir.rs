@@ -9,7 +9,7 @@
 //! ```
 //!
 //! In a cluster store, blobs and payloads are elsewhere; in `DATA/cluster-blobs/` is what this node
-//! has of the blobs, which may be deleted while it does not run.
+//! has of the blobs, within a bound, which may be deleted while it does not run.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -27,6 +27,8 @@ pub(crate) struct DataDir {
     path: PathBuf,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
+    /// What deploys make, for other nodes; none for a node that stands alone.
+    pub(crate) images: Option<Blobs>,
     pub(crate) payloads: Blobs,
     /// Locked; the kernel lets go of it however the process ends. Declared last, so that it is
     /// dropped after the store.
@@ -42,6 +44,7 @@ impl DataDir {
             path: path.to_owned(),
             store: Arc::new(store),
             blobs: Blobs::open(&path.join("blobs"))?,
+            images: None,
             payloads: Blobs::open(&path.join("payloads"))?,
             _lock: lock,
         })
@@ -59,6 +62,7 @@ impl DataDir {
             path: path.to_owned(),
             store: shared.store,
             blobs: shared.blobs,
+            images: Some(shared.images),
             payloads: shared.payloads,
             _lock: lock,
         })

@@ -23,10 +23,11 @@ mod guests;
 mod node;
 mod runner;
 mod telemetry;
+mod travel;
 mod up;
 mod walls;
 
-pub use cluster::{CertificateError, ClusterConfig, init_cluster, issue_certificate};
+pub use cluster::{CarryConfig, CertificateError, ClusterConfig, init_cluster, issue_certificate};
 pub use config::Config;
 pub use confined::not_confined;
 pub use error::NodeError;

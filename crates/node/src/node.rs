@@ -21,6 +21,7 @@ use crate::chain::NodeChain;
 use crate::cluster::{Joining, Local, Member, Seat};
 use crate::data_dir::DataDir;
 use crate::guests::Guests;
+use crate::travel::Travel;
 use crate::walls::Walls;
 use crate::{Config, NodeError, runner, telemetry};
 
@@ -55,19 +56,24 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
     let data_dir = &opened.data_dir;
     let guests = Guests::start(config.guest_threads)?;
     let books = Books::open(&config, data_dir).await?;
-    let seat = match &config.cluster {
+    let seat = match config.cluster.as_ref().zip(data_dir.images.as_ref()) {
         None => None,
-        Some(cluster) => {
+        Some((cluster, images)) => {
             let (store, drain) = (data_dir.store.clone(), config.drain_patience);
-            Some(Seat::take(cluster, store, drain).await?)
+            Some(Seat::take(cluster, store, [&data_dir.blobs, images], drain).await?)
         }
     };
     let (state, keeper) = state(&config, data_dir, seat.as_ref()).await?;
+    let travel = seat.as_ref().map(|seat| {
+        let (store, blobs) = (data_dir.store.clone(), data_dir.blobs.clone());
+        Travel::new(store, blobs, seat.carrier())
+    });
     let queues = match &seat {
         None => Arc::new(invoker::Alone::default()),
         Some(seat) => seat.queues(),
     };
-    let opened_parts = Parts::open(&config, data_dir, &books, guests.handle(), queues, state);
+    let running = (guests.handle(), travel);
+    let opened_parts = Parts::open(&config, data_dir, &books, running, queues, state);
     let (parts, queue) = opened_parts.await?;
     let joining = seat.zip(keeper);
     let joining = joining.map(|(seat, keeper)| seat.serve(&parts.local(&config, &books), keeper));
@@ -161,7 +167,7 @@ impl Parts {
         config: &Config,
         data_dir: &DataDir,
         books: &Books,
-        guests: &Handle,
+        (guests, travel): (&Handle, Option<Travel>),
         queues: Arc<dyn invoker::Nodes>,
         state: State,
     ) -> Result<(Self, invoker::Service), NodeError> {
@@ -176,7 +182,8 @@ impl Parts {
             host: Arc::new(host),
             ..config.executor.clone()
         };
-        let executor = executor(config.sandboxes_max, executor_config, data_dir, guests).await?;
+        let most = config.sandboxes_max;
+        let executor = executor(most, executor_config, data_dir, guests, travel).await?;
         chain.run_on(&executor);
         let invoker_config = invoker::Config {
             drain: config.drain_patience,
@@ -299,6 +306,7 @@ async fn executor(
     config: executor::Config,
     data_dir: &DataDir,
     guests: &Handle,
+    travel: Option<Travel>,
 ) -> Result<Executor, NodeError> {
     let files = Arc::new(files::Library::new(BlobFiles::new(data_dir.blobs.clone())));
     let faaslets = faaslet::Config {
@@ -308,7 +316,11 @@ async fn executor(
         ..faaslet::Config::new(data_dir.cache())
     };
     let faaslets = blocking(move || Ok(faaslet::Faaslets::new(faaslets)?)).await?;
-    let backend = Walls::new(faaslets, data_dir.cache(), files);
+    let walls = Walls::new(faaslets, data_dir.cache(), files);
+    let backend = match travel {
+        None => walls,
+        Some(travel) => walls.among(travel),
+    };
     let artifacts = BlobArtifacts(data_dir.blobs.clone());
     Ok(Executor::new(
         config,

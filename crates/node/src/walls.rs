@@ -11,7 +11,12 @@ use microvm::inside::{self, Compile};
 use microvm::{MicroVms, MicroVmsError};
 use model::{Isolation, VersionSpec};
 use parking_lot::Mutex;
-use sandbox::{Artifacts, Backend, LoadError, PrepareError, Prepared, Program};
+use sandbox::{
+    Artifacts, Backend, LoadError, Portable, PrepareError, Prepared, Program, Sandbox, SandboxError,
+};
+use storage::Pinned;
+
+use crate::travel::{Brought, Travel};
 
 /// Folder of the cache that holds images of micro-VMs.
 const IMAGES: &str = "microvm";
@@ -22,6 +27,7 @@ pub(crate) struct Walls {
     micro_vms: Mutex<Option<Arc<MicroVms>>>,
     cache_dir: PathBuf,
     files: Arc<Library>,
+    travel: Option<Travel>,
 }
 
 /// Why no micro-VM can run on this machine; none if one can.
@@ -38,7 +44,15 @@ impl Walls {
             micro_vms: Mutex::default(),
             cache_dir,
             files,
+            travel: None,
         }
+    }
+
+    /// Shares what deploys make with the other nodes of a cluster.
+    pub fn among(mut self, travel: Travel) -> Self {
+        travel.offer(self.faaslets.cache().clone());
+        self.travel = Some(travel);
+        self
     }
 
     /// The micro-VMs, opened at the first call that finds them possible.
@@ -62,6 +76,9 @@ impl Walls {
                 source: Some(other.into()),
             },
         })?;
+        if let Some(travel) = &self.travel {
+            travel.offer(micro_vms.cache().clone());
+        }
         Ok(opened.insert(Arc::new(micro_vms)).clone())
     }
 
@@ -70,6 +87,33 @@ impl Walls {
             Isolation::Wasm => Ok(Arc::new(self.faaslets.clone())),
             Isolation::Vm | Isolation::WasmVm => Ok(self.micro_vms()?),
         }
+    }
+
+    fn portable(&self, spec: &VersionSpec) -> Result<Arc<dyn Portable>, PrepareError> {
+        match spec.settings.isolation {
+            Isolation::Wasm => Ok(Arc::new(self.faaslets.clone())),
+            Isolation::Vm | Isolation::WasmVm => Ok(self.micro_vms()?),
+        }
+    }
+}
+
+/// A program whose blobs stay where they are while it is loaded.
+struct Kept {
+    program: Arc<dyn Program>,
+    _blobs: Pinned,
+}
+
+impl Program for Kept {
+    fn sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
+        self.program.sandbox()
+    }
+
+    fn cooperative(&self) -> bool {
+        self.program.cooperative()
+    }
+
+    fn asks(&self) -> bool {
+        self.program.asks()
     }
 }
 
@@ -96,7 +140,17 @@ impl Backend for Walls {
         artifact: Bytes,
         layers: Vec<Bytes>,
     ) -> Result<Prepared, PrepareError> {
-        self.of(spec)?.prepare(spec, artifact, layers).await
+        let backend = self.of(spec)?;
+        let Some(travel) = &self.travel else {
+            return backend.prepare(spec, artifact, layers).await;
+        };
+        let portable = self.portable(spec)?;
+        let brought = travel.bring(&portable, spec).await;
+        let prepared = backend.prepare(spec, artifact, layers).await?;
+        if let Brought::Missing(stale) = brought {
+            travel.tell(&portable, spec, stale).await;
+        }
+        Ok(prepared)
     }
 
     async fn load(
@@ -104,7 +158,20 @@ impl Backend for Walls {
         spec: &VersionSpec,
         artifacts: &dyn Artifacts,
     ) -> Result<Arc<dyn Program>, LoadError> {
-        self.of(spec)?.load(spec, artifacts).await
+        let backend = self.of(spec)?;
+        let Some(travel) = &self.travel else {
+            return backend.load(spec, artifacts).await;
+        };
+        let portable = self.portable(spec)?;
+        let _kept_meanwhile = travel.pin(spec).await;
+        let brought = travel.bring(&portable, spec).await;
+        let program = backend.load(spec, artifacts).await?;
+        if let Brought::Missing(stale) = brought {
+            travel.tell(&portable, spec, stale).await;
+        }
+        // Once more: now the list of its files is here.
+        let _blobs = travel.pin(spec).await;
+        Ok(Arc::new(Kept { program, _blobs }))
     }
 }
 

@@ -10,6 +10,7 @@
 //! not match its sum is deleted, logged and reported as missing, so that its owner makes it anew.
 //! The directory belongs to the node alone: mapping code from it trusts its other writers.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -50,7 +51,13 @@ impl EntryKind {
         EntryKind::Process,
     ];
 
-    const fn extension(self) -> &'static str {
+    /// The kind of that name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.extension() == name)
+    }
+
+    /// Its name, which is the extension of its files.
+    pub const fn extension(self) -> &'static str {
         match self {
             EntryKind::Code => "cwasm",
             EntryKind::Image => "image",
@@ -84,11 +91,26 @@ pub enum CacheError {
     },
 }
 
+/// An entry that is there, by its name and by its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it was stored under.
+    pub key: Digest,
+    /// What it holds.
+    pub kind: EntryKind,
+    /// The digest of its bytes.
+    pub sum: Digest,
+    /// How many they are.
+    pub bytes: u64,
+}
+
 /// A directory of checked entries; share it behind an `Arc`.
 #[derive(Debug)]
 pub struct Cache {
     dir: PathBuf,
     sequence: AtomicU64,
+    /// Where the bytes of each digest were stored last; their file may have changed since.
+    by_sum: Mutex<HashMap<Digest, PathBuf>>,
     /// Held while an entry and its sum take their places, so that racing writers do not mix theirs.
     placing: Mutex<()>,
 }
@@ -100,6 +122,7 @@ impl Cache {
         let cache = Self {
             dir: dir.into(),
             sequence: AtomicU64::new(0),
+            by_sum: Mutex::default(),
             placing: Mutex::new(()),
         };
         let cache_ref = &cache;
@@ -108,6 +131,8 @@ impl Cache {
         fs::set_permissions(&cache.dir, Permissions::from_mode(0o700))
             .map_err(failed("protect the cache directory"))?;
         cache.sweep().map_err(failed("sweep the cache directory"))?;
+        let sums = cache.read_sums();
+        *cache.by_sum.lock() = sums.map_err(failed("list the cache directory"))?;
         Ok(cache)
     }
 
@@ -120,14 +145,45 @@ impl Cache {
     ) -> Result<PathBuf, CacheError> {
         let path = self.entry_path(key, kind);
         let entry = self.write_partial(bytes)?;
-        let sum = self.write_partial(hex::encode(Sha256::digest(bytes)).as_bytes())?;
+        let digest = Digest::of(bytes);
+        let sum = self.write_partial(digest.hex().as_bytes())?;
         let _placing = self.placing.lock();
         self.place(entry, &path)?;
         self.place(sum, &sum_path(&path))?;
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|source| self.failed("sync the directory", &self.dir, source))?;
+        self.by_sum.lock().insert(digest, path.clone());
         Ok(path)
+    }
+
+    /// The entry `key` by its bytes, which this reads; `None` as of [`Cache::load`].
+    pub fn entry(&self, key: &Digest, kind: EntryKind) -> Result<Option<Entry>, CacheError> {
+        let Some(path) = self.load(key, kind)? else {
+            return Ok(None);
+        };
+        let read = |source| self.failed("read the cache entry", &path, source);
+        let Some(sum) = present(read_sum(&sum_path(&path))).map_err(read)?.flatten() else {
+            return Ok(None);
+        };
+        let bytes = present(path.metadata()).map_err(read)?;
+        Ok(bytes.map(|metadata| Entry {
+            key: *key,
+            kind,
+            sum,
+            bytes: metadata.len(),
+        }))
+    }
+
+    /// A file that had the bytes of this digest when it was stored: whoever reads it compares them.
+    pub fn named(&self, sum: &Digest) -> Option<PathBuf> {
+        self.by_sum.lock().get(sum).cloned()
+    }
+
+    /// Deletes one entry, if it is there; what maps it keeps its mapping.
+    pub fn forget(&self, key: &Digest, kind: EntryKind) -> Result<(), CacheError> {
+        let _placing = self.placing.lock();
+        self.delete(&self.entry_path(key, kind))
     }
 
     /// Where the entry `key` is; `None` if it is missing, or was corrupt and is now deleted.
@@ -162,6 +218,7 @@ impl Cache {
     }
 
     fn delete(&self, path: &Path) -> Result<(), CacheError> {
+        self.by_sum.lock().retain(|_, named| named != path);
         for path in [sum_path(path), path.to_owned()] {
             present(fs::remove_file(&path))
                 .map_err(|source| self.failed("delete the cache entry", &path, source))?;
@@ -214,6 +271,19 @@ impl Cache {
         Ok(())
     }
 
+    fn read_sums(&self) -> io::Result<HashMap<Digest, PathBuf>> {
+        let mut sums = HashMap::new();
+        for file in fs::read_dir(&self.dir)? {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "sum")
+                && let Some(sum) = present(read_sum(&path))?.flatten()
+            {
+                sums.insert(sum, path.with_extension(""));
+            }
+        }
+        Ok(sums)
+    }
+
     fn failed(&self, doing: &'static str, path: &Path, source: io::Error) -> CacheError {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         if matches!(source.kind(), StorageFull | QuotaExceeded) {
@@ -254,6 +324,14 @@ fn sum_path(entry: &Path) -> PathBuf {
     let mut path = entry.as_os_str().to_owned();
     path.push(".sum");
     path.into()
+}
+
+/// The digest that a file of a sum says; none if it says none.
+fn read_sum(path: &Path) -> io::Result<Option<Digest>> {
+    let text = fs::read(path)?;
+    Ok(format!("sha256:{}", String::from_utf8_lossy(&text))
+        .parse()
+        .ok())
 }
 
 fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -328,6 +406,31 @@ mod tests {
             assert!(cache.load(&key(), EntryKind::Code).unwrap().is_none());
             assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn an_entry_is_found_by_its_bytes_until_it_is_gone() {
+        let (_dir, cache) = open();
+        let path = cache.store(&key(), EntryKind::Pages, b"pages").unwrap();
+        let sum = Digest::of(b"pages");
+        let entry = Entry {
+            key: key(),
+            kind: EntryKind::Pages,
+            sum,
+            bytes: 5,
+        };
+        let again = Cache::new(&cache.dir).unwrap();
+        for cache in [&cache, &again] {
+            let found = cache.entry(&key(), EntryKind::Pages).unwrap();
+            assert_eq!(found.as_ref(), Some(&entry));
+            assert_eq!(cache.named(&sum).as_ref(), Some(&path));
+            assert_eq!(cache.entry(&key(), EntryKind::Code).unwrap(), None);
+        }
+        again.forget(&key(), EntryKind::Pages).unwrap();
+        assert_eq!(again.named(&sum), None);
+        assert_eq!(again.entry(&key(), EntryKind::Pages).unwrap(), None);
+        assert_eq!(EntryKind::of("pages"), Some(EntryKind::Pages));
+        assert_eq!(EntryKind::of("sum"), None);
     }
 
     #[test]

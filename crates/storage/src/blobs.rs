@@ -12,6 +12,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use crate::cached::{Cached, Fetch, Pinned};
 use crate::{S3Config, StorageError, s3};
 
 /// One blob of a listing.
@@ -33,7 +34,7 @@ pub struct Blobs {
     /// Where they are files, to be mapped; none when they are not on this machine.
     folder: Option<Arc<Path>>,
     /// What these are a cache of, if they are.
-    origin: Option<Arc<Blobs>>,
+    origin: Option<Arc<Cached>>,
 }
 
 /// A blob that is larger goes over the network in parts of this size, each tried again by itself.
@@ -90,12 +91,39 @@ impl Blobs {
         })
     }
 
-    /// These blobs as a cache of those of `origin`: what is not here is looked for there and then
-    /// kept, and what is put is there before it is here.
-    #[must_use]
-    pub fn before(mut self, origin: Blobs) -> Self {
-        self.origin = Some(Arc::new(origin));
-        self
+    /// The blobs in a directory as a cache of those of `origin`, of at most `bytes_max`: what is
+    /// not here is looked for there and then kept, and what is put is there before it is here. The
+    /// least recently used go first, but for what is pinned. One process at a time owns it. This
+    /// blocks.
+    pub fn open_cache(folder: &Path, origin: Blobs, bytes_max: u64) -> Result<Self, StorageError> {
+        let mut blobs = Self::open(folder)?;
+        let cached = Cached::open(folder, origin, bytes_max);
+        let failed = |e| StorageError::of_disk("opening a cache of blobs", e);
+        blobs.origin = Some(Arc::new(cached.map_err(failed)?));
+        Ok(blobs)
+    }
+
+    /// Has a cache get what it lacks from there, from now on, and not from its origin; it asks
+    /// the first that was named.
+    pub fn fetch_by(&self, fetch: Arc<dyn Fetch>) {
+        if let Some(cached) = &self.origin {
+            let _first_stays = cached.fetch.set(fetch);
+        }
+    }
+
+    /// What these are a cache of, if they are.
+    pub fn origin(&self) -> Option<&Blobs> {
+        self.origin.as_ref().map(|cached| &cached.origin)
+    }
+
+    /// Keeps these blobs in the cache, or once they come there, as long as the pin lives.
+    pub fn pin(&self, digests: Vec<Digest>) -> Pinned {
+        Pinned::new(self.origin.clone(), digests)
+    }
+
+    /// Bytes that a cache has; none of what is no cache.
+    pub fn cached_bytes(&self) -> Option<u64> {
+        self.origin.as_ref().map(|cached| cached.bytes())
     }
 
     /// Whether there may be blobs elsewhere that are not here yet.
@@ -105,26 +133,35 @@ impl Blobs {
 
     /// Stores `bytes`; what is already there, undamaged, is not written again.
     pub async fn put(&self, bytes: Bytes) -> Result<Digest, StorageError> {
-        if let Some(origin) = &self.origin {
-            Box::pin(origin.put(bytes.clone())).await?;
+        if let Some(cached) = &self.origin {
+            Box::pin(cached.origin.put(bytes.clone())).await?;
         }
         self.put_here(bytes).await
     }
 
-    async fn put_here(&self, bytes: Bytes) -> Result<Digest, StorageError> {
-        let digest = Digest::of(&bytes);
+    /// Stores `bytes` here only, also where these are a cache; see [`Blobs::put`].
+    pub async fn put_here(&self, bytes: Bytes) -> Result<Digest, StorageError> {
+        let (digest, length) = (Digest::of(&bytes), bytes.len() as u64);
+        let write = self.write(digest, bytes);
+        match &self.origin {
+            Some(cached) => cached.place(digest, length, write).await?,
+            None => write.await?,
+        }
+        Ok(digest)
+    }
+
+    async fn write(&self, digest: Digest, bytes: Bytes) -> Result<(), StorageError> {
         let location = location(&digest);
         if self.size(&location).await? == Some(bytes.len() as u64)
-            && matches!(self.get_here(&digest).await, Ok(Some(_)))
+            && matches!(self.read(&digest).await, Ok(Some(_)))
         {
-            return Ok(digest);
+            return Ok(());
         }
         let put = match self.folder.is_none() && bytes.len() > PART_BYTES {
             true => self.put_parts(&location, &bytes).await,
             false => self.objects.put(&location, bytes.into()).await.map(drop),
         };
-        put.map(|()| digest)
-            .map_err(|e| StorageError::of_objects("writing a blob", e))
+        put.map_err(|e| StorageError::of_objects("writing a blob", e))
     }
 
     /// In parts; the blob is there when the last one is.
@@ -148,7 +185,7 @@ impl Blobs {
 
     /// The blob's bytes; damaged ones are [`StorageError::BlobDamaged`].
     pub async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
-        let Some(origin) = &self.origin else {
+        let Some(cached) = &self.origin else {
             return self.get_here(digest).await;
         };
         match self.get_here(digest).await {
@@ -157,7 +194,7 @@ impl Blobs {
             // What is damaged here is written anew.
             Err(error) => tracing::warn!(%error, "a cached blob cannot be read"),
         }
-        let found = Box::pin(origin.get(digest)).await?;
+        let found = cached.get(digest).await?;
         if let Some(bytes) = &found
             && let Err(error) = self.put_here(bytes.clone()).await
         {
@@ -166,7 +203,19 @@ impl Blobs {
         Ok(found)
     }
 
-    async fn get_here(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
+    /// The blob's bytes if they are here, also where these are a cache; see [`Blobs::get`].
+    pub async fn get_here(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
+        let found = self.read(digest).await?;
+        if let Some(cached) = &self.origin {
+            match &found {
+                Some(_) => cached.used(digest).await,
+                None => cached.missing(digest),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn read(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
         let failed = |e| StorageError::of_objects("reading a blob", e);
         let found = match self.objects.get(&location(digest)).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
@@ -194,7 +243,7 @@ impl Blobs {
     /// The blob's length, if it is there; its bytes are not looked at.
     pub async fn length(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
         match (self.size(&location(digest)).await?, &self.origin) {
-            (None, Some(origin)) => Box::pin(origin.length(digest)).await,
+            (None, Some(cached)) => Box::pin(cached.origin.length(digest)).await,
             (found, _) => Ok(found),
         }
     }
@@ -206,8 +255,9 @@ impl Blobs {
 
     /// Removes the blob, if it is there.
     pub async fn delete(&self, digest: &Digest) -> Result<(), StorageError> {
-        if let Some(origin) = &self.origin {
-            Box::pin(origin.delete(digest)).await?;
+        if let Some(cached) = &self.origin {
+            Box::pin(cached.origin.delete(digest)).await?;
+            cached.missing(digest);
         }
         match self.objects.delete(&location(digest)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -217,14 +267,13 @@ impl Blobs {
 
     /// Every blob, in no order.
     pub fn list(&self) -> BoxStream<'static, Result<BlobInfo, StorageError>> {
-        if let Some(origin) = &self.origin {
-            return origin.list();
+        if let Some(cached) = &self.origin {
+            return cached.origin.list();
         }
         let all = self.objects.list(Some(&Location::from(ROOT)));
         all.map_err(|e| StorageError::of_objects("listing blobs", e))
             .try_filter_map(async |meta| {
-                let name = meta.location.filename().unwrap_or_default();
-                let digest = format!("sha256:{name}").parse().ok();
+                let digest = digest_of(meta.location.filename().unwrap_or_default());
                 Ok(digest.map(|digest| BlobInfo {
                     digest,
                     bytes: meta.size,
@@ -242,12 +291,21 @@ impl Blobs {
     }
 }
 
-const ROOT: &str = "sha256";
+pub(crate) const ROOT: &str = "sha256";
 
 /// `sha256/ab/ab…`: 256 folders keep each directory short.
-fn location(digest: &Digest) -> Location {
+pub(crate) fn file_of(digest: &Digest) -> String {
     let hex = digest.hex();
-    Location::from(format!("{ROOT}/{}/{hex}", &hex[..2]))
+    format!("{ROOT}/{}/{hex}", &hex[..2])
+}
+
+/// The blob that a file's name is.
+pub(crate) fn digest_of(name: &str) -> Option<Digest> {
+    format!("sha256:{name}").parse().ok()
+}
+
+fn location(digest: &Digest) -> Location {
+    Location::from(file_of(digest))
 }
 
 /// Removes files that an interrupted write left: the object store stages as `NAME#N`.

@@ -32,16 +32,19 @@
 
 mod address;
 mod blobs;
+mod cached;
 pub mod conformance;
 mod error;
 mod etcd;
 mod redb;
 mod s3;
+mod shelf;
 mod store;
 mod txn;
 mod watch;
 
 pub use blobs::{BlobInfo, Blobs};
+pub use cached::{Fetch, Pinned};
 pub use error::{Cause, StorageError};
 pub use etcd::{EtcdConfig, EtcdStore};
 pub use redb::{Config, RedbStore};

@@ -180,6 +180,33 @@ impl Holding {
     }
 }
 
+/// Where the cache has what is kept under a key.
+pub(super) struct Entries {
+    pub(super) skeleton: Digest,
+    pub(super) all: Vec<(Digest, EntryKind)>,
+}
+
+/// The entries of what is kept under `key`; none if the first of them is missing or spoiled.
+pub(super) fn entries(cache: &Cache, key: &Digest) -> Result<Option<Entries>, CacheError> {
+    let Some(path) = cache.load(key, EntryKind::Meta)? else {
+        return Ok(None);
+    };
+    let meta = std::fs::read(path).ok();
+    let holding = meta.and_then(|meta| serde_json::from_slice::<Holding>(&meta).ok());
+    Ok(holding.map(|holding| {
+        let pages = holding
+            .strata
+            .iter()
+            .map(|stratum| (stratum.file, EntryKind::Pages));
+        Entries {
+            skeleton: holding.skeleton,
+            all: std::iter::once((*key, EntryKind::Meta))
+                .chain(pages)
+                .collect(),
+        }
+    }))
+}
+
 fn failed(error: CacheError) -> PrepareError {
     super::cache_failed(error)
 }

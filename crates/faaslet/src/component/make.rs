@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memory::PAGE_BYTES;
 use model::{Digest, VersionSpec};
-use sandbox::{EntryKind, PrepareError, Prepared};
+use sandbox::{CacheError, EntryKind, PrepareError, Prepared, all_there};
 use wasmtime::component::Component;
 
 use super::apart::{self, Apart};
 use super::egress::Rules;
 use super::engine::{Flavour, Machine, Memory};
-use super::holding::{Held, Holding, State};
+use super::holding::{self, Held, Holding, State};
 use super::program::{ComponentProgram, Own};
 use super::world::{self, Entry, World};
 use super::{Inner, cache_failed, freeze};
@@ -154,6 +154,46 @@ impl Inner {
             return self
                 .program(machine, &component, entry, spec, None)
                 .map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Names what this node makes of a version of a component.
+    pub(super) fn product(&self, spec: &VersionSpec) -> Digest {
+        let machines = self.plain.iter().chain(&self.concurrent);
+        let keys: Vec<_> = machines
+            .map(|machine| machine.key(&spec.artifact))
+            .collect();
+        let keys = keys.iter().map(|key| key.as_bytes().as_slice());
+        let version = spec.digest();
+        let parts = [b"component".as_slice(), version.as_bytes()];
+        Digest::of_parts(parts.into_iter().chain(keys))
+    }
+
+    /// The entries of the cache that [`Inner::load_cached`] reads, if all of them are there.
+    pub(super) fn entries(
+        &self,
+        spec: &VersionSpec,
+    ) -> Result<Option<Vec<(Digest, EntryKind)>>, CacheError> {
+        for flavour in Flavour::ALL {
+            let machine = self.over_slab(flavour);
+            let key = holding_key(machine, &spec.artifact, &spec.settings.layers);
+            if let Some(mut entries) = holding::entries(&self.cache, &key)? {
+                let skeleton = machine.key(&entries.skeleton);
+                entries.all.push((skeleton, EntryKind::Code));
+                if let Some(all) = all_there(&self.cache, entries.all)? {
+                    return Ok(Some(all));
+                }
+            }
+        }
+        if !spec.settings.layers.is_empty() {
+            return Ok(None);
+        }
+        for machine in Flavour::ALL.map(|flavour| self.pooled(flavour)) {
+            let code = vec![(machine.key(&spec.artifact), EntryKind::Code)];
+            if let Some(all) = all_there(&self.cache, code)? {
+                return Ok(Some(all));
+            }
         }
         Ok(None)
     }

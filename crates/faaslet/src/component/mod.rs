@@ -45,7 +45,7 @@ use files::Library;
 use model::{Digest, VersionSpec};
 use parking_lot::Mutex;
 use sandbox::host::HostCall;
-use sandbox::{Artifacts, LoadError, PrepareError, Prepared, Program};
+use sandbox::{Artifacts, EntryKind, LoadError, PrepareError, Prepared, Program};
 use wasmtime::component::Component;
 
 pub use config::ComponentConfig;
@@ -137,6 +137,19 @@ impl Components {
                 .map(|(prepared, _)| prepared)
         })
         .await
+    }
+
+    /// Names what this node makes of a version; see [`sandbox::Portable::product`].
+    pub(crate) fn product(&self, spec: &VersionSpec) -> Digest {
+        self.0.product(spec)
+    }
+
+    /// Where that is; see [`sandbox::Portable::entries`].
+    pub(crate) fn entries(
+        &self,
+        spec: &VersionSpec,
+    ) -> Result<Option<Vec<(Digest, EntryKind)>>, CacheError> {
+        self.0.entries(spec)
     }
 
     /// Loads what was prepared, or prepares it again; see [`sandbox::Backend::load`].

@@ -119,6 +119,16 @@ impl CoreEngine {
         }
     }
 
+    /// What `find` looks for.
+    pub fn entries(&self, spec: &VersionSpec) -> [(Digest, EntryKind); 3] {
+        let key = self.image_key(spec);
+        [
+            (self.code_key(spec), EntryKind::Code),
+            (key, EntryKind::Image),
+            (key, EntryKind::Meta),
+        ]
+    }
+
     fn module(&self, path: &Path) -> wasmtime::Result<Module> {
         // SAFETY: the file was written by `prepare` from this engine's own compiler, into a
         // directory that only the node writes, and the cache has just checked its sum.
@@ -158,7 +168,7 @@ impl CoreEngine {
     }
 
     /// An image depends on all settings, since initialisation sees the environment.
-    fn image_key(&self, spec: &VersionSpec) -> Digest {
+    pub fn image_key(&self, spec: &VersionSpec) -> Digest {
         let (code, version) = (self.code_key(spec), spec.digest());
         Digest::of_parts([b"image".as_slice(), code.as_bytes(), version.as_bytes()])
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use model::NodeId;
 
+use super::carry::CarryConfig;
 use crate::NodeError;
 
 /// The cluster that a node joins.
@@ -29,11 +30,20 @@ pub struct ClusterConfig {
     pub transport: transport::Config,
     /// Requests to etcd.
     pub etcd: storage::EtcdConfig,
+    /// Requests to the bucket, if the blobs are in one.
+    pub s3: storage::S3Config,
     /// How often the certificate's file is looked at for a newer one.
     pub reload_every: Duration,
     /// How many decisions to send a call elsewhere are kept to be explained.
     pub decisions_max: usize,
+    /// Bytes of blobs that the node keeps at most, but for those that loaded versions use.
+    pub blob_cache_bytes_max: u64,
+    /// How blobs travel between nodes.
+    pub carry: CarryConfig,
 }
+
+/// Bytes of blobs that a node keeps unless set.
+const BLOB_CACHE_BYTES_MAX: u64 = 10 << 30;
 
 impl ClusterConfig {
     /// The defaults of a node that is named so.
@@ -54,8 +64,11 @@ impl ClusterConfig {
             membership: membership::Config::default(),
             transport: transport::Config::default(),
             etcd: storage::EtcdConfig::default(),
+            s3: storage::S3Config::default(),
             reload_every: Duration::from_secs(30),
             decisions_max: 4096,
+            blob_cache_bytes_max: BLOB_CACHE_BYTES_MAX,
+            carry: CarryConfig::default(),
         };
         config.set_lease(config.membership.lease_ttl);
         config

@@ -10,6 +10,14 @@ pub(crate) const FORWARDED_TOTAL: &str = "dunlin_cluster_forwarded_total";
 pub(crate) const SERVED_TOTAL: &str = "dunlin_cluster_served_total";
 /// Nodes that are alive.
 pub(crate) const NODES: &str = "dunlin_cluster_nodes";
+/// Bytes of blobs that this node got from another one or from the bucket.
+pub(crate) const FETCHED_BYTES_TOTAL: &str = "dunlin_cluster_fetched_bytes_total";
+/// Nodes that were asked for a blob and did not give it.
+pub(crate) const FETCH_FAILURES_TOTAL: &str = "dunlin_cluster_fetch_failures_total";
+/// Bytes of blobs that this node sent to others.
+pub(crate) const SENT_BYTES_TOTAL: &str = "dunlin_cluster_sent_bytes_total";
+/// Versions that were to be loaded here for the first time, by what that took.
+pub(crate) const FIRST_LOADS_TOTAL: &str = "dunlin_cluster_first_loads_total";
 
 /// Says what they mean, once there is a recorder.
 pub(crate) fn describe() {
@@ -29,4 +37,25 @@ pub(crate) fn describe() {
         "Calls of other nodes, by whether they were run or why not."
     );
     describe_gauge!(NODES, Unit::Count, "Nodes of the cluster that are alive.");
+    describe_counter!(
+        FETCHED_BYTES_TOTAL,
+        Unit::Bytes,
+        "Blobs that came to this node, by whether another node or the bucket gave them."
+    );
+    describe_counter!(
+        FETCH_FAILURES_TOTAL,
+        Unit::Count,
+        "Nodes that were asked for a blob and did not give it, by why not."
+    );
+    describe_counter!(
+        SENT_BYTES_TOTAL,
+        Unit::Bytes,
+        "Blobs that this node sent to other nodes."
+    );
+    describe_counter!(
+        FIRST_LOADS_TOTAL,
+        Unit::Count,
+        "Versions that were loaded here for the first time, by whether what was made of them came \
+         from elsewhere or had to be made."
+    );
 }

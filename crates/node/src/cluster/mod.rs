@@ -4,6 +4,7 @@
 //! ```text
 //!            etcd ◀── store, leases ── Membership ──roster──▶ Neighbours ──▶ Peers ─TLS─▶ others
 //!  bucket ◀─ Blobs behind a local cache     ▲ load                             ▲
+//!              └─miss─▶ Carrier ────────────┼───────────────────────────────────┤
 //!                                           └── Executor ◀── Placing ──forward─┘
 //!  others ─TLS─▶ Server ─▶ Router ┬▶ Calls ────▲              ▲
 //!                                 │                        gateway, queue
@@ -17,6 +18,7 @@
 //! - No call is sent twice of which it is not known that it was not started, unless its caller said
 //!   that it may run twice.
 
+mod carry;
 mod certificates;
 mod config;
 mod decisions;
@@ -46,12 +48,13 @@ use membership::{Membership, Record};
 use metering::LogBook;
 use scheduler::Standing;
 use state::{Keeper, State};
-use storage::Store;
+use storage::{Blobs, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use transport::{Handler, Identity, Peers, Security, Server};
 
+use self::carry::{Net, Serve};
 use self::decisions::Decisions;
 use self::logs::Lines;
 use self::neighbours::Neighbours;
@@ -63,6 +66,9 @@ use self::serve::Calls;
 
 use crate::NodeError;
 
+pub(crate) use self::metrics::FIRST_LOADS_TOTAL;
+pub(crate) use carry::Carrier;
+pub use carry::CarryConfig;
 pub use certificates::{CertificateError, init_cluster, issue_certificate};
 pub use config::ClusterConfig;
 pub(crate) use shared::Shared;
@@ -91,6 +97,7 @@ pub(crate) struct Seat {
     queues: Arc<Queues>,
     peers: Peers,
     router: Arc<Router>,
+    carrier: Carrier,
     server: Server,
     drain_max: Duration,
 }
@@ -121,10 +128,12 @@ pub(crate) struct Member {
 }
 
 impl Seat {
-    /// Listens for other nodes. Calls that run get `drain_max` when the node stops.
+    /// Listens for other nodes. Calls that run get `drain_max` when the node stops. From now on
+    /// the cache of `blobs` asks other nodes; what deploys make is in `images`.
     pub async fn take(
         config: &ClusterConfig,
         store: Arc<dyn Store>,
+        [blobs, images]: [&Blobs; 2],
         drain_max: Duration,
     ) -> Result<Self, NodeError> {
         metrics::describe();
@@ -151,6 +160,15 @@ impl Seat {
         let neighbours = Arc::new(Neighbours::new(membership.clone()));
         let queues = Arc::new(Queues::new(membership.clone()));
         let peers = Peers::new(transport, security, neighbours.clone());
+        let net = Net::new(
+            membership.clone(),
+            neighbours.clone(),
+            peers.clone(),
+            config.carry,
+        );
+        let (here, patience) = (blobs.clone(), config.carry.bucket_patience);
+        let carrier = Carrier::new(Arc::new(net), here, images.clone(), patience);
+        blobs.fetch_by(Arc::new(carrier.clone()));
         Ok(Self {
             config: config.clone(),
             address,
@@ -161,9 +179,15 @@ impl Seat {
             queues,
             peers,
             router,
+            carrier,
             server,
             drain_max,
         })
+    }
+
+    /// What brings blobs here.
+    pub fn carrier(&self) -> Carrier {
+        self.carrier.clone()
     }
 
     /// Whose queues are in the store.
@@ -193,7 +217,13 @@ impl Seat {
             logs: local.logs.clone(),
             closing: self.neighbours.closing(),
         });
-        let mut services = vec![(Service::Call, calls), (Service::Logs, lines)];
+        let serve = Serve::new(self.carrier.clone(), self.config.carry.sending_max);
+        let blobs: Arc<dyn Handler> = Arc::new(serve);
+        let mut services = vec![
+            (Service::Call, calls),
+            (Service::Logs, lines),
+            (Service::Blob, blobs),
+        ];
         if let Some(serve) = local.state.serve() {
             services.push((Service::State, Arc::new(Keys(serve))));
         }

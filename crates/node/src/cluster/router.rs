@@ -15,6 +15,8 @@ pub(crate) enum Service {
     State = 2,
     /// What guests print here.
     Logs = 3,
+    /// Blobs that this node has, or can bring from the bucket.
+    Blob = 4,
 }
 
 /// The number once more: whoever changes one changes it here too, and on purpose.
@@ -22,6 +24,7 @@ const _: () = assert!(
     Service::Call.method(1) == 0x0101
         && Service::State.method(0) == 0x0200
         && Service::Logs.method(1) == 0x0301
+        && Service::Blob.method(1) == 0x0401
 );
 
 impl Service {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use storage::{Blobs, EtcdStore, S3Config, Store};
+use storage::{Blobs, EtcdStore, Store};
 
 use super::ClusterConfig;
 use crate::NodeError;
@@ -14,6 +14,8 @@ pub(crate) struct Shared {
     pub store: Arc<dyn Store>,
     /// Artifacts and files.
     pub blobs: Blobs,
+    /// Where what deploys make is for all nodes; nothing of it is kept in the cache.
+    pub images: Blobs,
     /// Large bodies of asynchronous invocations.
     pub payloads: Blobs,
 }
@@ -22,19 +24,21 @@ impl Shared {
     /// Opens them; `cache` is a folder of this node alone.
     pub async fn open(config: &ClusterConfig, cache: &Path) -> Result<Self, NodeError> {
         let store = EtcdStore::open(&config.store, config.etcd.clone()).await?;
-        let blobs = open(&config.blobs, "blobs").await?;
-        let cache = cache.to_owned();
-        let cache = crate::node::blocking(move || Ok(Blobs::open(&cache)?)).await?;
+        let blobs = open(config, "blobs").await?;
+        let (cache, bytes_max) = (cache.to_owned(), config.blob_cache_bytes_max);
+        let open_cache = move || Ok(Blobs::open_cache(&cache, blobs, bytes_max)?);
         Ok(Self {
             store: Arc::new(store),
-            blobs: cache.before(blobs),
-            payloads: open(&config.blobs, "payloads").await?,
+            blobs: crate::node::blocking(open_cache).await?,
+            images: open(config, "images").await?,
+            payloads: open(config, "payloads").await?,
         })
     }
 }
 
 /// The part `part` of where the blobs are.
-async fn open(address: &str, part: &'static str) -> Result<Blobs, NodeError> {
+async fn open(config: &ClusterConfig, part: &'static str) -> Result<Blobs, NodeError> {
+    let address = &config.blobs;
     if let Some(folder) = address.strip_prefix("file://") {
         let folder = Path::new(folder).join(part);
         if !folder.is_absolute() {
@@ -45,7 +49,7 @@ async fn open(address: &str, part: &'static str) -> Result<Blobs, NodeError> {
     if !address.starts_with("s3://") {
         return Err(NodeError::Blobs(address.to_owned()));
     }
-    Ok(Blobs::open_s3(&under(address, part), &S3Config::default()).await?)
+    Ok(Blobs::open_s3(&under(address, part), &config.s3).await?)
 }
 
 /// The address with `part` behind its prefix.

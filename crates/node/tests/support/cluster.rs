@@ -42,7 +42,17 @@ impl Cluster {
     }
 
     pub fn blobs(&self) -> String {
-        format!("file://{}", self.folder.path().join("shared").display())
+        format!("file://{}", self.shared().display())
+    }
+
+    /// The data folder of node `number`.
+    pub fn data(&self, number: u16) -> PathBuf {
+        self.folder.path().join(format!("n{number}"))
+    }
+
+    /// The folder that is the nodes' bucket.
+    pub fn shared(&self) -> PathBuf {
+        self.folder.path().join("shared")
     }
 
     /// The configuration of node `number`, with short leases.

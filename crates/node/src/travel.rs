@@ -1,0 +1,373 @@
+//! What deploys make, for all nodes of a cluster: compiled code and images come from the node that
+//! made them, or from the bucket, so that others start a version without making them again.
+//!
+//! ```text
+//!  deploy ─▶ entries of the cache ─▶ record in the store: their digests, who made them ─▶ bucket
+//!  load ─ not in the cache ─▶ record ─▶ carrier: maker, else bucket ─▶ compared ─▶ cache ─▶ load
+//! ```
+//!
+//! Compiled code is run as it is, so nothing of it is believed but what the store says: its digest,
+//! written by the node that compiled it. A record belongs to what the back-end names its *product*,
+//! in which its engine, its settings, the processor's features and this software's version are: a
+//! node that differs in any of them finds no record, and makes its own.
+//!
+//! Invariants, as absences:
+//! - No entry is put in the cache whose bytes are not those of the record.
+//! - No entries of two makers are mixed: a record has all of one.
+//! - No deploy and no load waits for the bucket to take what was made, or fails if it does not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use model::{Digest, FileList, NodeId, VersionSpec};
+use sandbox::{BodyError, Cache, Entry, EntryKind, Portable};
+use serde::{Deserialize, Serialize};
+use storage::{Blobs, Pinned, Revision, Store, Txn};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::cluster::{Carrier, FIRST_LOADS_TOTAL};
+
+/// Where records are in the store.
+const PREFIX: &str = "images/";
+/// Entries of one version that are fetched at once.
+const FETCHED_AT_ONCE: usize = 4;
+/// Versions that wait for the bucket to take what was made of them; of more, others get it from
+/// this node alone.
+const UPLOADS_MAX: usize = 64;
+/// Versions that are sent to the bucket at once.
+const UPLOADS_AT_ONCE: usize = 2;
+
+/// What was made of a version, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    maker: String,
+    entries: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    key: Digest,
+    kind: String,
+    sum: Digest,
+    bytes: u64,
+}
+
+/// What became of the wish to have a version without making it.
+pub(crate) enum Brought {
+    /// It is in the cache of this node, and was before.
+    WasHere,
+    /// It is now.
+    Came,
+    /// It is to be made here; the record that is to be replaced, if there is one.
+    Missing(Option<Revision>),
+}
+
+/// Brings what was made elsewhere, and tells of what is made here; clones are of the same.
+#[derive(Clone)]
+pub(crate) struct Travel(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    blobs: Blobs,
+    carrier: Carrier,
+    here: NodeId,
+    uploads: Arc<Semaphore>,
+    uploading: Semaphore,
+    runtime: Handle,
+}
+
+impl Travel {
+    /// Must be made in the runtime that uploads are to run in.
+    pub fn new(store: Arc<dyn Store>, blobs: Blobs, carrier: Carrier) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            blobs,
+            here: carrier.here(),
+            carrier,
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            uploading: Semaphore::new(UPLOADS_AT_ONCE),
+            runtime: Handle::current(),
+        }))
+    }
+
+    /// Lets others have what is in this cache.
+    pub fn offer(&self, cache: Arc<Cache>) {
+        self.0.carrier.offer(cache);
+    }
+
+    /// Has what was made of a version in the cache, if anybody has made it. That nobody can be
+    /// asked is as good as that nobody has.
+    pub async fn bring(&self, backend: &Arc<dyn Portable>, spec: &VersionSpec) -> Brought {
+        if matches!(entries(backend, spec).await, Ok(Some(_))) {
+            return Brought::WasHere;
+        }
+        let key = key_of(&**backend, spec);
+        let (record, revision) = match self.0.record(&key).await {
+            Ok(Some((record, revision))) => (record, revision),
+            Ok(None) => return Brought::Missing(None),
+            Err(error) => {
+                tracing::warn!(%error, "it is not known whether an image was made elsewhere");
+                return Brought::Missing(None);
+            }
+        };
+        let artifact = spec.artifact;
+        let brought = match self.0.take(backend, record).await {
+            Ok(()) => {
+                tracing::info!(%artifact, "what was made elsewhere is in the cache");
+                Brought::Came
+            }
+            Err(error) => {
+                tracing::warn!(%error, %artifact, "what was made elsewhere is made anew");
+                Brought::Missing(Some(revision))
+            }
+        };
+        let how = match brought {
+            Brought::Came => "came",
+            _ => "made",
+        };
+        ::metrics::counter!(FIRST_LOADS_TOTAL, "how" => how).increment(1);
+        brought
+    }
+
+    /// Tells the others what was made here, in place of the record `stale`, and has the bucket take
+    /// it some time. That it cannot be told costs others the making.
+    pub async fn tell(
+        &self,
+        backend: &Arc<dyn Portable>,
+        spec: &VersionSpec,
+        stale: Option<Revision>,
+    ) {
+        match self.0.tell(backend, spec, stale).await {
+            Ok(Some(entries)) => self.upload(backend.clone(), entries),
+            Ok(None) => {}
+            Err(error) => {
+                let artifact = spec.artifact;
+                tracing::warn!(%error, %artifact, "others are not told what was made of it");
+            }
+        }
+    }
+
+    fn upload(&self, backend: Arc<dyn Portable>, entries: Vec<Entry>) {
+        let Ok(place) = self.0.uploads.clone().try_acquire_owned() else {
+            tracing::warn!("the bucket is behind: an image stays on the node that made it");
+            return;
+        };
+        let inner = self.0.clone();
+        self.0.runtime.spawn(async move {
+            let _place = place;
+            // It is never closed.
+            let _turn = inner.uploading.acquire().await;
+            for entry in entries {
+                if let Err(error) = inner.upload(&backend, &entry).await {
+                    let sum = entry.sum;
+                    tracing::warn!(%error, %sum, "the bucket did not take a part of an image");
+                }
+            }
+        });
+    }
+
+    /// Keeps the blobs that a version needs again when it is loaded anew.
+    pub async fn pin(&self, spec: &VersionSpec) -> Pinned {
+        let settings = &spec.settings;
+        let mut digests = vec![spec.artifact];
+        digests.extend(&settings.layers);
+        if let Some(list) = settings.files {
+            digests.push(list);
+            let found = self.0.blobs.get_here(&list).await.ok().flatten();
+            let list = found.and_then(|bytes| FileList::parse(&bytes).ok());
+            digests.extend(
+                list.into_iter()
+                    .flat_map(|list| list.contents().into_keys()),
+            );
+        }
+        self.0.blobs.pin(digests)
+    }
+}
+
+impl Inner {
+    async fn record(&self, key: &str) -> Result<Option<(Record, Revision)>, BodyError> {
+        let Some(found) = self.store.get(key.as_bytes()).await? else {
+            return Ok(None);
+        };
+        let record = serde_json::from_slice(&found.value)?;
+        Ok(Some((record, found.revision)))
+    }
+
+    /// Gets all of a record, and only then puts it in the cache.
+    async fn take(&self, backend: &Arc<dyn Portable>, record: Record) -> Result<(), BodyError> {
+        let maker: NodeId = record.maker.parse()?;
+        let get = |part: Part| {
+            let maker = maker.clone();
+            async move {
+                let kind = EntryKind::of(&part.kind);
+                let kind = kind.ok_or_else(|| format!("`{}` is no kind of entry", part.kind))?;
+                let found = self.carrier.image(part.sum, &maker).await?;
+                let bytes = found.ok_or_else(|| format!("nobody has {}", part.sum))?;
+                Ok::<_, BodyError>((part, kind, bytes))
+            }
+        };
+        let parts = stream::iter(record.entries)
+            .map(get)
+            .buffered(FETCHED_AT_ONCE);
+        let parts: Vec<_> = parts.try_collect().await?;
+        let cache = backend.cache().clone();
+        tokio::task::spawn_blocking(move || place(&cache, &parts)).await?
+    }
+
+    async fn tell(
+        &self,
+        backend: &Arc<dyn Portable>,
+        spec: &VersionSpec,
+        stale: Option<Revision>,
+    ) -> Result<Option<Vec<Entry>>, BodyError> {
+        let Some(entries) = entries(backend, spec).await? else {
+            return Ok(None);
+        };
+        let part = |entry: &Entry| Part {
+            key: entry.key,
+            kind: entry.kind.extension().to_owned(),
+            sum: entry.sum,
+            bytes: entry.bytes,
+        };
+        let record = Record {
+            maker: self.here.to_string(),
+            entries: entries.iter().map(part).collect(),
+        };
+        let key = key_of(&**backend, spec);
+        let txn = match stale {
+            None => Txn::new().if_absent(key.clone()),
+            Some(revision) => Txn::new().if_revision(key.clone(), revision),
+        };
+        let txn = txn.put(key, serde_json::to_vec(&record)?);
+        let told = self.store.transact(txn).await?;
+        // Another node was first: what it made is as good.
+        Ok(told.is_committed().then_some(entries))
+    }
+
+    async fn upload(&self, backend: &Arc<dyn Portable>, entry: &Entry) -> Result<(), BodyError> {
+        let images = self.carrier.images();
+        if images.length(&entry.sum).await? == Some(entry.bytes) {
+            return Ok(());
+        }
+        let (cache, sum) = (backend.cache().clone(), entry.sum);
+        let read = move || cache.named(&sum).and_then(|path| std::fs::read(path).ok());
+        let bytes = tokio::task::spawn_blocking(read).await?;
+        let bytes = bytes
+            .map(Bytes::from)
+            .ok_or("it is not in the cache any more")?;
+        let put = images.put(bytes).await?;
+        match put == entry.sum {
+            true => Ok(()),
+            false => Err("it changed in the cache meanwhile".into()),
+        }
+    }
+}
+
+/// Puts all parts in the cache; what is there of another maker goes first, so that a crash leaves
+/// no mixture.
+fn place(cache: &Cache, parts: &[(Part, EntryKind, Bytes)]) -> Result<(), BodyError> {
+    let mut missing = Vec::new();
+    for entry in parts {
+        let (Part { key, sum, .. }, kind, _) = entry;
+        if cache
+            .entry(key, *kind)?
+            .is_none_or(|there| there.sum != *sum)
+        {
+            cache.forget(key, *kind)?;
+            missing.push(entry);
+        }
+    }
+    for (part, kind, bytes) in missing {
+        cache.store(&part.key, *kind, bytes)?;
+    }
+    Ok(())
+}
+
+/// What the cache has of a version, if that is all of it.
+async fn entries(
+    backend: &Arc<dyn Portable>,
+    spec: &VersionSpec,
+) -> Result<Option<Vec<Entry>>, BodyError> {
+    let (backend, spec) = (backend.clone(), spec.clone());
+    let find = move || -> Result<Option<Vec<Entry>>, BodyError> {
+        let Some(names) = backend.entries(&spec)? else {
+            return Ok(None);
+        };
+        let mut entries = Vec::new();
+        for (key, kind) in names {
+            match backend.cache().entry(&key, kind)? {
+                Some(entry) => entries.push(entry),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(entries))
+    };
+    tokio::task::spawn_blocking(find).await?
+}
+
+/// Where the record of what this software makes of a version is.
+fn key_of(backend: &dyn Portable, spec: &VersionSpec) -> String {
+    let software = env!("CARGO_PKG_VERSION").as_bytes();
+    let product = backend.product(spec);
+    let parts = [software, product.as_bytes().as_slice()];
+    format!("{PREFIX}{}", Digest::of_parts(parts).hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_as_it_was_written() {
+        let record = Record {
+            maker: "n1".to_owned(),
+            entries: vec![Part {
+                key: Digest::of(b"key"),
+                kind: "cwasm".to_owned(),
+                sum: Digest::of(b"code"),
+                bytes: 4,
+            }],
+        };
+        let (key, sum) = (Digest::of(b"key"), Digest::of(b"code"));
+        let written = format!(
+            r#"{{"maker":"n1","entries":[{{"key":"{key}","kind":"cwasm","sum":"{sum}","bytes":4}}]}}"#
+        );
+        assert_eq!(serde_json::to_string(&record).ok(), Some(written.clone()));
+        assert_eq!(serde_json::from_str::<Record>(&written).ok(), Some(record));
+    }
+
+    #[test]
+    fn parts_of_another_maker_do_not_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::new(folder.path()).expect("a cache");
+        let key = Digest::of(b"key");
+        for kind in [EntryKind::Image, EntryKind::Meta] {
+            cache.store(&key, kind, b"theirs").expect("an entry");
+        }
+        let part = |kind: EntryKind, bytes: &'static [u8]| {
+            let part = Part {
+                key,
+                kind: kind.extension().to_owned(),
+                sum: Digest::of(bytes),
+                bytes: bytes.len() as u64,
+            };
+            (part, kind, Bytes::from_static(bytes))
+        };
+        let parts = [
+            part(EntryKind::Image, b"image"),
+            part(EntryKind::Meta, b"theirs"),
+        ];
+        place(&cache, &parts).expect("they are placed");
+        for (part, kind, bytes) in parts {
+            let path = cache
+                .load(&part.key, kind)
+                .expect("a look")
+                .expect("an entry");
+            assert_eq!(std::fs::read(path).expect("its bytes"), bytes);
+        }
+    }
+}
