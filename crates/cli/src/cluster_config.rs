@@ -34,6 +34,9 @@ impl Settings {
         if let Some(ms) = self.lease_ms {
             config.set_lease(Duration::from_millis(ms));
         }
+        if let Some(bytes) = self.blob_cache_bytes_max {
+            config.blob_cache_bytes_max = bytes;
+        }
         Ok(Some(config))
     }
 
@@ -43,6 +46,7 @@ impl Settings {
             ("blobs", self.blobs.is_some()),
             ("peer-addr", self.peer_addr.is_some()),
             ("advertise", self.advertise.is_some()),
+            ("blob-cache-bytes-max", self.blob_cache_bytes_max.is_some()),
         ];
         match set.into_iter().find(|(_, is_set)| *is_set) {
             None => Ok(()),

@@ -52,6 +52,7 @@ const SHAPE: Shape = Shape::Table(&[
     ("advertise", Shape::Value),
     ("cluster_dir", Shape::Value),
     ("lease_ms", Shape::Value),
+    ("blob_cache_bytes_max", Shape::Value),
     ("prices", Shape::Table(PRICES)),
 ]);
 
@@ -161,6 +162,9 @@ pub struct Settings {
     #[arg(long, env = "DUNLIN_LEASE_MS", value_name = "MS",
         value_parser = clap::value_parser!(u64).range(2000..=600_000))]
     pub lease_ms: Option<u64>,
+    /// Bytes of the cluster's blobs that the node keeps at most [default: 10737418240]
+    #[arg(long, env = "DUNLIN_BLOB_CACHE_BYTES_MAX", value_name = "BYTES")]
+    pub blob_cache_bytes_max: Option<u64>,
     /// What usage costs; only in files.
     #[arg(skip)]
     pub prices: Option<PriceList>,
@@ -251,6 +255,7 @@ impl Settings {
             advertise: self.advertise.or(lower.advertise),
             cluster_dir: self.cluster_dir.or(lower.cluster_dir),
             lease_ms: self.lease_ms.or(lower.lease_ms),
+            blob_cache_bytes_max: self.blob_cache_bytes_max.or(lower.blob_cache_bytes_max),
             prices: self.prices.or(lower.prices),
         }
     }

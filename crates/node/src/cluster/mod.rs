@@ -168,7 +168,7 @@ impl Seat {
         );
         let (here, patience) = (blobs.clone(), config.carry.bucket_patience);
         let carrier = Carrier::new(Arc::new(net), here, images.clone(), patience);
-        blobs.fetch_by(Arc::new(carrier.clone()));
+        blobs.fetch_by(carrier.fetcher());
         Ok(Self {
             config: config.clone(),
             address,

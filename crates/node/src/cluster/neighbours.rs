@@ -77,12 +77,6 @@ impl Neighbours {
         tenures.get(node).map(|(_, gone)| gone.clone())
     }
 
-    /// Is cancelled once the node's present tenure is over; none if it has none.
-    pub fn gone(&self, node: &NodeId) -> Option<CancellationToken> {
-        let tenures = self.tenures.read();
-        tenures.get(node).map(|(_, gone)| gone.clone())
-    }
-
     /// Sends a call to a node; none if no tenure of it is known.
     pub fn send(&self, node: &NodeId, needs: Resources) -> Option<Sent> {
         let gone = self.gone(node)?;

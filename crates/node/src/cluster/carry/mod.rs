@@ -19,7 +19,7 @@ mod serve;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -144,6 +144,11 @@ impl Carrier {
     /// Gives others what is in this cache, too, from now on.
     pub fn offer(&self, cache: Arc<Cache>) {
         self.0.caches.lock().push(cache);
+    }
+
+    /// What the cache of blobs is to ask for those that it lacks, as long as this lives.
+    pub fn fetcher(&self) -> Arc<dyn Fetch> {
+        Arc::new(Fetcher(Arc::downgrade(&self.0)))
     }
 
     /// This node.
@@ -347,14 +352,20 @@ impl Inner {
     }
 }
 
+/// What a cache of blobs asks. It does not keep the carrier, which keeps the cache.
+struct Fetcher(Weak<Inner>);
+
 #[async_trait]
-impl Fetch for Carrier {
+impl Fetch for Fetcher {
     async fn fetch(&self, digest: &Digest) -> Found {
         let name = Name {
             space: Space::Artifacts,
             digest: *digest,
         };
-        self.wished(name).await
+        match self.0.upgrade() {
+            Some(inner) => Carrier(inner).wished(name).await,
+            None => Err(StorageError::Closed),
+        }
     }
 }
 

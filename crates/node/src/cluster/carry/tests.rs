@@ -75,7 +75,7 @@ impl Cluster {
             });
             let patience = Duration::from_secs(60);
             let carrier = Carrier::new(seen, cache.clone(), images.clone(), patience);
-            cache.fetch_by(Arc::new(carrier.clone()));
+            cache.fetch_by(carrier.fetcher());
             world.carriers.lock().insert(here.clone(), carrier);
             caches.insert(here, cache);
         }
