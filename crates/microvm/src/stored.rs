@@ -13,7 +13,7 @@ use std::sync::Arc;
 use files::Layer;
 use memory::{Image, ImageBuilder};
 use model::{Digest, Isolation, Kind, VersionSpec};
-use sandbox::{BodyError, Cache, CacheError, EntryKind};
+use sandbox::{BodyError, Cache, CacheError, EntryKind, all_there};
 
 use crate::backend::note;
 use crate::elf::Symbols;
@@ -152,11 +152,7 @@ pub(crate) fn find(cache: &Cache, spec: &VersionSpec) -> Result<Option<Paths>, C
     let Some(process) = cache.load(&request_loop, EntryKind::Process)? else {
         return Ok(None);
     };
-    let read = std::fs::read(&process).map_err(|source| CacheError::Io {
-        doing: "read the cache entry",
-        path: process,
-        source,
-    })?;
+    let read = read_process(process)?;
     let files = match read.first() {
         Some(&FROZEN) => {
             let (Some(image), Some(meta)) = (
@@ -186,20 +182,28 @@ pub(crate) fn entries(
     cache: &Cache,
     spec: &VersionSpec,
 ) -> Result<Option<Vec<(Digest, EntryKind)>>, CacheError> {
-    let Some(paths) = find(cache, spec)? else {
-        return Ok(None);
-    };
     let [entry, request_loop] = keys(spec);
     let of_entry = [EntryKind::Image, EntryKind::Meta, EntryKind::Names];
     let mut entries: Vec<_> = of_entry.map(|kind| (entry, kind)).into();
-    if let Some((_, files)) = &paths.request_loop {
-        if files.is_some() {
+    if matches!(spec.kind, Kind::Command | Kind::Lambda) {
+        let Some(process) = cache.load(&request_loop, EntryKind::Process)? else {
+            return Ok(None);
+        };
+        if read_process(process)?.first() == Some(&FROZEN) {
             let of_loop = [EntryKind::Image, EntryKind::Meta];
             entries.extend(of_loop.map(|kind| (request_loop, kind)));
         }
         entries.push((request_loop, EntryKind::Process));
     }
-    Ok(Some(entries))
+    all_there(cache, entries)
+}
+
+fn read_process(path: PathBuf) -> Result<Vec<u8>, CacheError> {
+    std::fs::read(&path).map_err(|source| CacheError::Io {
+        doing: "read the cache entry",
+        path,
+        source,
+    })
 }
 
 /// Reads a version that is in the cache, whose files lie over `layer`.

@@ -102,29 +102,12 @@ impl Travel {
     /// Has what was made of a version in the cache, if anybody has made it. That nobody can be
     /// asked is as good as that nobody has.
     pub async fn bring(&self, backend: &Arc<dyn Portable>, spec: &VersionSpec) -> Brought {
-        if matches!(entries(backend, spec).await, Ok(Some(_))) {
+        let (found, looked_for) = (backend.clone(), spec.clone());
+        let look = tokio::task::spawn_blocking(move || found.entries(&looked_for));
+        if matches!(look.await, Ok(Ok(Some(_)))) {
             return Brought::WasHere;
         }
-        let key = key_of(&**backend, spec);
-        let (record, revision) = match self.0.record(&key).await {
-            Ok(Some((record, revision))) => (record, revision),
-            Ok(None) => return Brought::Missing(None),
-            Err(error) => {
-                tracing::warn!(%error, "it is not known whether an image was made elsewhere");
-                return Brought::Missing(None);
-            }
-        };
-        let artifact = spec.artifact;
-        let brought = match self.0.take(backend, record).await {
-            Ok(()) => {
-                tracing::info!(%artifact, "what was made elsewhere is in the cache");
-                Brought::Came
-            }
-            Err(error) => {
-                tracing::warn!(%error, %artifact, "what was made elsewhere is made anew");
-                Brought::Missing(Some(revision))
-            }
-        };
+        let brought = self.0.bring(backend, spec).await;
         let how = match brought {
             Brought::Came => "came",
             _ => "made",
@@ -189,6 +172,25 @@ impl Travel {
 }
 
 impl Inner {
+    async fn bring(&self, backend: &Arc<dyn Portable>, spec: &VersionSpec) -> Brought {
+        let artifact = spec.artifact;
+        let (record, revision) = match self.record(&key_of(&**backend, spec)).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Brought::Missing(None),
+            Err(error) => {
+                tracing::warn!(%error, %artifact, "whether others have made it is not known");
+                return Brought::Missing(None);
+            }
+        };
+        match self.take(backend, record).await {
+            Ok(()) => Brought::Came,
+            Err(error) => {
+                tracing::warn!(%error, %artifact, "what was made elsewhere is made anew");
+                Brought::Missing(Some(revision))
+            }
+        }
+    }
+
     async fn record(&self, key: &str) -> Result<Option<(Record, Revision)>, BodyError> {
         let Some(found) = self.store.get(key.as_bytes()).await? else {
             return Ok(None);
@@ -210,9 +212,8 @@ impl Inner {
                 Ok::<_, BodyError>((part, kind, bytes))
             }
         };
-        let parts = stream::iter(record.entries)
-            .map(get)
-            .buffered(FETCHED_AT_ONCE);
+        let gets: Vec<_> = record.entries.into_iter().map(get).collect();
+        let parts = stream::iter(gets).buffered(FETCHED_AT_ONCE);
         let parts: Vec<_> = parts.try_collect().await?;
         let cache = backend.cache().clone();
         tokio::task::spawn_blocking(move || place(&cache, &parts)).await?
@@ -333,9 +334,8 @@ mod tests {
             }],
         };
         let (key, sum) = (Digest::of(b"key"), Digest::of(b"code"));
-        let written = format!(
-            r#"{{"maker":"n1","entries":[{{"key":"{key}","kind":"cwasm","sum":"{sum}","bytes":4}}]}}"#
-        );
+        let entry = format!(r#"{{"key":"{key}","kind":"cwasm","sum":"{sum}","bytes":4}}"#);
+        let written = format!(r#"{{"maker":"n1","entries":[{entry}]}}"#);
         assert_eq!(serde_json::to_string(&record).ok(), Some(written.clone()));
         assert_eq!(serde_json::from_str::<Record>(&written).ok(), Some(record));
     }

@@ -175,6 +175,16 @@ impl Cache {
         }))
     }
 
+    /// Whether the entry `key` is there, by its files; its bytes are not looked at.
+    pub fn has(&self, key: &Digest, kind: EntryKind) -> Result<bool, CacheError> {
+        let path = self.entry_path(key, kind);
+        let there = |path: &Path| {
+            let there = path.try_exists();
+            there.map_err(|source| self.failed("look for the cache entry", path, source))
+        };
+        Ok(there(&path)? && there(&sum_path(&path))?)
+    }
+
     /// A file that had the bytes of this digest when it was stored: whoever reads it compares them.
     pub fn named(&self, sum: &Digest) -> Option<PathBuf> {
         self.by_sum.lock().get(sum).cloned()
@@ -425,6 +435,8 @@ mod tests {
             assert_eq!(found.as_ref(), Some(&entry));
             assert_eq!(cache.named(&sum).as_ref(), Some(&path));
             assert_eq!(cache.entry(&key(), EntryKind::Code).unwrap(), None);
+            assert!(cache.has(&key(), EntryKind::Pages).unwrap());
+            assert!(!cache.has(&key(), EntryKind::Code).unwrap());
         }
         again.forget(&key(), EntryKind::Pages).unwrap();
         assert_eq!(again.named(&sum), None);

@@ -13,20 +13,21 @@ pub trait Portable: Send + Sync {
     /// processor are such that what one made can be used by the other, and different elsewhere.
     fn product(&self, spec: &VersionSpec) -> Digest;
 
-    /// The entries that hold it; `None` if not all of them are there. This blocks.
+    /// The entries that hold it; `None` if not all of them are there. Their bytes are not looked
+    /// at. This blocks.
     fn entries(&self, spec: &VersionSpec) -> Result<Option<Vec<(Digest, EntryKind)>>, CacheError>;
 
     /// Where they are.
     fn cache(&self) -> &Arc<Cache>;
 }
 
-/// These entries, if all of them are there.
+/// These entries, if all of them are there; their bytes are not looked at.
 pub fn all_there(
     cache: &Cache,
     entries: Vec<(Digest, EntryKind)>,
 ) -> Result<Option<Vec<(Digest, EntryKind)>>, CacheError> {
     for (key, kind) in &entries {
-        if cache.load(key, *kind)?.is_none() {
+        if !cache.has(key, *kind)? {
             return Ok(None);
         }
     }

@@ -127,7 +127,7 @@ pub(in crate::cluster) trait Others: Send + Sync {
     /// The nodes that are there and stay, this one among them.
     fn nodes(&self) -> Vec<NodeId>;
 
-    /// Asks a node for a blob: its bytes, which are those of the name, or none if it has not got it.
+    /// Asks a node for a blob: its bytes, which are those of the name; none if it has it not.
     async fn ask(&self, node: &NodeId, ask: Ask, name: Name) -> Result<Option<Bytes>, AskError>;
 }
 

@@ -116,7 +116,7 @@ async fn all_but_the_reader_ask_it_and_nobody_asks_twice() {
     let mut asked = cluster.world.asked.lock().clone();
     assert_eq!(asked.len(), 4);
     asked.retain(|(node, ask)| (node, *ask) != (&reader, Ask::Bring));
-    assert_eq!(asked, []);
+    assert!(asked.is_empty(), "{asked:?}");
     // It is on all of them now, and nobody needs anybody.
     cluster.lose_the_bucket();
     cluster.world.carriers.lock().clear();
