@@ -180,6 +180,11 @@ impl<'a> Reader<'a> {
                 format!("{} layers are too many: at most {most}", raw.layers.len()),
             );
         }
+        if raw.near.len() > model::NEAR_MAX {
+            let (count, most) = (raw.near.len(), model::NEAR_MAX);
+            self.at(at, format!("`near` names {count} keys: at most {most}"));
+        }
+        let near = self.each_grant(raw.near);
         let layers = raw
             .layers
             .iter()
@@ -212,6 +217,7 @@ impl<'a> Reader<'a> {
                 files: None,
                 isolation: raw.isolation.into(),
                 snapshot: raw.snapshot.into(),
+                near,
             },
             routes: kept,
             layers,

@@ -138,7 +138,23 @@ impl Enqueued {
         Ok(running.serve(way, request, here).await)
     }
 
-    async fn begin(self, input_bytes: u64) -> Result<(Executor, Running, Way), Rejected> {
+    /// Whether it has its place.
+    pub fn is_placed(&self) -> bool {
+        matches!(self.entry, Entry::Placed(_))
+    }
+
+    /// Waits until it is admitted. Dropping the future leaves the queue.
+    pub async fn admitted(self) -> Result<Self, Rejected> {
+        let (executor, pool, job, place) = self.place().await?;
+        Ok(Self {
+            executor,
+            pool,
+            job,
+            entry: Entry::Placed(place),
+        })
+    }
+
+    async fn place(self) -> Result<(Executor, Arc<Pool>, Job, Place), Rejected> {
         let pool = self.pool;
         let place = match self.entry {
             Entry::Placed(place) => place,
@@ -153,10 +169,12 @@ impl Enqueued {
                 }
             }
         };
-        let (running, way) = self
-            .executor
-            .begin(pool, self.job, place, input_bytes)
-            .await?;
-        Ok((self.executor, running, way))
+        Ok((self.executor, pool, self.job, place))
+    }
+
+    async fn begin(self, input_bytes: u64) -> Result<(Executor, Running, Way), Rejected> {
+        let (executor, pool, job, place) = self.place().await?;
+        let (running, way) = executor.begin(pool, job, place, input_bytes).await?;
+        Ok((executor, running, way))
     }
 }

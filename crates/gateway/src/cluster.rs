@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use api::v1::{ClusterNode, LogLine, NodeStanding};
+use api::v1::{ClusterNode, Graph, LogLine, NodeStanding};
 use async_trait::async_trait;
 use bytes::Bytes;
 use executor::{Finished, HttpReply, Job, Rejected};
@@ -135,9 +135,12 @@ pub trait Cluster: Send + Sync + 'static {
     /// Says what operators want of a node, which holds until they want something else.
     async fn want(&self, node: &str, standing: NodeStanding) -> Result<(), NodesError>;
 
-    /// Why an invocation runs where it does, in text; none if this node did not send it elsewhere,
-    /// or no longer knows.
-    fn explain(&self, id: InvocationId) -> Option<String>;
+    /// Why an invocation runs where it does, in text; none if no node sent it elsewhere, or none
+    /// that can be asked still knows.
+    async fn explain(&self, id: InvocationId) -> Option<String>;
+
+    /// The graph that an invocation is in: what this node has of it, and what the others have.
+    async fn graph(&self, id: InvocationId, here: Option<Graph>) -> Option<Graph>;
 }
 
 /// What a reply says of how its invocation ran.

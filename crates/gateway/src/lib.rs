@@ -34,7 +34,7 @@ mod watch;
 
 pub mod metrics;
 
-pub use admin::{log_line, log_line_of, openapi_json};
+pub use admin::{graph_view, log_line, log_line_of, openapi_json};
 pub use cgi::own_variables;
 pub use cluster::{Call, Cluster, LogsElsewhere, LogsWanted, NodesError, NotRun, Ran};
 pub use config::{Config, ListenerConfig};

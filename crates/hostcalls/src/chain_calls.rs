@@ -58,6 +58,9 @@ impl Calls {
     }
 
     pub async fn call(&mut self, name: &str, input: &[u8]) -> Result<u64, Errno> {
+        if let Some(trunk) = self.borrower() {
+            trunk.borrow().await;
+        }
         let request = self.request(name, input, false)?;
         let reply = self.caller().call(request).await;
         self.room.give_back(input.len());
@@ -65,7 +68,32 @@ impl Calls {
         Ok(self.keep(Child::Ended(reply)))
     }
 
-    pub fn spawn(&mut self, name: &str, input: &[u8], flags: u32) -> Result<u64, Errno> {
+    /// Spawns where that need not wait; none if it must ask another node first.
+    pub fn spawn_here(
+        &mut self,
+        name: &str,
+        input: &[u8],
+        flags: u32,
+    ) -> Option<Result<u64, Errno>> {
+        match self.borrower() {
+            None => Some(self.spawn(name, input, flags)),
+            Some(_) => None,
+        }
+    }
+
+    pub async fn spawn_later(
+        &mut self,
+        name: &str,
+        input: &[u8],
+        flags: u32,
+    ) -> Result<u64, Errno> {
+        if let Some(trunk) = self.borrower() {
+            trunk.borrow().await;
+        }
+        self.spawn(name, input, flags)
+    }
+
+    fn spawn(&mut self, name: &str, input: &[u8], flags: u32) -> Result<u64, Errno> {
         if flags & !DETACHED != 0 {
             return Err(Errno::Invalid);
         }
@@ -261,18 +289,34 @@ impl Calls {
         path.map_err(|_| Errno::Invalid)
     }
 
+    fn trunk(&mut self) -> &Trunk {
+        let (guest, tree) = (&self.guest, self.services.config.tree);
+        self.trunk
+            .get_or_insert_with(|| Trunk::new(guest.id, guest.branch.as_deref(), tree))
+    }
+
+    /// The guest's tree, if it must borrow before it grows: its root is on another node.
+    fn borrower(&mut self) -> Option<&Trunk> {
+        let branch = self.guest.branch.as_deref()?;
+        if !branch.is_grafted() {
+            return None;
+        }
+        Some(self.trunk()).filter(|trunk| trunk.is_spent())
+    }
+
     fn branch(&mut self, detached: bool) -> Result<Branch, Errno> {
-        let (guest, config) = (&self.guest, &self.services.config);
-        let trunk = self
-            .trunk
-            .get_or_insert_with(|| Trunk::new(guest.id, guest.branch.as_deref(), config.tree));
         let deadline = match detached {
-            true => Instant::now() + config.detached_max,
-            false => guest.deadline,
+            true => Instant::now() + self.services.config.detached_max,
+            false => self.guest.deadline,
         };
-        let branch = trunk.grow(guest.id, deadline, guest.trace);
+        let (invocation, trace) = (self.guest.id, self.guest.trace);
+        let trunk = self.trunk();
+        if detached {
+            trunk.keep();
+        }
+        let branch = trunk.grow(invocation, deadline, trace);
         branch.map_err(|error| {
-            tracing::debug!(invocation = %guest.id, %error, "a call was not made");
+            tracing::debug!(%invocation, %error, "a call was not made");
             Errno::Exhausted
         })
     }

@@ -66,6 +66,9 @@ impl GuestSession {
             (Op::StatePush, [Str(key), U64(at), U64(len)]) => keys.push(key, *at, *len).await,
             (Op::StatePull, [Str(key), U64(at), U64(len)]) => keys.pull(key, *at, *len).await,
             (Op::ChainCall, [Str(name), Bytes(input)]) => calls.call(name, input).await,
+            (Op::ChainSpawn, [Str(name), Bytes(input), U32(flags)]) => {
+                calls.spawn_later(name, input, *flags).await
+            }
             (Op::ChainWait, [U32(call), U64(wait_ms)]) => calls.wait(*call, *wait_ms).await,
             (Op::ChainWaitAny, [Bytes(handles), U64(wait_ms)]) => {
                 calls.wait_any(handles, *wait_ms).await
@@ -109,7 +112,7 @@ impl Session for GuestSession {
             (Op::StateGet, [Str(key), Out(out)]) => keys.get_here(key, out)?,
             (Op::StateRead, [Str(key), U64(at), Out(out)]) => keys.read_here(key, *at, out)?,
             (Op::ChainSpawn, [Str(name), Bytes(input), U32(flags)]) => {
-                calls.spawn(name, input, *flags)
+                calls.spawn_here(name, input, *flags)?
             }
             (Op::ChainSize, [U32(call)]) => calls.size(*call),
             (Op::ChainRead, [U32(call), U64(at), Out(out)]) => calls.read(*call, *at, out),

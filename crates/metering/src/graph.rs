@@ -3,6 +3,8 @@
 //! ```text
 //!   root ─▶ open ──its own outcome──▶ ended ──room is needed──▶ gone  (first ended, first out)
 //!             └── room is needed, and none has ended ──▶ gone         (first begun, first out)
+//!   part ─▶ open ◀──another call────┐
+//!             └── all have ended ──▶ ended                            of a root on another node
 //! ```
 //!
 //! Invariants:
@@ -16,7 +18,7 @@ use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use model::{Digest, FunctionPath, InvocationId, Outcome, StartKind, Usage};
+use model::{Digest, FunctionPath, InvocationId, NodeId, Outcome, StartKind, Usage};
 
 /// The limits of a book of graphs.
 #[derive(Clone, Debug)]
@@ -61,7 +63,7 @@ pub struct Begun {
 /// How an invocation of a graph ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeEnd {
-    /// Its status, as records spell it; `refused` if it was not run.
+    /// Its status, as records spell it; `refused` if it was not run, `lost` if its node was lost.
     pub status: &'static str,
     /// What the status says beside that; empty if it is `ok`.
     pub detail: Box<str>,
@@ -84,6 +86,8 @@ pub struct GraphNode {
     pub path: FunctionPath,
     /// Its version.
     pub version: Digest,
+    /// The node that it was sent to; none if it ran where the graph is kept.
+    pub node: Option<NodeId>,
     /// Whether it goes on when its parent ends.
     pub detached: bool,
     /// When it was called, in microseconds since 1970.
@@ -97,7 +101,7 @@ pub struct GraphNode {
 pub struct Graph {
     /// The first invocation.
     pub root: InvocationId,
-    /// The node on which they ran.
+    /// The node on which they ran, but for those that were sent elsewhere.
     pub node: Arc<str>,
     /// The invocations in the order of their calls; the root is the first.
     pub nodes: Vec<GraphNode>,
@@ -147,6 +151,8 @@ pub(crate) struct Tree {
     /// Its turn among those that are open, or those that have ended.
     turn: u64,
     ended: bool,
+    /// Whether its root is on another node.
+    is_part: bool,
 }
 
 impl Tree {
@@ -158,6 +164,7 @@ impl Tree {
             parent,
             path: begun.path,
             version: begun.version,
+            node: None,
             detached,
             begun_unix_us: begun.unix_us,
             end: None,
@@ -259,6 +266,40 @@ impl Graphs {
             return relief;
         }
         relief.dropped.extend(self.remove(id));
+        self.plant(id, None, begun);
+        self.relieve(id, &mut relief);
+        relief
+    }
+
+    /// Begins the part of a tree whose root is on another node, or adds what was sent here to it.
+    /// One that is in it already is there once.
+    pub(crate) fn part(
+        &mut self,
+        root: InvocationId,
+        parent: InvocationId,
+        begun: Begun,
+    ) -> Relief {
+        let mut relief = Relief::default();
+        match self.trees.get_mut(&root) {
+            None => {
+                self.plant(root, Some(parent), begun);
+                self.relieve(root, &mut relief);
+                relief
+            }
+            Some(tree) if tree.index.contains_key(&begun.id) => relief,
+            Some(tree) => {
+                if tree.is_part && tree.ended {
+                    self.turns += 1;
+                    self.ended.remove(&tree.turn);
+                    (tree.turn, tree.ended) = (self.turns, false);
+                    self.open.insert(tree.turn, root);
+                }
+                self.child(root, parent, begun, false)
+            }
+        }
+    }
+
+    fn plant(&mut self, root: InvocationId, parent: Option<InvocationId>, begun: Begun) {
         self.turns += 1;
         let mut tree = Tree {
             pages: Vec::new(),
@@ -268,14 +309,21 @@ impl Graphs {
             open: 0,
             turn: self.turns,
             ended: false,
+            is_part: parent.is_some(),
         };
-        tree.push(begun, None, false);
+        tree.push(begun, parent, false);
         self.bytes += tree.bytes;
-        self.open.insert(tree.turn, id);
-        self.filter.slot(id).fetch_add(1, Ordering::Relaxed);
-        self.trees.insert(id, tree);
-        self.relieve(id, &mut relief);
-        relief
+        self.open.insert(tree.turn, root);
+        self.filter.slot(root).fetch_add(1, Ordering::Relaxed);
+        self.trees.insert(root, tree);
+    }
+
+    /// An invocation of the tree of `root` is sent to `node`.
+    pub(crate) fn sent(&mut self, root: InvocationId, id: InvocationId, node: &NodeId) {
+        let tree = self.trees.get_mut(&root);
+        if let Some(found) = tree.and_then(|tree| tree.open_node(id)) {
+            found.node = Some(node.clone());
+        }
     }
 
     /// Adds a call to the tree of `root`, if it is kept.
@@ -327,16 +375,18 @@ impl Graphs {
         self.end(root, id, end, unix_us);
     }
 
-    /// An invocation of the tree of `root` was not run, for this reason.
-    pub(crate) fn refused(
+    /// An invocation of the tree of `root` has no outcome, for this reason: it was `refused`, or is
+    /// `lost`.
+    pub(crate) fn without(
         &mut self,
         root: InvocationId,
         id: InvocationId,
+        status: &'static str,
         reason: &str,
         unix_us: u64,
     ) {
         let end = NodeEnd {
-            status: "refused",
+            status,
             detail: cut(reason, self.config.detail_bytes_max).into(),
             start: None,
             wall_us: 0,
@@ -361,7 +411,11 @@ impl Graphs {
         if tree.open == 0 {
             self.filter.slot(root).fetch_sub(1, Ordering::Relaxed);
         }
-        if id == root {
+        let is_over = match tree.is_part {
+            true => tree.open == 0,
+            false => id == root,
+        };
+        if is_over {
             self.turns += 1;
             self.open.remove(&tree.turn);
             tree.turn = self.turns;

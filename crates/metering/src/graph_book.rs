@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, counter};
-use model::{InvocationId, Outcome};
+use model::{InvocationId, NodeId, Outcome};
 use parking_lot::Mutex;
 
 use crate::graph::{Begun, Filter, Found, Graph, GraphConfig, Graphs, Relief};
@@ -66,6 +66,18 @@ impl GraphBook {
         self.count(relief);
     }
 
+    /// An invocation that was sent here makes a call: from now on there is a part of the graph of
+    /// `root` here, which is on another node, and `begun` is in it.
+    pub fn part(&self, root: InvocationId, parent: InvocationId, begun: Begun) {
+        let relief = self.0.graphs.lock().part(root, parent, begun);
+        self.count(relief);
+    }
+
+    /// The invocation `id`, which calls from `root` led to, is sent to another node.
+    pub fn sent(&self, root: InvocationId, id: InvocationId, node: &NodeId) {
+        self.0.graphs.lock().sent(root, id, node);
+    }
+
     /// The invocation `id`, which calls from `root` led to, has ended; a root led to itself. Costs
     /// nothing but one look at a counter where `root` has no graph.
     pub fn ended(&self, root: InvocationId, id: InvocationId, outcome: &Outcome) {
@@ -78,7 +90,15 @@ impl GraphBook {
     /// The invocation `id`, which calls from `root` led to, was not run.
     pub fn refused(&self, root: InvocationId, id: InvocationId, reason: &str) {
         let now = unix_us();
-        self.0.graphs.lock().refused(root, id, reason, now);
+        let mut graphs = self.0.graphs.lock();
+        graphs.without(root, id, "refused", reason, now);
+    }
+
+    /// The invocation `id`, which calls from `root` led to, was lost with its node.
+    pub fn lost(&self, root: InvocationId, id: InvocationId, reason: &str) {
+        let now = unix_us();
+        let mut graphs = self.0.graphs.lock();
+        graphs.without(root, id, "lost", reason, now);
     }
 
     /// Says of the invocation that it was not run, unless its end was told before: when what is

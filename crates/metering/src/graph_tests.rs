@@ -78,7 +78,7 @@ fn failures_say_why_in_a_few_words() {
     let kind = TrapKind::Unreachable;
     let status = Status::Trap { kind, message };
     graphs.ended(id(1), id(2), &Outcome { status, ..ok() }, 5);
-    graphs.refused(id(1), id(3), "the queue is full", 6);
+    graphs.without(id(1), id(3), "refused", "the queue is full", 6);
     let graph = find(&graphs, id(1)).expect("it is kept");
     let end = |at: usize| graph.nodes[at].end.clone().expect("it has ended");
     assert_eq!(end(1).status, "trap");
@@ -214,4 +214,51 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_part_of_a_tree_is_over_when_all_that_was_sent_here_has_ended_and_opens_again() {
+    let mut graphs = graphs(|config| config.trees_max = 2);
+    let root = id(9);
+    graphs.part(root, root, begun(1, 100));
+    graphs.part(root, root, begun(1, 100));
+    graphs.child(root, id(1), begun(2, 110), false);
+    let node = "n3".parse().expect("a name");
+    graphs.sent(root, id(2), &node);
+    let graph = find(&graphs, id(2)).expect("it is kept");
+    assert_eq!((graph.root, ids(&graph)), (root, vec![id(1), id(2)]));
+    assert_eq!(graph.nodes[0].parent, Some(root));
+    assert_eq!(graph.nodes[1].node, Some(node));
+    graphs.ended(root, id(2), &ok(), 120);
+    graphs.ended(root, id(1), &ok(), 130);
+    assert!(!graphs.filter().may_hold(root));
+    // Another call of the same tree comes here, before there is need of room.
+    graphs.part(root, id(7), begun(3, 140));
+    assert!(graphs.filter().may_hold(root));
+    graphs.root(begun(4, 150));
+    graphs.ended(id(4), id(4), &ok(), 160);
+    graphs.root(begun(5, 170));
+    assert_eq!(find(&graphs, id(4)), None, "the part is open again");
+    graphs.ended(root, id(3), &ok(), 180);
+    let graph = find(&graphs, root).expect("it is kept");
+    assert!(graph.nodes.iter().all(|node| node.end.is_some()));
+    graphs.root(begun(6, 190));
+    assert_eq!(find(&graphs, root), None, "it was the first to end");
+}
+
+#[test]
+fn what_comes_back_to_the_node_of_its_root_is_in_the_same_tree() {
+    let mut graphs = graphs(|_| {});
+    graphs.root(begun(1, 0));
+    graphs.child(id(1), id(1), begun(2, 1), false);
+    // 2 was sent away, and called 3, which was sent back.
+    graphs.part(id(1), id(2), begun(3, 2));
+    graphs.ended(id(1), id(3), &ok(), 3);
+    let graph = find(&graphs, id(3)).expect("it is kept");
+    assert_eq!(ids(&graph), [id(1), id(2), id(3)]);
+    assert_eq!(graph.nodes[2].parent, Some(id(2)));
+    graphs.without(id(1), id(2), "lost", "n2 is gone", 4);
+    let graph = find(&graphs, id(1)).expect("it is kept");
+    let end = graph.nodes[1].end.as_ref().expect("it has ended");
+    assert_eq!((end.status, &*end.detail), ("lost", "n2 is gone"));
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Grants, Limits};
+use crate::{Digest, Grants, Limits, NearKey};
 
 /// How a function takes its request and gives its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -198,6 +198,9 @@ pub struct Settings {
     /// Whether a Linux program is frozen where it waits for its calls.
     #[serde(skip_serializing_if = "Snapshot::is_auto")]
     pub snapshot: Snapshot,
+    /// Keys of its app's state that it is to run near.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub near: Vec<NearKey>,
 }
 
 /// Layers that a function may have.
@@ -284,6 +287,10 @@ impl VersionSpec {
         if !self.settings.snapshot.is_auto() {
             parts.push(format!("snapshot {}", self.settings.snapshot.as_str()).into());
         }
+        for key in &self.settings.near {
+            parts.push(b"near".to_vec());
+            parts.push(key.as_str().into());
+        }
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }
 }
@@ -341,6 +348,8 @@ mod tests {
         never.settings.snapshot = Snapshot::Never;
         let mut always = spec();
         always.settings.snapshot = Snapshot::Always;
+        let mut near = spec();
+        near.settings.near.push("k".parse().expect("a key"));
         let all = [
             spec(),
             env,
@@ -357,6 +366,7 @@ mod tests {
             both,
             never,
             always,
+            near,
         ];
         let all = all.map(|s| s.digest());
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();

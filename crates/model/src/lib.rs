@@ -12,6 +12,7 @@ mod grants;
 mod ids;
 mod limits;
 mod names;
+mod near;
 mod outcome;
 mod trace;
 mod usage;
@@ -28,6 +29,7 @@ pub use grants::{
 pub use ids::{IdError, InvocationId};
 pub use limits::{Limits, LimitsError};
 pub use names::{AppName, FunctionName, FunctionPath, NameError, NodeId};
+pub use near::{NEAR_BYTES_MAX, NEAR_MAX, NearError, NearKey};
 pub use outcome::{Outcome, StartKind, Status, TrapKind};
 pub use trace::TraceParent;
 pub use usage::Usage;

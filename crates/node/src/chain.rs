@@ -1,32 +1,30 @@
 //! Functions that call functions: the host calls' `Chain`, on the registry and the executor.
+//!
+//! A call that its caller waits for runs in its caller's stead, which always has room; one that is
+//! spawned needs a place of its own, here or on another node: see `cluster/away.rs`. Both go to the
+//! node that has their data first, where the function names keys.
+
+mod run;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
-use bytes::Bytes;
-use executor::{
-    Enqueued, Executor, Finished, HeirId, HttpReply, Job, Rejected, Stead, WeakExecutor,
-};
+use executor::{Executor, HeirId, Job, Stead, WeakExecutor};
 use futures::future::{BoxFuture, FutureExt as _};
-use gateway::{InvocationSpan, lambda_variables, own_variables};
-use hostcalls::{Caller, Chain, PayloadRoom, Refused, Reply, Request, Spawned};
-use http::Method;
+use gateway::InvocationSpan;
+use hostcalls::{Caller, Chain, Refused, Reply, Request, Spawned};
 use invoker::{Registry, Select, Target};
 use metering::{Begun, GraphBook, LogBook, unix_us};
-use model::{InvocationId, Kind, Outcome, Status};
+use model::InvocationId;
 use parking_lot::Mutex;
-use sandbox::Body;
 use sandbox::host::Guest;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tracing::Instrument as _;
 
-use crate::runner::{collect, guest_request};
-
-/// The address that an http component sees when a function calls it.
-const CALLED_URI: &str = "http://localhost/";
+use self::run::{Entry, Here, Ready, Room, refused, run, run_spawned};
+use crate::cluster::{Accepted, Placing};
 
 /// What a node's functions are called with.
 #[derive(Clone)]
@@ -39,6 +37,8 @@ struct Parts {
     guests: Handle,
     /// Set once: the executor is made with the host calls, which are made with this.
     executor: OnceLock<WeakExecutor>,
+    /// Set once, on a node of a cluster.
+    placing: OnceLock<Weak<Placing>>,
 }
 
 impl NodeChain {
@@ -49,6 +49,7 @@ impl NodeChain {
             graphs,
             guests,
             executor: OnceLock::new(),
+            placing: OnceLock::new(),
         }))
     }
 
@@ -56,6 +57,12 @@ impl NodeChain {
     pub fn run_on(&self, executor: &Executor) {
         // A second time is the same executor.
         let _ = self.0.executor.set(executor.downgrade());
+    }
+
+    /// Says what finds other nodes.
+    pub fn place_by(&self, placing: &Arc<Placing>) {
+        // A second time is the same.
+        let _ = self.0.placing.set(Arc::downgrade(placing));
     }
 }
 
@@ -81,32 +88,23 @@ struct GuestCaller {
     is_noted: AtomicBool,
 }
 
-/// A call that is ready to be made.
-struct Ready {
-    job: Job,
-    kind: Kind,
-    input: Bytes,
-    span: InvocationSpan,
-    room: Arc<PayloadRoom>,
-}
-
-/// Where a call finds room.
-enum Room {
-    /// In the stead of its caller.
-    Stead(Executor),
-    /// In the queues.
-    Queue(Box<Enqueued>),
-}
-
 impl Caller for GuestCaller {
     fn call(&self, request: Request) -> BoxFuture<'_, Result<Reply, Refused>> {
         Box::pin(async move {
             let executor = self.executor()?;
             let ready = self.ready(request)?;
             let (root, id) = (self.root_of(&ready.job), ready.job.id);
-            let ran = run(Room::Stead(executor), ready).await;
+            let graphs = &self.chain.0.graphs;
+            // One whose caller goes away while it is offered has its end in the graph, too.
+            let _watch = ready.names_keys().then(|| graphs.watch(root, id));
+            let away = match ready.names_keys() {
+                true => Box::pin(self.offer_to_data(&ready)).await,
+                false => None,
+            };
+            let stead = || Room::Here(Here::Stead(executor));
+            let room = away.map_or_else(stead, |accepted| Room::Away(Box::new(accepted)));
+            let ran = run(room, ready, graphs).await;
             if let Err(refused) = &ran {
-                let graphs = &self.chain.0.graphs;
                 graphs.refused(root, id, &refused.to_string());
             }
             ran
@@ -120,18 +118,26 @@ impl Caller for GuestCaller {
         let (root, id) = (self.root_of(&ready.job), ready.job.id);
         let heir = self.stead.heir();
         let heir_id = heir.id();
-        let enqueued = executor
-            .enqueue(ready.job.clone(), heir)
-            .map_err(|rejected| {
+        let placing = self.placing();
+        let entry = match executor.enqueue(ready.job.clone(), heir) {
+            Ok(enqueued) => Entry::Here(Box::new(enqueued)),
+            Err(rejected) => {
                 let refused = refused(&rejected);
-                let graphs = &self.chain.0.graphs;
-                graphs.refused(root, id, &refused.to_string());
-                refused
-            })?;
+                if placing
+                    .as_ref()
+                    .is_none_or(|placing| !ready.has_room_elsewhere(placing))
+                {
+                    self.chain.0.graphs.refused(root, id, &refused.to_string());
+                    return Err(refused);
+                }
+                Entry::Elsewhere(refused)
+            }
+        };
         self.heirs.lock().insert(id, heir_id);
-        let work = self.noted(root, id, run(Room::Queue(Box::new(enqueued)), ready));
+        let graphs = self.chain.0.graphs.clone();
+        let run = run_spawned(entry, ready, placing, graphs);
         let task = Task {
-            handle: self.chain.0.guests.spawn(work),
+            handle: self.chain.0.guests.spawn(self.noted(root, id, run)),
             detached,
         };
         Ok(Spawned {
@@ -152,6 +158,18 @@ impl GuestCaller {
         let executor = self.chain.0.executor.get();
         let executor = executor.and_then(WeakExecutor::upgrade);
         executor.ok_or_else(|| Refused::Unavailable("the node starts or ends".to_owned()))
+    }
+
+    fn placing(&self) -> Option<Arc<Placing>> {
+        self.chain.0.placing.get().and_then(Weak::upgrade)
+    }
+
+    async fn offer_to_data(&self, ready: &Ready) -> Option<Accepted> {
+        let placing = self.placing()?;
+        if !ready.is_called_away(&placing) {
+            return None;
+        }
+        ready.offer_to_data(&placing).await
     }
 
     /// Finds the function, and notes the call in the graph.
@@ -190,13 +208,19 @@ impl GuestCaller {
     fn note(&self, job: &Job, now_us: u64, detached: bool) {
         let (graphs, guest) = (&self.chain.0.graphs, &self.guest);
         let root = self.root_of(job);
-        if root == guest.id && !self.is_noted.swap(true, Ordering::Relaxed) {
-            graphs.root(root, || Begun {
+        let sent_by = guest.branch.as_ref().filter(|branch| branch.is_grafted());
+        let is_first = root == guest.id || sent_by.is_some();
+        if is_first && !self.is_noted.swap(true, Ordering::Relaxed) {
+            let begun = || Begun {
                 id: guest.id,
                 path: guest.path.clone(),
                 version: guest.spec.digest(),
                 unix_us: now_us.saturating_sub(elapsed_us(guest)),
-            });
+            };
+            match sent_by {
+                None => graphs.root(root, begun),
+                Some(branch) => graphs.part(root, branch.parent, begun()),
+            }
         }
         let begun = Begun {
             id: job.id,
@@ -234,89 +258,6 @@ fn elapsed_us(guest: &Guest) -> u64 {
     let deadline = std::time::Duration::from_millis(guest.spec.settings.limits.deadline_ms);
     let left = guest.deadline.saturating_duration_since(Instant::now());
     u64::try_from(deadline.saturating_sub(left).as_micros()).unwrap_or(0)
-}
-
-async fn run(room: Room, ready: Ready) -> Result<Reply, Refused> {
-    let Ready {
-        job,
-        kind,
-        input,
-        span,
-        room: replies,
-    } = ready;
-    let id = job.id;
-    let inner = span.span();
-    let ran = match kind {
-        Kind::Http => run_http(room, job, input).instrument(inner).await,
-        _ => run_bytes(room, job, kind, input).instrument(inner).await,
-    };
-    let (outcome, result) = ran.map_err(|rejected| refused(&rejected))?;
-    span.ended(&outcome);
-    let result = result.and_then(|reply| replies.keep(reply));
-    Ok(Reply { id, result })
-}
-
-type Ran = Result<(Outcome, Result<Bytes, String>), Rejected>;
-
-async fn run_bytes(room: Room, job: Job, kind: Kind, input: Bytes) -> Ran {
-    let env = match kind {
-        Kind::Command => own_variables(job.id, job.trace.to_string()).into(),
-        Kind::Lambda => {
-            let own = own_variables(job.id, job.trace.to_string());
-            own.into_iter().chain(lambda_variables(&job.path)).collect()
-        }
-        Kind::Reactor | Kind::Http => Vec::new(),
-    };
-    let finished = match room {
-        Room::Stead(executor) => executor.invoke_nested(job, input, Vec::new(), env).await?,
-        Room::Queue(enqueued) => enqueued.invoke(input, Vec::new(), env).await?,
-    };
-    let Finished { outcome, reply } = finished;
-    let result = match &outcome.status {
-        Status::Ok => Ok(reply),
-        status => Err(status.to_string()),
-    };
-    Ok((outcome, result))
-}
-
-async fn run_http(room: Room, job: Job, input: Bytes) -> Ran {
-    let bytes_max = job.spec.settings.limits.output_bytes_max;
-    let method = Method::POST;
-    let request = guest_request(method.as_str(), CALLED_URI, Vec::new(), &job.trace, input);
-    let Some(request): Option<http::Request<Body>> = request else {
-        return Err(Rejected::Draining);
-    };
-    let HttpReply { head, done } = match room {
-        Room::Stead(executor) => executor.invoke_http_nested(job, request).await?,
-        Room::Queue(enqueued) => enqueued.invoke_http(request).await?,
-    };
-    let response = match head {
-        Ok(response) => response,
-        Err(outcome) => {
-            let problem = outcome.status.to_string();
-            return Ok((outcome, Err(problem)));
-        }
-    };
-    let status = response.status();
-    let body = collect(response.into_body(), bytes_max).await;
-    let outcome = done.await;
-    let result = match body {
-        Ok(body) if status.is_success() && outcome.status.is_ok() => Ok(body),
-        Ok(_) if outcome.status.is_ok() => Err(format!("it answered {status}")),
-        Ok(_) => Err(outcome.status.to_string()),
-        Err(cut) => Err(cut.to_string()),
-    };
-    Ok((outcome, result))
-}
-
-fn refused(rejected: &Rejected) -> Refused {
-    match rejected {
-        Rejected::QueueFull { .. } | Rejected::Sandbox(sandbox::SandboxError::Full { .. }) => {
-            Refused::Exhausted(rejected.to_string())
-        }
-        Rejected::InputTooLarge { .. } => Refused::TooLarge(rejected.to_string()),
-        other => Refused::Unavailable(other.to_string()),
-    }
 }
 
 /// A call that runs beside its caller.

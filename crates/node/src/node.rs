@@ -75,9 +75,11 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
     let running = (guests.handle(), travel);
     let opened_parts = Parts::open(&config, data_dir, &books, running, queues, state);
     let (parts, queue) = opened_parts.await?;
-    let joining = seat.zip(keeper);
-    let joining = joining.map(|(seat, keeper)| seat.serve(&parts.local(&config, &books), keeper));
-    let placing = joining.as_ref().map(Joining::placing);
+    let joining = seat.zip(keeper).map(|(seat, keeper)| {
+        let local = parts.local(&config, &books, data_dir);
+        seat.serve(&local, keeper)
+    });
+    let placing = joining.as_ref().map(|joining| parts.place_by(joining));
     let cluster = match joining {
         Some(joining) => Some(joining.join().await?),
         None => None,
@@ -159,6 +161,7 @@ struct Parts {
     state: State,
     executor: Executor,
     invoker: Invoker,
+    chain: NodeChain,
 }
 
 impl Parts {
@@ -198,19 +201,35 @@ impl Parts {
             state,
             executor,
             invoker,
+            chain,
         };
         Ok((parts, queue))
     }
 
     /// What runs calls, for other nodes too.
-    fn local<'a>(&'a self, config: &Config, books: &'a Books) -> Local<'a> {
+    fn local<'a>(
+        &'a self,
+        config: &'a Config,
+        books: &'a Books,
+        data_dir: &'a DataDir,
+    ) -> Local<'a> {
         Local {
+            graphs: &books.graphs,
+            prices: &config.prices,
+            blobs: &data_dir.blobs,
             executor: &self.executor,
             registry: &self.registry,
             logs: &books.logs,
             queue_wait_max: config.executor.queue_wait_max,
             state: &self.state,
         }
+    }
+
+    /// What places calls, those of functions too.
+    fn place_by(&self, joining: &Joining) -> Arc<dyn gateway::Cluster> {
+        let placing = joining.placing();
+        self.chain.place_by(&placing);
+        placing
     }
 
     fn services(

@@ -29,6 +29,7 @@ pub const SHAPE: Shape = Shape::Table(&[
             ("files", Shape::Value),
             ("isolation", Shape::Value),
             ("snapshot", Shape::Value),
+            ("near", Shape::Value),
         ]),
     ),
     ("files", Shape::Value),
@@ -141,6 +142,11 @@ pub struct Function {
     /// Whether a Linux program is frozen where it waits for its calls (default auto).
     #[serde(default)]
     pub snapshot: Snapshot,
+    /// Keys of its app's state that it is to run near: in a cluster, a call goes to the node that
+    /// owns them where they are larger than the call.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", length(max = 8))]
+    pub near: Vec<Spanned<String>>,
 }
 
 /// Files or folders, from where the manifest is to where the function finds them.

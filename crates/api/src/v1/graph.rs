@@ -8,7 +8,7 @@ use super::{StartKind, UsageView};
 /// How an invocation of a graph ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GraphEnd {
-    /// A status as outcomes have it, or `refused` if it was not run.
+    /// A status as outcomes have it; `refused` if it was not run, `lost` if its node was lost.
     pub status: String,
     /// The same as a sentence; empty if it is `ok`.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Access, Durability, Isolation, LAYERS_MAX, Reuse, Snapshot};
+use model::{Access, Durability, Isolation, LAYERS_MAX, NEAR_MAX, Reuse, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -38,6 +38,10 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Snapshot::is_auto")]
     #[schema(value_type = String, example = "auto")]
     pub snapshot: Snapshot,
+    /// Keys of its app's state that it is to run near, at most 8: in a cluster, a call goes to the
+    /// node that owns them where they are larger than the call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub near: Vec<String>,
 }
 
 /// What a function is granted beyond its sandbox.
@@ -186,6 +190,7 @@ impl From<model::Settings> for Settings {
             files,
             isolation,
             snapshot,
+            near,
         } = from;
         Self {
             args,
@@ -197,6 +202,7 @@ impl From<model::Settings> for Settings {
             files: files.map(String::from),
             isolation,
             snapshot,
+            near: near.into_iter().map(String::from).collect(),
         }
     }
 }
@@ -222,6 +228,12 @@ pub enum SettingsError {
     /// There are too many layers.
     #[error("there are more than {LAYERS_MAX} layers")]
     Layers,
+    /// A key that it is to run near is none.
+    #[error(transparent)]
+    Near(#[from] model::NearError),
+    /// There are too many of them.
+    #[error("`near` names more than {NEAR_MAX} keys")]
+    NearMany,
 }
 
 impl TryFrom<Settings> for model::Settings {
@@ -238,7 +250,12 @@ impl TryFrom<Settings> for model::Settings {
             files,
             isolation,
             snapshot,
+            near,
         } = from;
+        if near.len() > NEAR_MAX {
+            return Err(SettingsError::NearMany);
+        }
+        let near = near.into_iter().map(model::NearKey::try_from);
         if layers.len() > LAYERS_MAX {
             return Err(SettingsError::Layers);
         }
@@ -256,6 +273,7 @@ impl TryFrom<Settings> for model::Settings {
             files: files.transpose().map_err(SettingsError::Files)?,
             isolation,
             snapshot,
+            near: near.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -337,6 +355,23 @@ mod tests {
             model::Settings::try_from(settings),
             Ok(model::Settings::default())
         );
+    }
+
+    #[test]
+    fn keys_to_run_near_are_few_and_keys() {
+        let near = |keys: Vec<&str>| Settings {
+            near: keys.into_iter().map(str::to_owned).collect(),
+            ..Settings::default()
+        };
+        let read = |keys| model::Settings::try_from(near(keys));
+        let settings = read(vec!["model/a", "b"]).expect("keys");
+        assert_eq!(Settings::from(settings).near, ["model/a", "b"]);
+        assert_eq!(read(vec![""]), Err(SettingsError::Near(model::NearError)));
+        assert_eq!(
+            read(vec!["a\n"]),
+            Err(SettingsError::Near(model::NearError))
+        );
+        assert_eq!(read(vec!["k"; 9]), Err(SettingsError::NearMany));
     }
 
     #[test]

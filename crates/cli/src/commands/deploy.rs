@@ -81,6 +81,10 @@ pub struct Deploy {
     /// asked by then must differ between calls), never or always
     #[arg(long, value_name = "auto|never|always", value_parser = snapshot, default_value = "auto")]
     snapshot: Snapshot,
+    /// A key of the app's state that it is to run near, where a cluster has many bytes of it; may be
+    /// repeated
+    #[arg(long, value_name = "KEY")]
+    near: Vec<String>,
     /// The alias that moves to the new version
     #[arg(long, default_value = "live")]
     alias: String,
@@ -170,6 +174,7 @@ impl Deploy {
                 files: None,
                 isolation: self.isolation,
                 snapshot: self.snapshot,
+                near: self.near.clone(),
             },
             layers: self
                 .layers
@@ -195,10 +200,11 @@ impl Deploy {
             || !self.files.is_empty()
             || self.isolation != Isolation::Wasm
             || !self.snapshot.is_auto()
+            || !self.near.is_empty()
             || !self.routes.is_empty();
         if of_files {
             let message = "--name, --kind, --arg, --env, --limit, --allow-…, --reuse, --files, --layer, \
-                 --isolation, --snapshot and --route are for a single file";
+                 --isolation, --snapshot, --near and --route are for a single file";
             return Err(Failure::new(Exit::Usage, message)
                 .next("write them in the manifest, or name a Wasm file"));
         }

@@ -22,14 +22,21 @@ pub(super) async fn graph(
     Path(text): Path<String>,
 ) -> Result<Json<Graph>, Failure> {
     let id = id(&text)?;
-    let found = shared.graphs.find(id).ok_or_else(|| {
+    let here = shared.graphs.find(id);
+    let here = here.map(|found| graph_view(found, &shared.prices));
+    let found = match &shared.caller.cluster {
+        Some(cluster) => cluster.graph(id, here).await,
+        None => here,
+    };
+    let found = found.ok_or_else(|| {
         let detail = "no graph is kept of it: it made no calls, or was too long ago";
         Failure::new(Code::InvocationNotFound, detail)
     })?;
-    Ok(Json(view(found, &shared.prices)))
+    Ok(Json(found))
 }
 
-fn view(found: metering::Graph, prices: &PriceList) -> Graph {
+/// A graph as the API tells of it.
+pub fn graph_view(found: metering::Graph, prices: &PriceList) -> Graph {
     let node = found.node;
     let nodes: Vec<GraphNode> = found
         .nodes
@@ -40,7 +47,9 @@ fn view(found: metering::Graph, prices: &PriceList) -> Graph {
             app: found.path.app.to_string(),
             function: found.path.function.to_string(),
             version: found.version.to_string(),
-            node: node.to_string(),
+            node: found
+                .node
+                .map_or_else(|| node.to_string(), |node| node.to_string()),
             detached: found.detached,
             begun_unix_us: found.begun_unix_us,
             end: found.end.as_ref().map(|end| end_view(end, prices)),

@@ -40,6 +40,7 @@ use crate::listen::Answer;
 use crate::metrics::Requests;
 use crate::shared::Shared;
 
+pub use self::graph::graph_view;
 pub use self::logs::{log_line, log_line_of};
 pub(crate) use self::state::Uploads;
 

@@ -58,8 +58,9 @@ pub(super) async fn decision(
     Path(text): Path<String>,
 ) -> Result<Json<Decision>, Failure> {
     let id = id(&text)?;
-    let text = cluster(&shared)?.explain(id).ok_or_else(|| {
-        let detail = "this node did not send it elsewhere, or that was too long ago";
+    let explained = cluster(&shared)?.explain(id).await;
+    let text = explained.ok_or_else(|| {
+        let detail = "no node sent it elsewhere, or that was too long ago";
         Failure::new(Code::DecisionNotFound, detail)
     })?;
     let invocation = id.to_string();

@@ -17,7 +17,9 @@ use transport::{CallError, Connection, PeerError, Peers, Request, Sender};
 use super::neighbours::Sent;
 use super::out::{Out, TOGETHER_BYTES};
 use super::router::{NO_SERVICE, Service};
-use super::wire::{self, Head, Input, Piece, PieceError, Pieces, Refusal, ReplyHead, Why};
+use super::wire::{
+    self, Head, Input, InputRef, Piece, PieceError, Pieces, Refusal, ReplyHead, Why,
+};
 
 /// Bytes that go with the first frame: less than every node takes.
 const FIRST_BYTES_MAX: usize = 60 << 10;
@@ -97,7 +99,7 @@ impl Way<'_> {
     /// Runs a command or reactor there.
     pub async fn plain(
         &self,
-        head: &mut Head,
+        head: &mut Head<InputRef<'_>>,
         body: &Bytes,
         reply_bytes_max: u64,
     ) -> Result<Finished, Failed> {
@@ -119,7 +121,11 @@ impl Way<'_> {
     }
 
     /// Runs an http component there until its response begins.
-    pub async fn http(&self, head: &mut Head, held: &mut Held) -> Result<HttpReply, Failed> {
+    pub async fn http(
+        &self,
+        head: &mut Head<InputRef<'_>>,
+        held: &mut Held,
+    ) -> Result<HttpReply, Failed> {
         head.streams = matches!(held, Held::Streams(_));
         let gone = self.sent.gone.clone();
         let called = async {
@@ -142,11 +148,26 @@ impl Way<'_> {
             .unwrap_or_else(|| Err(left()))
     }
 
+    /// Offers a call: asks the node for a place. The call begins there when its body comes, and
+    /// never if what is returned is dropped before.
+    pub async fn offer(
+        &self,
+        head: &mut Head<InputRef<'_>>,
+    ) -> Result<(Sender, Pieces<transport::Body>), Failed> {
+        head.streams = true;
+        let gone = self.sent.gone.clone();
+        let begun = gone.run_until_cancelled(self.begin(head, None)).await;
+        let (sender, pieces) = begun.unwrap_or_else(|| Err(left()))?;
+        // The body of a call that streams has its sender.
+        let sender = sender.ok_or_else(left)?;
+        Ok((sender, pieces))
+    }
+
     /// Sends the head, with the body if it is given; gives the reply's pieces once the node has
     /// accepted, and where the body goes if that is still to come.
     async fn begin(
         &self,
-        head: &Head,
+        head: &Head<InputRef<'_>>,
         whole: Option<&Bytes>,
     ) -> Result<(Option<Sender>, Pieces<transport::Body>), Failed> {
         let mut bytes = BytesMut::new();
@@ -235,12 +256,13 @@ fn left() -> Failed {
 }
 
 /// An error and its causes.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-async fn send(sender: Sender, body: Bytes) -> Result<(), CallError> {
+/// Sends all of a body.
+pub(super) async fn send(sender: Sender, body: Bytes) -> Result<(), CallError> {
     let mut out = Out::begun(sender);
     for part in body.chunks(TOGETHER_BYTES) {
         out.data(body.slice_ref(part)).await?;
@@ -255,32 +277,13 @@ async fn finished(
     bytes_max: u64,
 ) -> Result<Finished, PieceError> {
     ReplyHead::read(&pieces.head().await?)?;
-    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-    loop {
-        match pieces.next().await? {
-            Some(Piece::Data(bytes)) => {
-                let length = first.len() + rest.len() + bytes.len();
-                if length as u64 > bytes_max {
-                    return Err(PieceError::TooLarge(length));
-                }
-                if first.is_empty() {
-                    first = bytes;
-                } else {
-                    rest.extend_from_slice(&bytes);
-                }
-            }
-            Some(Piece::Done(bytes)) => {
-                let outcome = wire::read_outcome(&bytes)?;
-                let reply = match rest.is_empty() {
-                    true => first,
-                    false => [&first[..], &rest[..]].concat().into(),
-                };
-                return Ok(Finished { outcome, reply });
-            }
-            Some(Piece::Broken(why)) => return Err(PieceError::Broken(why)),
-            Some(_) => return Err(PieceError::Unexpected),
-            None => return Err(PieceError::Short),
+    match pieces.whole(bytes_max).await? {
+        (reply, Piece::Done(bytes)) => {
+            let outcome = wire::read_outcome(&bytes)?;
+            Ok(Finished { outcome, reply })
         }
+        (_, Piece::Broken(why)) => Err(PieceError::Broken(why)),
+        _ => Err(PieceError::Unexpected),
     }
 }
 
@@ -441,7 +444,7 @@ enum AtOnce {
 }
 
 /// What an http component is sent.
-pub(super) fn http_input(request: &http::request::Parts) -> Input {
+pub(crate) fn http_input(request: &http::request::Parts) -> Input {
     Input::Http {
         method: request.method.to_string(),
         uri: request.uri.to_string(),

@@ -18,11 +18,15 @@
 //! - No call is sent twice of which it is not known that it was not started, unless its caller said
 //!   that it may run twice.
 
+mod answers;
+mod ask;
+mod away;
 mod carry;
 mod certificates;
 mod config;
 mod decisions;
 mod forward;
+mod hints;
 mod load;
 mod logs;
 mod metrics;
@@ -33,6 +37,7 @@ mod owners;
 mod place;
 mod queues;
 mod router;
+mod search;
 mod serve;
 mod shared;
 
@@ -45,7 +50,7 @@ use std::time::Duration;
 use executor::Executor;
 use invoker::Registry;
 use membership::{Membership, Record};
-use metering::LogBook;
+use metering::{GraphBook, LogBook, PriceList};
 use scheduler::Standing;
 use state::{Keeper, State};
 use storage::{Blobs, Store};
@@ -54,12 +59,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use transport::{Handler, Identity, Peers, Security, Server};
 
+use self::answers::Answers;
+use self::away::{Away, Offers};
 use self::carry::{Net, Serve};
 use self::decisions::Decisions;
+use self::hints::Hints;
 use self::logs::Lines;
 use self::neighbours::Neighbours;
 use self::owners::{Keys, Owners};
-use self::place::Placing;
 use self::queues::Queues;
 use self::router::{Router, Service};
 use self::serve::Calls;
@@ -67,11 +74,15 @@ use self::serve::Calls;
 use crate::NodeError;
 
 pub(crate) use self::metrics::FIRST_LOADS_TOTAL;
+pub(crate) use away::{Accepted, Replied};
 pub(crate) use carry::Carrier;
 pub use carry::CarryConfig;
 pub use certificates::{CertificateError, init_cluster, issue_certificate};
 pub use config::ClusterConfig;
+pub(crate) use forward::http_input;
+pub(crate) use place::Placing;
 pub(crate) use shared::Shared;
+pub(crate) use wire::Input;
 
 /// How many leases a node waits to become a member before it gives up.
 const JOIN_LEASES_MAX: u32 = 3;
@@ -81,6 +92,9 @@ pub(crate) struct Local<'a> {
     pub executor: &'a Executor,
     pub registry: &'a Registry,
     pub logs: &'a LogBook,
+    pub graphs: &'a GraphBook,
+    pub prices: &'a PriceList,
+    pub blobs: &'a Blobs,
     pub queue_wait_max: Duration,
     pub state: &'a State,
 }
@@ -207,11 +221,29 @@ impl Seat {
 
     /// Places calls with what runs them here, and runs those of others; has a part of the state.
     pub fn serve(self, local: &Local<'_>, keeper: Keeper) -> Joining {
+        let placing = Arc::new(Placing {
+            executor: local.executor.clone(),
+            membership: self.membership.clone(),
+            neighbours: self.neighbours.clone(),
+            peers: self.peers.clone(),
+            decisions: Decisions::new(self.config.decisions_max),
+            hints: Hints::new(local.blobs.clone(), local.state.clone()),
+            standing: watch::Sender::new(Standing::Serving),
+            queue_wait_max: local.queue_wait_max,
+            offers: Offers::default(),
+            away: Arc::new(Away::default()),
+        });
         let calls: Arc<dyn Handler> = Arc::new(Calls {
             executor: local.executor.clone(),
             registry: local.registry.clone(),
             logs: local.logs.clone(),
             neighbours: self.neighbours.clone(),
+            peers: self.peers.clone(),
+            answers: Answers {
+                placing: placing.clone(),
+                graphs: local.graphs.clone(),
+                prices: local.prices.clone(),
+            },
         });
         let lines: Arc<dyn Handler> = Arc::new(Lines {
             logs: local.logs.clone(),
@@ -228,18 +260,9 @@ impl Seat {
             services.push((Service::State, Arc::new(Keys(serve))));
         }
         self.router.serve(services);
-        let placing = Placing {
-            executor: local.executor.clone(),
-            membership: self.membership.clone(),
-            neighbours: self.neighbours.clone(),
-            peers: self.peers.clone(),
-            decisions: Decisions::new(self.config.decisions_max),
-            standing: watch::Sender::new(Standing::Serving),
-            queue_wait_max: local.queue_wait_max,
-        };
         Joining {
             seat: self,
-            placing: Arc::new(placing),
+            placing,
             keeper,
         }
     }
@@ -247,7 +270,7 @@ impl Seat {
 
 impl Joining {
     /// What places calls.
-    pub fn placing(&self) -> Arc<dyn gateway::Cluster> {
+    pub fn placing(&self) -> Arc<Placing> {
         self.placing.clone()
     }
 

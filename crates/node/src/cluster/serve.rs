@@ -2,9 +2,10 @@
 //! else, so that no call makes a second hop.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use executor::{Admitted, Executor, Finished, HttpReply, Job, Rejected};
 use futures::{FutureExt as _, stream};
 use gateway::InvocationSpan;
@@ -13,15 +14,20 @@ use http_body_util::BodyExt as _;
 use http_body_util::StreamBody;
 use invoker::{Registry, Select, Target};
 use metering::LogBook;
-use model::{StartKind, TraceParent};
-use sandbox::{Body, BodyError};
+use model::{InvocationId, NodeId, StartKind, TraceParent};
+use sandbox::{Body, BodyError, Branch, Graft};
 use tracing::Instrument as _;
-use transport::{CallError, Handler, Incoming};
+use transport::{CallError, Handler, Incoming, Peers};
 
+use super::answers::{Answers, Creditor};
 use super::metrics;
 use super::neighbours::Neighbours;
 use super::out::{Cut, Out};
-use super::wire::{self, Head, Input, Piece, PieceError, Pieces, Refusal, ReplyHead, Why};
+use super::router::Service;
+use super::wire::{self, Head, Input, Piece, PieceError, Pieces, Refusal, ReplyHead, Stem, Why};
+
+/// The longest that a call of a tree goes on, whatever its sender says: days.
+const LEFT_MS_MAX: u64 = 7 * 24 * 3_600_000;
 
 /// The service that runs calls of other nodes.
 pub(super) struct Calls {
@@ -29,6 +35,8 @@ pub(super) struct Calls {
     pub registry: Registry,
     pub logs: LogBook,
     pub neighbours: Arc<Neighbours>,
+    pub peers: Peers,
+    pub answers: Answers,
 }
 
 /// A call that is admitted.
@@ -38,6 +46,24 @@ struct Running {
     input: Input,
     streams: bool,
     span: InvocationSpan,
+    /// Of a call that a function made.
+    debt: Option<Debt>,
+}
+
+/// What a part of a tree has borrowed.
+struct Debt {
+    branch: Arc<Branch>,
+    creditor: Arc<Creditor>,
+}
+
+impl Debt {
+    /// Gives back what is left of it.
+    async fn settle(&self) {
+        match self.branch.unused() {
+            0 => (),
+            unused => self.creditor.give_back(unused).await,
+        }
+    }
 }
 
 /// How a call that was not replied to ended.
@@ -63,9 +89,12 @@ impl From<PieceError> for Unsaid {
 #[async_trait]
 impl Handler for Calls {
     async fn handle(&self, call: Incoming) {
+        if call.method != Service::Call.method(wire::RUN) {
+            return self.answers.answer(call).await;
+        }
         let mut pieces = Pieces::new(call.body);
         let out = Out::reply(call.responder);
-        let ran = match self.admit(&mut pieces).await {
+        let ran = match self.admit(&call.peer, &mut pieces).await {
             Ok(running) => running.run(pieces, out).await,
             Err(refusal) => Err(Unsaid::Refused(refusal, out)),
         };
@@ -85,7 +114,11 @@ impl Handler for Calls {
 }
 
 impl Calls {
-    async fn admit(&self, pieces: &mut Pieces<transport::Body>) -> Result<Running, Refusal> {
+    async fn admit(
+        &self,
+        peer: &NodeId,
+        pieces: &mut Pieces<transport::Body>,
+    ) -> Result<Running, Refusal> {
         let malformed = |error: PieceError| Refusal::new(Why::Malformed, error.to_string());
         let head = pieces.head().await.map_err(malformed)?;
         let head = Head::read(&head).map_err(malformed)?;
@@ -98,6 +131,7 @@ impl Calls {
         // What was deployed an instant ago may be known to the other node, and not here yet.
         let target = self.registry.find(&head.path, &select).await;
         let target = target.map_err(|error| Refusal::new(Why::Unknown, error.to_string()))?;
+        let debt = head.stem.map(|stem| self.debt(peer, head.id, &stem, trace));
         let job = Job {
             id: head.id,
             path: target.path.clone(),
@@ -105,7 +139,7 @@ impl Calls {
             spec: target.spec.clone(),
             log: self.logs.function(&target.path),
             trace,
-            branch: None,
+            branch: debt.as_ref().map(|debt| debt.branch.clone()),
         };
         let admitted = match head.may_wait {
             true => self.executor.admit(job).await,
@@ -120,7 +154,28 @@ impl Calls {
             streams: head.streams,
             input: head.input,
             target,
+            debt,
         })
+    }
+
+    /// The place of a call in a tree that began on another node.
+    fn debt(&self, peer: &NodeId, id: InvocationId, stem: &Stem, trace: TraceParent) -> Debt {
+        let creditor = Arc::new(Creditor {
+            peers: self.peers.clone(),
+            node: peer.clone(),
+            id,
+        });
+        let graft = Graft {
+            root: stem.root,
+            parent: stem.parent,
+            depth: stem.depth,
+            deadline: Instant::now() + Duration::from_millis(stem.left_ms.min(LEFT_MS_MAX)),
+            trace,
+        };
+        Debt {
+            branch: Arc::new(Branch::grafted(graft, creditor.clone())),
+            creditor,
+        }
     }
 }
 
@@ -169,6 +224,9 @@ impl Running {
         let body = collect(&mut pieces, bytes_max).await?;
         let invoked = self.admitted.invoke(body, args, env);
         let finished = invoked.instrument(self.span.span()).await;
+        if let Some(debt) = &self.debt {
+            debt.settle().await;
+        }
         let Finished { outcome, reply } = match finished {
             Ok(finished) => finished,
             Err(rejected) => return reject(&rejected, out).await,
@@ -206,6 +264,9 @@ impl Running {
             Ok(response) => response,
             Err(outcome) => {
                 self.span.ended(&outcome);
+                if let Some(debt) = &self.debt {
+                    debt.settle().await;
+                }
                 let head = ReplyHead {
                     start: outcome.start,
                     response: None,
@@ -239,6 +300,9 @@ impl Running {
             }
         };
         self.span.ended(&outcome);
+        if let Some(debt) = &self.debt {
+            debt.settle().await;
+        }
         wire::put_done(&outcome, &mut out.pending);
         Ok(out.finish().await?)
     }
@@ -259,24 +323,9 @@ async fn collect(
     pieces: &mut Pieces<transport::Body>,
     bytes_max: u64,
 ) -> Result<Bytes, PieceError> {
-    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-    loop {
-        match pieces.next().await? {
-            Some(Piece::Data(bytes)) => {
-                let length = first.len() + rest.len() + bytes.len();
-                if length as u64 > bytes_max {
-                    return Err(PieceError::TooLarge(length));
-                }
-                match first.is_empty() {
-                    true => first = bytes,
-                    false => rest.extend_from_slice(&bytes),
-                }
-            }
-            Some(Piece::End) if rest.is_empty() => return Ok(first),
-            Some(Piece::End) => return Ok([&first[..], &rest[..]].concat().into()),
-            Some(_) => return Err(PieceError::Unexpected),
-            None => return Err(PieceError::Short),
-        }
+    match pieces.whole(bytes_max).await? {
+        (body, Piece::End) => Ok(body),
+        _ => Err(PieceError::Unexpected),
     }
 }
 

@@ -21,8 +21,14 @@ pub(super) const ACCEPTED: Status = Status::OK;
 /// It was not started: a [`Refusal`] follows.
 pub(super) const REFUSED: Status = Status(1);
 
-/// The method of the call service: runs one invocation.
+/// The methods of the call service. The first runs one invocation.
 pub(super) const RUN: u8 = 1;
+/// Lends calls to a part of a tree, or takes them back: [`Loan`], and a number.
+pub(super) const LEND: u8 = 2;
+/// Explains a decision of that node: an id, and a text if there is one.
+pub(super) const EXPLAIN: u8 = 3;
+/// Tells of what it keeps of a graph: an id, and a graph if there is one.
+pub(super) const GRAPH: u8 = 4;
 
 /// Largest piece that is held whole, in bytes: arguments, environment, headers.
 const PIECE_BYTES_MAX: usize = 4 << 20;
@@ -35,9 +41,9 @@ const END: u8 = 4;
 const DONE: u8 = 5;
 const BROKEN: u8 = 6;
 
-/// What is to run.
+/// What is to run. What it runs with is only looked at where it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
+pub(super) struct Head<I = Input> {
     pub id: InvocationId,
     pub path: FunctionPath,
     pub version: Digest,
@@ -49,13 +55,37 @@ pub(super) struct Head {
     /// Whether the body is sent once the call is accepted, and not at once.
     #[serde(default)]
     pub streams: bool,
-    pub input: Input,
+    /// Of a call that a function made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stem: Option<Stem>,
+    pub input: I,
+}
+
+/// Where a call stands in its tree, whose root is elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stem {
+    pub root: InvocationId,
+    pub parent: InvocationId,
+    pub depth: u32,
+    /// Time until nobody waits for it any longer, when this was sent.
+    pub left_ms: u64,
+}
+
+/// What a part of a tree asks of the node that it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Loan {
+    /// The call that was sent.
+    pub id: InvocationId,
+    /// Calls that it wants to make.
+    pub calls: u32,
+    /// Calls that it had, and did not make.
+    pub unused: u32,
 }
 
 /// What it runs with, beside the body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub(super) enum Input {
+pub(crate) enum Input {
     /// For commands and reactors.
     Plain {
         args: Vec<String>,
@@ -69,8 +99,40 @@ pub(super) enum Input {
     },
 }
 
+/// An [`Input`] that is sent.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(super) enum InputRef<'a> {
+    Plain {
+        args: &'a [String],
+        env: &'a [(String, String)],
+    },
+    Http {
+        method: &'a str,
+        uri: &'a str,
+        headers: &'a Headers,
+    },
+}
+
+impl Input {
+    pub(super) fn to_send(&self) -> InputRef<'_> {
+        match self {
+            Input::Plain { args, env } => InputRef::Plain { args, env },
+            Input::Http {
+                method,
+                uri,
+                headers,
+            } => InputRef::Http {
+                method,
+                uri,
+                headers,
+            },
+        }
+    }
+}
+
 /// Names and values in order; bytes of values as characters of the same number.
-pub(super) type Headers = Vec<(String, String)>;
+pub(crate) type Headers = Vec<(String, String)>;
 
 /// How a reply begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,16 +225,18 @@ fn put(kind: u8, payload: &[u8], out: &mut BytesMut) {
     out.put_slice(payload);
 }
 
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     // Structs of strings and numbers, which serde_json cannot fail on.
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-impl Head {
+impl<I: Serialize> Head<I> {
     pub fn put(&self, out: &mut BytesMut) {
         put(HEAD, &json(self), out);
     }
+}
 
+impl Head {
     pub fn read(bytes: &[u8]) -> Result<Self, PieceError> {
         Ok(serde_json::from_slice(bytes)?)
     }
@@ -340,6 +404,28 @@ impl<S: Source> Pieces<S> {
         }
     }
 
+    /// All that there is of a body, of at most so many bytes, and the piece after it.
+    pub async fn whole(&mut self, bytes_max: u64) -> Result<(Bytes, Piece), PieceError> {
+        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+        loop {
+            match self.next().await? {
+                Some(Piece::Data(bytes)) => {
+                    let length = first.len() + rest.len() + bytes.len();
+                    if length as u64 > bytes_max {
+                        return Err(PieceError::TooLarge(length));
+                    }
+                    match first.is_empty() {
+                        true => first = bytes,
+                        false => rest.extend_from_slice(&bytes),
+                    }
+                }
+                Some(end) if rest.is_empty() => return Ok((first, end)),
+                Some(end) => return Ok(([&first[..], &rest[..]].concat().into(), end)),
+                None => return Err(PieceError::Short),
+            }
+        }
+    }
+
     /// So many bytes; none at the end, if that is before the first of them.
     async fn exactly(&mut self, length: usize) -> Result<Option<Bytes>, PieceError> {
         if self.gathered.is_empty() && self.rest.len() >= length {
@@ -373,9 +459,9 @@ fn piece(kind: u8, bytes: Bytes) -> Result<Piece, PieceError> {
 }
 
 /// How long a call may take on its way: its own time, and some for queue and network.
-pub(super) fn patience(deadline_ms: u64, queue: Option<Duration>) -> Duration {
+pub(super) fn patience(deadline: Duration, queue: Option<Duration>) -> Duration {
     const ON_THE_WAY: Duration = Duration::from_secs(5);
-    Duration::from_millis(deadline_ms) + queue.unwrap_or_default() + ON_THE_WAY
+    deadline + queue.unwrap_or_default() + ON_THE_WAY
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ fn head() -> Head {
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
         may_wait: true,
         streams: false,
+        stem: None,
         input: Input::Plain {
             args: vec!["a".into()],
             env: vec![("K".into(), "v".into())],
@@ -120,13 +121,63 @@ fn heads_are_pinned_and_fields_of_a_later_release_are_skipped() {
         .replace("ID", &id)
         .replace("\"V\"", &format!("\"{version}\""));
     let head = Head::read(json.as_bytes()).unwrap();
-    assert!(!head.may_wait);
+    assert!(!head.may_wait && head.stem.is_none());
     let Input::Http { headers, .. } = &head.input else {
         panic!("{head:?}");
     };
     assert_eq!(headers[..], [("a".to_owned(), "b".to_owned())]);
     let later = br#"{"why":"moon","message":"m"}"#;
     assert_eq!(Refusal::read(later).why, Why::Other);
+}
+
+#[test]
+fn what_is_sent_of_an_input_reads_back_as_the_input() {
+    let stem = Stem {
+        root: InvocationId::new(1),
+        parent: InvocationId::new(2),
+        depth: 3,
+        left_ms: 4,
+    };
+    let http = Input::Http {
+        method: "GET".into(),
+        uri: "http://h/".into(),
+        headers: vec![("a".into(), "b".into())],
+    };
+    for input in [head().input, http] {
+        let sent = Head {
+            stem: Some(stem),
+            input: input.to_send(),
+            id: head().id,
+            path: head().path,
+            version: head().version,
+            traceparent: head().traceparent,
+            may_wait: true,
+            streams: false,
+        };
+        let whole = Head {
+            stem: Some(stem),
+            input: input.clone(),
+            ..head()
+        };
+        assert_eq!(Head::read(&json(&sent)).unwrap(), whole);
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_gathered_up_to_its_bound_and_no_further() {
+    let mut out = BytesMut::new();
+    put_data(b"some bytes", &mut out);
+    put_data(b" and more", &mut out);
+    put_end(&mut out);
+    for size in 1..=out.len() {
+        let whole = Pieces::new(Chunks::of(&out, size)).whole(19).await;
+        let (body, end) = whole.unwrap();
+        assert_eq!((&body[..], end), (&b"some bytes and more"[..], Piece::End));
+        let long = Pieces::new(Chunks::of(&out, size)).whole(18).await;
+        assert!(matches!(long, Err(PieceError::TooLarge(_))), "{size}");
+    }
+    let cut = Pieces::new(Chunks::of(&out[..12], 5)).whole(99).await;
+    assert!(matches!(cut, Err(PieceError::Short)));
 }
 
 #[test]
