@@ -161,20 +161,18 @@ impl MicroVm {
             Kind::Reactor | Kind::Http => freestanding::call(machine, given, guest).await,
         };
         self.broken_off = !matches!(ended, Ended::Code(_));
-        let stray = machine.wrote_read_only();
         let end = match end_of(ended, refused, &self.parts) {
             End::Done(_) if reply.is_over() => End::Done(Status::OutputLimit),
-            End::Done(Status::Ok) if stray => End::Done(stray_write()),
+            End::Done(Status::Ok) if machine.wrote_read_only() => End::Done(stray_write()),
             end => end,
         };
         if end != End::OverBudget {
             log.release();
         }
-        let peak = machine.space.bytes_peak();
         Completion {
             end,
             reply: reply.take(),
-            memory_peak_bytes: peak,
+            memory_peak_bytes: machine.space.bytes_peak(),
             cpu_elsewhere_ns: elsewhere_ns.into_inner(),
             ..Completion::without_reply(Status::Ok)
         }

@@ -231,44 +231,7 @@ impl VersionSpec {
             parts.push(key.as_bytes().to_vec());
             parts.push(value.as_bytes().to_vec());
         }
-        let Limits {
-            deadline_ms,
-            memory_bytes_max,
-            input_bytes_max,
-            output_bytes_max,
-            log_bytes_max,
-            concurrency_max,
-            queue_max,
-            keep_alive_ms,
-            files_bytes_max,
-            files_max,
-            attempts_max,
-            processors_max,
-        } = self.settings.limits;
-        let numbers = [
-            deadline_ms,
-            memory_bytes_max,
-            input_bytes_max,
-            output_bytes_max,
-            log_bytes_max,
-            concurrency_max.into(),
-            queue_max.into(),
-            keep_alive_ms,
-            attempts_max.into(),
-        ];
-        parts.extend(numbers.map(|n| n.to_le_bytes().to_vec()));
-        // Limits that came later count where they are not the default, so that the names of
-        // versions that do not set them stay.
-        let later = Limits::default();
-        if (files_bytes_max, files_max) != (later.files_bytes_max, later.files_max) {
-            parts.push(b"files".to_vec());
-            parts.push(files_bytes_max.to_le_bytes().to_vec());
-            parts.push(files_max.to_le_bytes().to_vec());
-        }
-        if processors_max != later.processors_max {
-            parts.push(b"processors".to_vec());
-            parts.push(processors_max.to_le_bytes().to_vec());
-        }
+        parts.extend(limit_parts(self.settings.limits));
         parts.extend(self.settings.allow.parts());
         if !self.settings.reuse.is_fresh() {
             parts.push(b"reuse app".to_vec());
@@ -293,6 +256,49 @@ impl VersionSpec {
         }
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }
+}
+
+/// What a version's limits are in its name.
+fn limit_parts(limits: Limits) -> Vec<Vec<u8>> {
+    let Limits {
+        deadline_ms,
+        memory_bytes_max,
+        input_bytes_max,
+        output_bytes_max,
+        log_bytes_max,
+        concurrency_max,
+        queue_max,
+        keep_alive_ms,
+        files_bytes_max,
+        files_max,
+        attempts_max,
+        processors_max,
+    } = limits;
+    let numbers = [
+        deadline_ms,
+        memory_bytes_max,
+        input_bytes_max,
+        output_bytes_max,
+        log_bytes_max,
+        concurrency_max.into(),
+        queue_max.into(),
+        keep_alive_ms,
+        attempts_max.into(),
+    ];
+    let mut parts: Vec<_> = numbers.map(|n| n.to_le_bytes().to_vec()).into();
+    // Limits that came later count where they are not the default, so that the names of
+    // versions that do not set them stay.
+    let later = Limits::default();
+    if (files_bytes_max, files_max) != (later.files_bytes_max, later.files_max) {
+        parts.push(b"files".to_vec());
+        parts.push(files_bytes_max.to_le_bytes().to_vec());
+        parts.push(files_max.to_le_bytes().to_vec());
+    }
+    if processors_max != later.processors_max {
+        parts.push(b"processors".to_vec());
+        parts.push(processors_max.to_le_bytes().to_vec());
+    }
+    parts
 }
 
 #[cfg(test)]
@@ -370,7 +376,7 @@ mod tests {
         ];
         let all = all.map(|s| s.digest());
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
-        assert_eq!(distinct.len(), 14);
+        assert_eq!(distinct.len(), 16);
     }
 
     #[test]

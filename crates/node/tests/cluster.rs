@@ -204,7 +204,7 @@ async fn a_node_of_another_authority_is_a_stranger() {
 
 /// A command that prints a line to its standard error.
 fn complains(text: &str) -> String {
-    says(&format!("{text}\\n")).replace("(call $write (i32.const 1)", "(call $write (i32.const 2)")
+    says(text).replace("(call $write (i32.const 1)", "(call $write (i32.const 2)")
 }
 
 /// Reads on until what was heard is so.

@@ -7,7 +7,8 @@
 //!   n2     10.77.0.3 ──veth──┘                   slow(n1): what n1 says and hears goes slowly
 //! ```
 //!
-//! Whoever makes one is root, and has iproute2 and nftables; [`Lan::possible`] says what is missing.
+//! Whoever makes one is root, and has iproute2 and nftables; [`Lan::possible`] says what is
+//! missing.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

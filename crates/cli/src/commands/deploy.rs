@@ -81,8 +81,8 @@ pub struct Deploy {
     /// asked by then must differ between calls), never or always
     #[arg(long, value_name = "auto|never|always", value_parser = snapshot, default_value = "auto")]
     snapshot: Snapshot,
-    /// A key of the app's state that it is to run near, where a cluster has many bytes of it; may be
-    /// repeated
+    /// A key of the app's state that it is to run near, where a cluster has many bytes of it; may
+    /// be repeated
     #[arg(long, value_name = "KEY")]
     near: Vec<String>,
     /// The alias that moves to the new version

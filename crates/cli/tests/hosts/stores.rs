@@ -38,6 +38,8 @@ pub fn the_majority_of_etcd_is_lost(cluster: &mut Cluster) {
     let seen = cluster.with_users(&users, |cluster, users| {
         users.more(10);
         users.turn_page();
+        // What began on the page before has ended.
+        users.more(1);
         cluster.etcd.kill(0);
         cluster.etcd.kill(1);
         users.turn_page();
@@ -47,6 +49,7 @@ pub fn the_majority_of_etcd_is_lost(cluster: &mut Cluster) {
         assert!(!refused.stderr.is_empty());
         users.more(10);
         users.turn_page();
+        users.more(1);
         for member in [0, 1] {
             cluster.etcd.restart(member);
         }

@@ -1,8 +1,8 @@
 //! Futexes: threads that wait for a word of memory, and who wakes them.
 //!
-//! Calls of a process are made one after another, so comparing a word and going to sleep is one step
-//! for whoever changes the word and wakes others by a call. Where the host changes a word itself,
-//! nobody runs meanwhile.
+//! Calls of a process are made one after another, so comparing a word and going to sleep is one
+//! step for whoever changes the word and wakes others by a call. Where the host changes a word
+//! itself, nobody runs meanwhile.
 
 use super::errno::Errno;
 use super::process::{Answer, Call, Guest, Halt, Process};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  request  JSON of what is wanted
-//!  reply    a line of JSON each: the last records, that these were all, and what comes from then on
+//!  reply    a line of JSON each: the last records, that these were all, and what comes then
 //! ```
 
 use std::collections::BTreeSet;

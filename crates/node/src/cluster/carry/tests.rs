@@ -88,8 +88,8 @@ impl Cluster {
     }
 
     fn readers(&self, digest: Digest) -> Vec<NodeId> {
-        let carriers = self.world.carriers.lock();
-        let carrier = carriers.values().next().unwrap();
+        let carrier = self.world.carriers.lock().values().next().cloned();
+        let carrier = carrier.unwrap();
         let space = Space::Artifacts;
         carrier.0.readers(&Name { space, digest })
     }
