@@ -246,7 +246,7 @@ async fn a_watch_sees_the_changes_of_all_nodes() {
         let name = key(&format!("w/{number}"));
         let app = &world.apps()[number % 3];
         let made = app.run(&name, &put(b"x", Durability::Ephemeral)).await;
-        let Ok(Done::Info(info)) = made else {
+        let Ok(Done::Made(info, _)) = made else {
             panic!("{made:?}");
         };
         versions.push((name, info.version));
