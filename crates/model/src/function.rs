@@ -231,7 +231,7 @@ impl VersionSpec {
             parts.push(key.as_bytes().to_vec());
             parts.push(value.as_bytes().to_vec());
         }
-        parts.extend(limit_parts(self.settings.limits));
+        parts.extend(limit_parts(&self.settings.limits));
         parts.extend(self.settings.allow.parts());
         if !self.settings.reuse.is_fresh() {
             parts.push(b"reuse app".to_vec());
@@ -259,7 +259,7 @@ impl VersionSpec {
 }
 
 /// What a version's limits are in its name.
-fn limit_parts(limits: Limits) -> Vec<Vec<u8>> {
+fn limit_parts(limits: &Limits) -> Vec<Vec<u8>> {
     let Limits {
         deadline_ms,
         memory_bytes_max,
@@ -273,7 +273,7 @@ fn limit_parts(limits: Limits) -> Vec<Vec<u8>> {
         files_max,
         attempts_max,
         processors_max,
-    } = limits;
+    } = *limits;
     let numbers = [
         deadline_ms,
         memory_bytes_max,
