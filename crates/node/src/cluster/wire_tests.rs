@@ -144,20 +144,20 @@ fn what_is_sent_of_an_input_reads_back_as_the_input() {
         headers: vec![("a".into(), "b".into())],
     };
     for input in [head().input, http] {
-        let sent = Head {
-            stem: Some(stem),
-            input: input.to_send(),
-            id: head().id,
-            path: head().path,
-            version: head().version,
-            traceparent: head().traceparent,
-            may_wait: true,
-            streams: false,
-        };
         let whole = Head {
             stem: Some(stem),
             input: input.clone(),
             ..head()
+        };
+        let sent = Head {
+            stem: whole.stem,
+            input: input.to_send(),
+            id: whole.id,
+            path: whole.path.clone(),
+            version: whole.version,
+            traceparent: whole.traceparent.clone(),
+            may_wait: whole.may_wait,
+            streams: whole.streams,
         };
         assert_eq!(Head::read(&json(&sent)).unwrap(), whole);
     }
