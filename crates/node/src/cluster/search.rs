@@ -110,10 +110,10 @@ impl<'a> Search<'a> {
 
     /// The node that the call's data calls it to, if that is not this one.
     pub fn to_data(&self) -> Option<There> {
-        if self.data.is_empty() {
-            return None;
+        match self.data.is_empty() {
+            true => None,
+            false => self.to_room(),
         }
-        self.there(None, |via| via != Via::Queue)
     }
 
     /// The best of the nodes with room.
@@ -132,6 +132,7 @@ impl<'a> Search<'a> {
         }
         let placing = self.placing;
         let mut demand = self.demand();
+        let needs = demand.needs;
         let weigh = |roster: &membership::Roster| {
             if let Some(only) = only {
                 let others = roster.peers().keys().filter(|node| *node != only);
@@ -149,17 +150,10 @@ impl<'a> Search<'a> {
         }
         Some(There {
             node: node.clone(),
-            sent: Arc::new(placing.neighbours.send(node, self.needs())?),
+            sent: Arc::new(placing.neighbours.send(node, needs)?),
             may_wait: *via == Via::Queue,
             explanation,
         })
-    }
-
-    fn needs(&self) -> Resources {
-        Resources {
-            places: 1,
-            memory_bytes: self.placing.executor.expected(self.job).memory_bytes,
-        }
     }
 
     fn demand(&self) -> Demand {
@@ -169,7 +163,10 @@ impl<'a> Search<'a> {
             here: self.placing.membership.id().clone(),
             version: Tag::from(&self.job.version),
             image_bytes: self.placing.hints.image_bytes(&self.job.spec),
-            needs: self.needs(),
+            needs: Resources {
+                places: 1,
+                memory_bytes: expected.memory_bytes,
+            },
             input_bytes: self.input_bytes,
             data: self.data.clone(),
             run_us,
