@@ -25,8 +25,8 @@ use crate::space::Space;
 
 /// Bytes of frames that a shell has room for; what needs more grows.
 const SHELL_BYTES: u64 = 32 << 20;
-/// How long a shell that was taken is not replaced, where there are others.
-const FILL_AFTER: Duration = Duration::from_millis(5);
+/// How long what is to be done waits for those who use shells, while there are some.
+const REST: Duration = Duration::from_millis(5);
 
 /// What the thread behind is told.
 enum Job {
@@ -196,6 +196,16 @@ impl Inner {
         }
     }
 
+    fn work_on(&self, job: Job) {
+        match job {
+            Job::Fill => {
+                self.told.store(false, Ordering::Release);
+                self.fill();
+            }
+            Job::TakeBack(machine) => self.take_back(*machine),
+        }
+    }
+
     fn take_back(&self, machine: Machine) {
         let usual = machine.covered() == OVERHEAD + SHELL_BYTES && machine.cpu_count() == 1;
         let wanted = usual && !machine.is_broken() && self.ready.lock().len() < self.target;
@@ -215,16 +225,12 @@ fn work(inner: &Weak<Inner>, jobs: &Receiver<Job>) {
         let Some(inner) = inner.upgrade() else {
             return;
         };
-        match job {
-            Job::Fill => {
-                if inner.ready() > 0 {
-                    // Whoever has just taken one has the processor and the maps of memory first.
-                    thread::sleep(FILL_AFTER);
-                }
-                inner.told.store(false, Ordering::Release);
-                inner.fill();
-            }
-            Job::TakeBack(machine) => inner.take_back(*machine),
+        if inner.ready() > 0 {
+            // Whoever has just taken one has the processor and the maps of memory first.
+            thread::sleep(REST);
+        }
+        for job in std::iter::once(job).chain(jobs.try_iter()) {
+            inner.work_on(job);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use invoker::{Invoker, Registry, Surroundings};
+use invoker::{Invoker, Members, Registry, Surroundings};
 use membership::{Membership, Record, Report};
 use model::NodeId;
 use parking_lot::Mutex;
@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use crate::link::Link;
 use crate::neighbours::Neighbours;
 use crate::place::{Attempts, Places};
-use crate::queues::Queues;
 use crate::world::{BEGAN_MS, World};
 use crate::{rooms, seats};
 
@@ -110,8 +109,9 @@ impl Host {
     pub fn start(world: &Arc<World>, node: usize, life: u64) -> Arc<Self> {
         let host = Self::member(world, node, life, membership_config());
         let store: Arc<dyn Store> = Arc::new(Link::new(world, node, life));
-        let queues = Arc::new(Queues::new(host.membership.clone()));
-        host.spawn(queues.clone().follow());
+        let queues = Arc::new(Members::new(host.membership.clone()));
+        let for_ever = CancellationToken::new();
+        host.spawn(queues.clone().follow(for_ever));
         host.spawn(host.clone().runs_its_queue(store.clone(), queues));
         host.spawn(seats::keep(host.clone()));
         host.spawn(rooms::reserve(host.clone(), store));
@@ -159,7 +159,7 @@ impl Host {
         }
     }
 
-    async fn runs_its_queue(self: Arc<Self>, store: Arc<dyn Store>, queues: Arc<Queues>) {
+    async fn runs_its_queue(self: Arc<Self>, store: Arc<dyn Store>, queues: Arc<Members>) {
         let service = loop {
             if let Ok((invoker, service)) = self.opens(store.clone(), queues.clone()).await {
                 // Nobody else sets it.
@@ -182,7 +182,7 @@ impl Host {
     async fn opens(
         &self,
         store: Arc<dyn Store>,
-        queues: Arc<Queues>,
+        queues: Arc<Members>,
     ) -> Result<(Invoker, invoker::Service), invoker::InvokerError> {
         let registry = Registry::open(store.clone()).await?;
         let mut chance = self.world.dice.throw("skew", &[self.node as u64]);

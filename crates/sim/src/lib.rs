@@ -37,7 +37,6 @@ mod place;
 mod plan;
 mod play;
 mod post;
-mod queues;
 mod rooms;
 mod seats;
 mod shelf;

@@ -101,12 +101,16 @@ fn a_program_runs_on_its_host_and_dies_by_its_own_id() {
     let Some(lan) = lan() else { return };
     let host = lan.host().unwrap();
     let mut cat = host.command("cat");
-    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = cat.spawn().unwrap();
+    let cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped());
     // Once it answers it is the program, and no longer the one that put it there.
-    let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    to.write_all(b"x").unwrap();
-    from.read_exact(&mut [0]).unwrap();
+    let mut start = || {
+        let mut child = cat.spawn().unwrap();
+        let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        to.write_all(b"x").unwrap();
+        from.read_exact(&mut [0]).unwrap();
+        (child, to)
+    };
+    let (mut child, _to) = start();
     let name = std::fs::read_to_string(format!("/proc/{}/comm", child.id()));
     assert_eq!(name.unwrap().trim(), "cat");
     child.kill().unwrap();
@@ -115,8 +119,7 @@ fn a_program_runs_on_its_host_and_dies_by_its_own_id() {
     let shown = host.command("ip").args(show).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains(&host.address().to_string()), "{shown}");
-    cat = cat.stdout(Stdio::null());
-    let mut left = cat.spawn().unwrap();
+    let (mut left, _to_left) = start();
     drop(lan);
     // The network took with it what ran there.
     assert!(!left.wait().unwrap().success());

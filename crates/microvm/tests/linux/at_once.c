@@ -213,6 +213,20 @@ static void clean(void) {
     printf("%ld %ld\n", (long)ours, (long)theirs);
 }
 
+static void *computes(void *arg) {
+    for (volatile long index = 0; index < 20000000; index++) {}
+    return arg;
+}
+
+// All of its work is another thread's.
+static void work(void) {
+    char body[16];
+    while (read(0, body, sizeof body) > 0) {}
+    pthread_t other;
+    pthread_create(&other, NULL, computes, NULL);
+    pthread_join(other, NULL);
+}
+
 int main(int count, char **args) {
     const char *mode = count > 1 ? args[1] : "";
     cpu_set_t set;
@@ -223,6 +237,7 @@ int main(int count, char **args) {
     if (!strcmp(mode, "pages")) pages();
     if (!strcmp(mode, "signals")) signals();
     if (!strcmp(mode, "clean")) clean();
+    if (!strcmp(mode, "work")) work();
     if (!strcmp(mode, "count")) {
         sched_getaffinity(0, sizeof set, &set);
         printf("%d %ld\n", CPU_COUNT(&set), sysconf(_SC_NPROCESSORS_ONLN));

@@ -65,6 +65,8 @@ struct Ran {
     end: End,
     reply: String,
     log: String,
+    /// CPU time of other threads than the caller's.
+    cpu_elsewhere: Duration,
 }
 
 impl Ran {
@@ -151,6 +153,7 @@ impl Deployed {
             end: completion.end,
             reply: text(&completion.reply),
             log: text(&lines.0.lock()),
+            cpu_elsewhere: Duration::from_nanos(completion.cpu_elsewhere_ns),
         }
     }
 
@@ -229,6 +232,25 @@ async fn threads_that_ran_at_once_are_frozen_and_what_they_wrote_is_reset() {
     for _ in 0..3 {
         // Each is two calls of one sandbox.
         assert_eq!(clean.call("body").await.ok(), "0 0\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_threads_compute_is_counted() {
+    if kvm().is_none() {
+        return;
+    }
+    let program = build("at_once.c", "musl-gcc", &["-pthread", "-w"]);
+    for processors in [1, 2] {
+        let mut settings = settings(&["work"]);
+        settings.limits.processors_max = processors;
+        let work = deploy(&program, settings).await.unwrap();
+        let ran = work.call("body").await;
+        let elsewhere = ran.cpu_elsewhere;
+        assert_eq!(ran.ok(), "");
+        // A processor needs more than a tenth of a nanosecond for each of 20,000,000 rounds.
+        let counted = elsewhere > Duration::from_millis(2);
+        assert_eq!(counted, processors > 1, "{elsewhere:?}");
     }
 }
 

@@ -150,21 +150,31 @@ pub(super) async fn keep_fresh(
     stop: CancellationToken,
 ) {
     let node = identity.node().clone();
-    let mut known = stamp(&folder, &node).await;
+    // What is in use, and what could not be used: neither is known of the files as they are now.
+    let (mut used, mut refused) = (None, None);
     let mut ticks = tokio::time::interval(every);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let now = stamp(&folder, &node).await;
-        if now == known {
+        // Read before the files are: who changes them after this is seen by the next tick.
+        let Some(now) = stamp(&folder, &node).await else {
+            continue;
+        };
+        if used == Some(now) {
             continue;
         }
-        known = now;
-        let (folder, node, identity) = (folder.clone(), node.clone(), identity.clone());
-        let taken = tokio::task::spawn_blocking(move || take(&folder, &node, &identity)).await;
-        match taken {
-            Ok(Ok(())) => tracing::info!("the node's new certificate is in use"),
+        let taking = (folder.clone(), node.clone(), identity.clone());
+        let taken = tokio::task::spawn_blocking(move || take(&taking.0, &taking.1, &taking.2));
+        match taken.await {
+            Ok(Ok(())) => {
+                used = Some(now);
+                tracing::info!("the certificate in the node's folder is in use");
+            }
+            // It may have been half written, within one tick of the file system's clock: so it is
+            // tried again, and told once.
             Ok(Err(error)) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::error!(error, "the node keeps its old certificate");
+                if refused.replace(now) != Some(now) {
+                    tracing::error!(error, "the node keeps its old certificate");
+                }
             }
             Err(error) => tracing::error!(%error, "looking at the certificate broke off"),
         }

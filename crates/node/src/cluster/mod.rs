@@ -35,7 +35,6 @@ mod nodes;
 mod out;
 mod owners;
 mod place;
-mod queues;
 mod router;
 mod search;
 mod serve;
@@ -48,7 +47,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use executor::Executor;
-use invoker::Registry;
+use invoker::{Members, Registry};
 use membership::{Membership, Record};
 use metering::{GraphBook, LogBook, PriceList};
 use scheduler::Standing;
@@ -67,7 +66,6 @@ use self::hints::Hints;
 use self::logs::Lines;
 use self::neighbours::Neighbours;
 use self::owners::{Keys, Owners};
-use self::queues::Queues;
 use self::router::{Router, Service};
 use self::serve::Calls;
 
@@ -108,7 +106,7 @@ pub(crate) struct Seat {
     membership: Membership,
     service: membership::Service,
     neighbours: Arc<Neighbours>,
-    queues: Arc<Queues>,
+    queues: Arc<Members>,
     peers: Peers,
     router: Arc<Router>,
     carrier: Carrier,
@@ -172,7 +170,7 @@ impl Seat {
         let (id, terms) = (config.node.clone(), config.membership);
         let (membership, service) = Membership::new(id, record, store, terms);
         let neighbours = Arc::new(Neighbours::new(membership.clone()));
-        let queues = Arc::new(Queues::new(membership.clone()));
+        let queues = Arc::new(Members::new(membership.clone()));
         let peers = Peers::new(transport, security, neighbours.clone());
         let net = Net::new(
             membership.clone(),

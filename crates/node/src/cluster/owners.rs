@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use invoker::Nodes as _;
+use invoker::{Members, Nodes as _};
 use membership::{Membership, Ownership, Resource};
 use model::NodeId;
 use scheduler::Standing;
@@ -27,7 +27,6 @@ use transport::{
 };
 
 use super::neighbours::Neighbours;
-use super::queues::Queues;
 use super::router::{NO_SERVICE, Service};
 
 /// The one method of the service.
@@ -45,7 +44,7 @@ const LENGTH_BYTES: usize = size_of::<u64>();
 pub(super) struct Owners {
     membership: Membership,
     neighbours: Arc<Neighbours>,
-    queues: Arc<Queues>,
+    queues: Arc<Members>,
     peers: Peers,
     /// By the slots' numbers.
     resources: Vec<Resource>,
@@ -70,7 +69,7 @@ impl Owners {
     pub fn new(
         membership: Membership,
         neighbours: Arc<Neighbours>,
-        queues: Arc<Queues>,
+        queues: Arc<Members>,
         peers: Peers,
     ) -> Self {
         let names = Slot::all().map(|slot| slot.to_string().parse::<Resource>());

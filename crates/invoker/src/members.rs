@@ -1,20 +1,24 @@
-//! Whose queue is whose: the membership, as the invoker asks for it, wired as a node wires it.
+//! Whose queue is whose in a cluster: the membership, as the invoker asks for it.
 
 use std::sync::Arc;
 
-use invoker::{Nodes, Peer, Tenure};
 use membership::Membership;
 use model::NodeId;
 use scheduler::Standing;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+use crate::nodes::{Nodes, Peer, Tenure};
+
+/// The nodes of a cluster, whose queues are in one store.
 #[derive(Debug)]
-pub(crate) struct Queues {
+pub struct Members {
     membership: Membership,
     changes: watch::Sender<u64>,
 }
 
-impl Queues {
+impl Members {
+    /// Those that `membership` knows of; [`Self::follow`] is to run beside.
     pub fn new(membership: Membership) -> Self {
         Self {
             membership,
@@ -22,8 +26,9 @@ impl Queues {
         }
     }
 
-    /// Counts the changes of the roster and of the node's own tenure, for ever.
-    pub async fn follow(self: Arc<Self>) {
+    /// Counts the changes of the roster and of the node's own tenure until `stop`: its end by the
+    /// clock is one, though nobody tells of it.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let (mut roster, mut tenures) = (self.membership.changes(), self.membership.tenures());
         loop {
             let tenure = self.membership.tenure();
@@ -35,6 +40,7 @@ impl Queues {
             };
             tokio::select! {
                 biased;
+                () = stop.cancelled() => return,
                 Ok(()) = roster.changed() => (),
                 Ok(()) = tenures.changed() => (),
                 () = over => (),
@@ -44,7 +50,7 @@ impl Queues {
     }
 }
 
-impl Nodes for Queues {
+impl Nodes for Members {
     fn own(&self) -> Option<Tenure> {
         let tenure = self.membership.tenure()?;
         let (node, token) = (self.membership.id().clone(), tenure.token);
