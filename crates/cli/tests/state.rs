@@ -53,6 +53,10 @@ fn values_are_put_listed_read_and_removed() {
         .dunlin(&["state", "put", "e2e", "cart/1", "x", "--durable"])
         .ok();
     assert!(kept.stderr.contains("stays ephemeral"), "{}", kept.stderr);
+    let copied = ["state", "put", "e2e", "copied", "x", "--replicated"];
+    let copied = node.dunlin(&copied).ok();
+    assert!(copied.text().contains("(replicated)"), "{}", copied.text());
+    node.dunlin(&["state", "rm", "e2e", "copied"]).ok();
 
     node.dunlin(&["state", "rm", "e2e", "cart/1"]).ok();
     for action in ["get", "rm"] {

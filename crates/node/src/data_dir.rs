@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use storage::{Blobs, RedbStore, Store};
 
-use crate::cluster::Shared;
+use crate::cluster::{Bucket, Shared};
 use crate::{ClusterConfig, NodeError};
 
 /// An open data directory; nobody else has it until this is dropped.
@@ -27,8 +27,8 @@ pub(crate) struct DataDir {
     path: PathBuf,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
-    /// What deploys make, for other nodes; none for a node that stands alone.
-    pub(crate) images: Option<Blobs>,
+    /// None for a node that stands alone.
+    pub(crate) bucket: Option<Bucket>,
     pub(crate) payloads: Blobs,
     /// Locked; the kernel lets go of it however the process ends. Declared last, so that it is
     /// dropped after the store.
@@ -44,7 +44,7 @@ impl DataDir {
             path: path.to_owned(),
             store: Arc::new(store),
             blobs: Blobs::open(&path.join("blobs"))?,
-            images: None,
+            bucket: None,
             payloads: Blobs::open(&path.join("payloads"))?,
             _lock: lock,
         })
@@ -62,7 +62,7 @@ impl DataDir {
             path: path.to_owned(),
             store: shared.store,
             blobs: shared.blobs,
-            images: Some(shared.images),
+            bucket: Some(shared.bucket),
             payloads: shared.payloads,
             _lock: lock,
         })

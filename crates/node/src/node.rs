@@ -56,11 +56,12 @@ pub async fn start(config: Config) -> Result<Node, NodeError> {
     let data_dir = &opened.data_dir;
     let guests = Guests::start(config.guest_threads)?;
     let books = Books::open(&config, data_dir).await?;
-    let seat = match config.cluster.as_ref().zip(data_dir.images.as_ref()) {
+    let seat = match config.cluster.as_ref().zip(data_dir.bucket.as_ref()) {
         None => None,
-        Some((cluster, images)) => {
+        Some((cluster, bucket)) => {
             let (store, drain) = (data_dir.store.clone(), config.drain_patience);
-            Some(Seat::take(cluster, store, [&data_dir.blobs, images], drain).await?)
+            let blobs = [&data_dir.blobs, &bucket.images];
+            Some(Seat::take(cluster, store, blobs, drain).await?)
         }
     };
     let (state, keeper) = state(&config, data_dir, seat.as_ref()).await?;
@@ -264,14 +265,14 @@ async fn state(
     seat: Option<&Seat>,
 ) -> Result<(State, Option<Keeper>), NodeError> {
     let (store, terms) = (data_dir.store.clone(), config.state.clone());
-    match seat {
+    match seat.zip(data_dir.bucket.as_ref()) {
         None => {
             let global = EmbeddedGlobal::open(store).await?;
             Ok((State::new(Arc::new(global), terms), None))
         }
-        Some(seat) => {
-            let clock = Arc::new(SystemClock);
-            let (state, keeper) = State::clustered(store, seat.owners(), terms, clock);
+        Some((seat, bucket)) => {
+            let (bucket, clock) = (bucket.values.clone(), Arc::new(SystemClock));
+            let (state, keeper) = State::clustered(store, bucket, seat.owners(), terms, clock);
             Ok((state, Some(keeper)))
         }
     }

@@ -1,4 +1,5 @@
-//! The global tier of a node that stands alone: the node's own store.
+//! The global tier in a store: the node's own, or one that nodes share, with a bucket beside it for
+//! what is large.
 //!
 //! A table says which version of each chunk counts, so chunks can be written before anybody sees
 //! them:
@@ -9,8 +10,9 @@
 //! ```
 //!
 //! Before the flip the old value counts, after it the new one. A crash leaves an intent, and the
-//! next opening removes the chunks that no table names.
+//! next opening removes the chunks that no table names. What is in the bucket needs a large push.
 
+mod bucket;
 mod recovery;
 
 use std::collections::BTreeMap;
@@ -19,13 +21,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use model::AppName;
-use storage::{Revision, Store, Txn, TxnOutcome};
+use storage::{Blobs, Revision, Store, Txn, TxnOutcome};
 
 use crate::global::{CHUNK_BYTES, Content, Found, Global, Head, Push};
-use crate::record::{self, PAGE_CHUNKS};
+use crate::record::{self, PAGE_CHUNKS, Place};
 use crate::tier::Slots;
 use crate::{GlobalError, Key, Name};
+
+use bucket::{Bucket, Parcel, REQUESTS_MAX};
 
 /// Operations in one transaction; the store takes more, and compares count too.
 const TXN_OPS_MAX: usize = 100;
@@ -40,6 +45,8 @@ pub struct EmbeddedGlobal {
     store: Arc<dyn Store>,
     /// Which values are this node's; none if all are.
     slots: Option<Arc<Slots>>,
+    /// Where large chunks are; none if all are in the store.
+    bucket: Option<Bucket>,
 }
 
 /// A head, and the revision that it was put at.
@@ -48,33 +55,85 @@ struct Stored {
     revision: Revision,
 }
 
-/// Pages of a value's table, by number.
+/// Pages of a value's table, by number: what says where each chunk is.
 type Table = BTreeMap<usize, Vec<u64>>;
 
 /// What a push changes.
 struct Plan {
-    /// The numbers of new chunks, and the store's keys of old ones.
+    /// The numbers of new chunks.
     new: Vec<usize>,
-    old: Vec<Bytes>,
+    /// What is in the store of old ones.
+    old: Old,
     /// Changed pages.
     table: Table,
     /// Pages that are no longer needed.
     gone: Vec<usize>,
 }
 
+/// One transaction of a large push, and what goes to the bucket after it.
+#[derive(Default)]
+struct Step {
+    txn: Txn,
+    /// Bytes that the transaction puts.
+    bytes: usize,
+    parcels: Vec<Parcel>,
+}
+
+/// Keys of chunks that no longer count.
+#[derive(Default)]
+struct Old {
+    chunks: Vec<Bytes>,
+    /// Of names of blobs, which go with them.
+    blobs: Vec<Bytes>,
+}
+
+impl Old {
+    fn add(&mut self, place: Place, name: &Name, number: usize) {
+        let keys = match place.in_bucket {
+            true => &mut self.blobs,
+            false => &mut self.chunks,
+        };
+        keys.push(place.key(name, number));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.blobs.is_empty()
+    }
+}
+
 impl EmbeddedGlobal {
     /// Opens it, and removes what a crash left over.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, GlobalError> {
-        let opened = Self { store, slots: None };
+        Self::opened(store, None).await
+    }
+
+    /// As [`Self::open`], with a bucket beside.
+    #[cfg(test)]
+    pub(crate) async fn open_beside(
+        store: Arc<dyn Store>,
+        bucket: Blobs,
+    ) -> Result<Self, GlobalError> {
+        Self::opened(store, Some(Bucket(bucket))).await
+    }
+
+    async fn opened(store: Arc<dyn Store>, bucket: Option<Bucket>) -> Result<Self, GlobalError> {
+        let opened = Self {
+            store,
+            slots: None,
+            bucket,
+        };
         opened.recover(|_| true).await?;
         Ok(opened)
     }
 
-    /// Over a store that nodes share: each writes only what it owns. What crashes left over is
-    /// removed by the next owner.
-    pub(crate) fn shared(store: Arc<dyn Store>, slots: Arc<Slots>) -> Self {
-        let slots = Some(slots);
-        Self { store, slots }
+    /// Over a store and a bucket that nodes share: each writes only what it owns. What crashes left
+    /// over is removed by the next owner.
+    pub(crate) fn shared(store: Arc<dyn Store>, bucket: Blobs, slots: Arc<Slots>) -> Self {
+        Self {
+            store,
+            slots: Some(slots),
+            bucket: Some(Bucket(bucket)),
+        }
     }
 
     async fn stored(&self, name: &Name) -> Result<Option<Stored>, GlobalError> {
@@ -106,25 +165,32 @@ impl EmbeddedGlobal {
         chunks: Range<usize>,
     ) -> Result<Option<Vec<(usize, Bytes)>>, GlobalError> {
         let table = self.table(name, chunks.clone()).await?;
-        let mut read = Vec::new();
-        for number in chunks {
-            let version = version_of(&table, number);
-            if version == 0 {
-                continue;
-            }
-            match self
-                .store
-                .get(&record::chunk_key(name, number, version))
-                .await?
-            {
-                Some(chunk) if chunk.value.len() > CHUNK_BYTES => {
-                    return Err(GlobalError::Damaged("a chunk"));
-                }
-                Some(chunk) => read.push((number, chunk.value)),
-                None => return Ok(None),
-            }
+        let places = chunks.filter_map(|number| Some((number, place_of(&table, number)?)));
+        let reads = places.map(async |(number, place)| {
+            let chunk = self.chunk(name, number, place).await?;
+            Ok::<_, GlobalError>(chunk.map(|chunk| (number, chunk)))
+        });
+        let reads = stream::iter(reads).buffered(REQUESTS_MAX);
+        let read: Vec<_> = reads.try_collect().await?;
+        Ok(read.into_iter().collect())
+    }
+
+    async fn chunk(
+        &self,
+        name: &Name,
+        number: usize,
+        place: Place,
+    ) -> Result<Option<Bytes>, GlobalError> {
+        let key = place.key(name, number);
+        let chunk = match (place.in_bucket, &self.bucket) {
+            (false, _) => self.store.get(&key).await?.map(|found| found.value),
+            (true, Some(bucket)) => bucket.get(&*self.store, &key).await?,
+            (true, None) => return Err(GlobalError::Damaged("a table of chunks")),
+        };
+        match chunk {
+            Some(chunk) if chunk.len() > CHUNK_BYTES => Err(GlobalError::Damaged("a chunk")),
+            chunk => Ok(chunk),
         }
-        Ok(Some(read))
     }
 
     /// Which chunks and pages a push puts and removes.
@@ -135,7 +201,7 @@ impl EmbeddedGlobal {
         touched.extend(cut);
         let mut plan = Plan {
             new: push.chunks.clone(),
-            old: Vec::new(),
+            old: Old::default(),
             table: Table::new(),
             gone: (has.div_ceil(PAGE_CHUNKS)..had.div_ceil(PAGE_CHUNKS)).collect(),
         };
@@ -146,12 +212,11 @@ impl EmbeddedGlobal {
                 let read = read.into_values().next();
                 vacant.insert(read.unwrap_or_else(|| vec![0; PAGE_CHUNKS]));
             }
-            let versions = plan.table.entry(page).or_default();
-            let version = &mut versions[number % PAGE_CHUNKS];
-            if *version != 0 {
-                plan.old.push(record::chunk_key(name, number, *version));
+            let words = plan.table.entry(page).or_default();
+            let word = std::mem::take(&mut words[number % PAGE_CHUNKS]);
+            if let Some(place) = Place::of(word) {
+                plan.old.add(place, name, number);
             }
-            *version = 0;
         }
         plan.table.retain(|page, _| !plan.gone.contains(page));
         Ok(plan)
@@ -169,11 +234,8 @@ impl EmbeddedGlobal {
                 txn = txn.put(record::expiry_key(name, head.expires_ms), Bytes::new());
             }
         }
-        for (page, versions) in &plan.table {
-            txn = txn.put(
-                record::table_key(name, *page),
-                record::write_table(versions),
-            );
+        for (page, words) in &plan.table {
+            txn = txn.put(record::table_key(name, *page), record::write_table(words));
         }
         let gone = plan.gone.iter();
         gone.fold(txn, |txn, page| txn.delete(record::table_key(name, *page)))
@@ -188,24 +250,26 @@ impl EmbeddedGlobal {
         plan: &mut Plan,
         content: Content<'_>,
     ) -> Result<bool, GlobalError> {
-        let ops = 4 + plan.new.len() + plan.old.len() + plan.table.len() + plan.gone.len();
+        let ops = 4 + plan.new.len() + plan.old.chunks.len() + plan.table.len() + plan.gone.len();
         let bytes = plan.new.len() * CHUNK_BYTES + plan.table.len() * PAGE_CHUNKS * 8;
-        if ops > TXN_OPS_MAX || bytes > TXN_BYTES_MAX {
+        if ops > TXN_OPS_MAX || bytes > TXN_BYTES_MAX || !plan.old.blobs.is_empty() {
             return Ok(false);
         }
-        let mut chunks = Vec::new();
+        let (version, mut chunks) = (head.version, Vec::new());
         for number in plan.new.clone() {
             let bytes = content(number);
+            if self.bucket_for(&bytes).is_some() {
+                return Ok(false);
+            }
             if !bytes.is_empty() {
-                plan.name(number, head.version);
-                chunks.push((record::chunk_key(name, number, head.version), bytes));
+                chunks.push((plan.put(name, number, version, false), bytes));
             }
         }
         let mut txn = self.flip(name, before, head, plan);
         for (key, bytes) in chunks {
             txn = txn.put(key, bytes);
         }
-        for key in plan.old.drain(..) {
+        for key in plan.old.chunks.drain(..) {
             txn = txn.delete(key);
         }
         self.guarded_commit(name, before, txn).await?;
@@ -223,35 +287,53 @@ impl EmbeddedGlobal {
     ) -> Result<(), GlobalError> {
         let intent = record::intent_key(name);
         let left_over = self.store.get(&intent).await?.is_some();
+        let mut step = Step::default();
         if !left_over {
-            let put = Txn::new().put(intent.clone(), Bytes::new());
-            self.commit(name, put).await?;
+            step.txn = step.txn.put(intent, Bytes::new());
         }
-        let (mut txn, mut bytes) = (Txn::new(), 0);
         for number in plan.new.clone() {
             let chunk = content(number);
             if chunk.is_empty() {
                 continue;
             }
-            plan.name(number, head.version);
-            if bytes + chunk.len() > TXN_BYTES_MAX || txn.ops.len() >= TXN_OPS_MAX {
-                self.commit(name, std::mem::take(&mut txn)).await?;
-                bytes = 0;
+            let in_bucket = self.bucket_for(&chunk).is_some();
+            let key = plan.put(name, number, head.version, in_bucket);
+            let parcel = in_bucket.then(|| Parcel::new(&key, &chunk));
+            let record = parcel.as_ref().map_or(chunk, |parcel| parcel.name.clone());
+            let bytes = step.bytes + record.len();
+            if bytes > TXN_BYTES_MAX || step.txn.ops.len() >= TXN_OPS_MAX {
+                self.take_step(name, std::mem::take(&mut step)).await?;
             }
-            bytes += chunk.len();
-            txn = txn.put(record::chunk_key(name, number, head.version), chunk);
+            step.bytes += record.len();
+            step.txn = step.txn.put(key, record);
+            step.parcels.extend(parcel);
         }
-        self.commit(name, txn).await?;
+        self.take_step(name, step).await?;
         let flip = self.flip(name, before, head, plan);
         self.guarded_commit(name, before, flip).await?;
         self.clear_up(name, &plan.old, left_over).await;
         Ok(())
     }
 
+    /// What goes to the bucket has its name in the store before.
+    async fn take_step(&self, name: &Name, step: Step) -> Result<(), GlobalError> {
+        self.commit(name, step.txn).await?;
+        match &self.bucket {
+            Some(bucket) => bucket.put(step.parcels).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Where a chunk is to be, if not in the store.
+    fn bucket_for(&self, chunk: &Bytes) -> Option<&Bucket> {
+        let bucket = self.bucket.as_ref();
+        bucket.filter(|_| chunk.len() > bucket::INLINE_BYTES_MAX)
+    }
+
     /// Removes old chunks and the intent. What fails here is done when the store is opened anew:
     /// the change itself is durable. An intent of a push that failed stays for its chunks.
-    async fn clear_up(&self, name: &Name, old: &[Bytes], left_over: bool) {
-        let removed = self.remove_keys(name, old).await;
+    async fn clear_up(&self, name: &Name, old: &Old, left_over: bool) {
+        let removed = self.remove_old(name, old).await;
         let intent = Txn::new().delete(record::intent_key(name));
         let done = match removed {
             Ok(()) if !left_over => self.commit(name, intent).await,
@@ -262,11 +344,16 @@ impl EmbeddedGlobal {
         }
     }
 
-    async fn remove_keys(&self, name: &Name, keys: &[Bytes]) -> Result<(), GlobalError> {
-        for some in keys.chunks(TXN_OPS_MAX) {
-            let delete = |txn: Txn, key: &Bytes| txn.delete(key.clone());
-            self.commit(name, some.iter().fold(Txn::new(), delete))
-                .await?;
+    async fn remove_old(&self, name: &Name, old: &Old) -> Result<(), GlobalError> {
+        if let Some(bucket) = &self.bucket {
+            bucket.remove(&*self.store, &old.blobs).await?;
+        }
+        for keys in [&old.chunks, &old.blobs] {
+            for some in keys.chunks(TXN_OPS_MAX) {
+                let delete = |txn: Txn, key: &Bytes| txn.delete(key.clone());
+                let txn = some.iter().fold(Txn::new(), delete);
+                self.commit(name, txn).await?;
+            }
         }
         Ok(())
     }
@@ -415,11 +502,12 @@ impl Global for EmbeddedGlobal {
             };
             let count = chunk_count(before.head.size);
             let table = self.table(name, 0..count).await?;
-            let versions = (0..count).map(|number| (number, version_of(&table, number)));
-            let chunks = versions.filter(|(_, version)| *version != 0);
-            let old: Vec<_> = chunks
-                .map(|(number, version)| record::chunk_key(name, number, version))
-                .collect();
+            let mut old = Old::default();
+            for number in 0..count {
+                if let Some(place) = place_of(&table, number) {
+                    old.add(place, name, number);
+                }
+            }
             let left_over = self.store.get(&record::intent_key(name)).await?.is_some();
             // Another value of the app may have raised the floor: then once more.
             if self
@@ -470,11 +558,13 @@ impl Global for EmbeddedGlobal {
 }
 
 impl Plan {
-    /// From the flip on, this version of the chunk counts.
-    fn name(&mut self, number: usize, version: u64) {
-        if let Some(versions) = self.table.get_mut(&(number / PAGE_CHUNKS)) {
-            versions[number % PAGE_CHUNKS] = version;
+    /// From the flip on, this version of the chunk counts; gives its key.
+    fn put(&mut self, name: &Name, number: usize, version: u64, in_bucket: bool) -> Bytes {
+        let place = Place { version, in_bucket };
+        if let Some(words) = self.table.get_mut(&(number / PAGE_CHUNKS)) {
+            words[number % PAGE_CHUNKS] = place.word();
         }
+        place.key(name, number)
     }
 }
 
@@ -487,9 +577,9 @@ fn guarded(name: &Name, before: Option<&Stored>) -> Txn {
     }
 }
 
-fn version_of(table: &Table, number: usize) -> u64 {
-    let page = table.get(&(number / PAGE_CHUNKS));
-    page.map_or(0, |versions| versions[number % PAGE_CHUNKS])
+fn place_of(table: &Table, number: usize) -> Option<Place> {
+    let page = table.get(&(number / PAGE_CHUNKS))?;
+    Place::of(page[number % PAGE_CHUNKS])
 }
 
 fn chunk_count(size: u64) -> usize {

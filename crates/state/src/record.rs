@@ -4,8 +4,9 @@
 //! | key after the prefix | value |
 //! |---|---|
 //! | `h/APP/KEY` | format (1), version (8), size (8), expires_ms (8) |
-//! | `t/APP/KEY\0` page (4) | versions of [`PAGE_CHUNKS`] chunks (8 each), 0 for zeros |
+//! | `t/APP/KEY\0` page (4) | [`Place`]s of [`PAGE_CHUNKS`] chunks (8 each), 0 for zeros |
 //! | `c/APP/KEY\0` number (4) version (8) | a chunk, without zeros at its end |
+//! | `b/APP/KEY\0` number (4) version (8) | the digest of a blob: this key, then the chunk |
 //! | `i/APP/KEY` | nothing: chunks of the value may be left over |
 //! | `x/` expires_ms (8) `APP/KEY` | nothing |
 //! | `f/APP` | the greatest version of a removed value (8) |
@@ -40,21 +41,70 @@ pub(crate) fn table_key(name: &Name, page: usize) -> Bytes {
     key.into()
 }
 
-/// The keys of all chunks of a value begin with this.
+/// Which of a chunk's versions counts, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub version: u64,
+    /// In a blob, whose name is in the store.
+    pub in_bucket: bool,
+}
+
+/// Set in a table where the chunk is in a blob; versions are less.
+const IN_BUCKET: u64 = 1 << 63;
+
+impl Place {
+    /// Where a table's word says that a chunk is; none if it is all zeros.
+    pub fn of(word: u64) -> Option<Self> {
+        (word != 0).then_some(Self {
+            version: word & !IN_BUCKET,
+            in_bucket: word & IN_BUCKET != 0,
+        })
+    }
+
+    /// What a table says of it.
+    pub fn word(self) -> u64 {
+        match self.in_bucket {
+            true => self.version | IN_BUCKET,
+            false => self.version,
+        }
+    }
+
+    /// The store's key of the chunk, or of its blob's name.
+    pub fn key(self, name: &Name, number: usize) -> Bytes {
+        match self.in_bucket {
+            true => blob_key(name, number, self.version),
+            false => chunk_key(name, number, self.version),
+        }
+    }
+}
+
+/// The keys of all chunks of a value that are in the store begin with this.
 pub(crate) fn chunks_prefix(name: &Name) -> Vec<u8> {
     format!("{PREFIX}c/{name}\0").into_bytes()
 }
 
+/// The keys of all names of a value's blobs begin with this.
+pub(crate) fn blobs_prefix(name: &Name) -> Vec<u8> {
+    format!("{PREFIX}b/{name}\0").into_bytes()
+}
+
 pub(crate) fn chunk_key(name: &Name, number: usize, version: u64) -> Bytes {
-    let mut key = chunks_prefix(name);
+    numbered(chunks_prefix(name), number, version)
+}
+
+pub(crate) fn blob_key(name: &Name, number: usize, version: u64) -> Bytes {
+    numbered(blobs_prefix(name), number, version)
+}
+
+fn numbered(mut key: Vec<u8>, number: usize, version: u64) -> Bytes {
     key.extend_from_slice(&(number as u32).to_be_bytes());
     key.extend_from_slice(&version.to_be_bytes());
     key.into()
 }
 
-/// The number and version of a chunk's key.
-pub(crate) fn read_chunk_key(name: &Name, key: &[u8]) -> Option<(usize, u64)> {
-    let rest = key.strip_prefix(chunks_prefix(name).as_slice())?;
+/// The number and version in a key that begins with `prefix`.
+pub(crate) fn read_numbered(prefix: &[u8], key: &[u8]) -> Option<(usize, u64)> {
+    let rest = key.strip_prefix(prefix)?;
     let (number, version) = rest.split_at_checked(4)?;
     let number = u32::from_be_bytes(number.try_into().ok()?);
     let version = u64::from_be_bytes(version.try_into().ok()?);
@@ -139,9 +189,9 @@ pub(crate) fn read_head(record: &[u8]) -> Result<Head, GlobalError> {
     }
 }
 
-/// The versions of a page's chunks.
-pub(crate) fn write_table(versions: &[u64]) -> Bytes {
-    let words = versions.iter().flat_map(|word| word.to_le_bytes());
+/// The places of a page's chunks.
+pub(crate) fn write_table(words: &[u64]) -> Bytes {
+    let words = words.iter().flat_map(|word| word.to_le_bytes());
     words.collect()
 }
 
@@ -194,6 +244,8 @@ mod tests {
         check(&table_key(&name(), 1), b"state/1/t/shop/cart/7\0\0\0\0\x01");
         let chunk = b"state/1/c/shop/cart/7\0\0\0\0\x02\0\0\0\0\0\0\0\x03";
         check(&chunk_key(&name(), 2, 3), chunk);
+        let blob = b"state/1/b/shop/cart/7\0\0\0\0\x02\0\0\0\0\0\0\0\x03";
+        check(&blob_key(&name(), 2, 3), blob);
         check(&intent_key(&name()), b"state/1/i/shop/cart/7");
         check(
             &expiry_key(&name(), 258),
@@ -205,9 +257,17 @@ mod tests {
     #[test]
     fn keys_read_back() {
         assert_eq!(
-            read_chunk_key(&name(), &chunk_key(&name(), 2, 3)),
+            read_numbered(&chunks_prefix(&name()), &chunk_key(&name(), 2, 3)),
             Some((2, 3))
         );
+        for in_bucket in [false, true] {
+            let place = Place {
+                version: 3,
+                in_bucket,
+            };
+            assert_eq!(Place::of(place.word()), Some(place));
+        }
+        assert_eq!(Place::of(0), None);
         assert_eq!(read_expiry_key(&expiry_key(&name(), 9)), Some(name()));
         assert_eq!(read_name(b"nothing"), None);
     }

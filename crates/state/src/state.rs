@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use model::AppName;
 use parking_lot::RwLock;
-use storage::Store;
+use storage::{Blobs, Store};
 use tokio::time::Instant;
 
 use crate::budget::NodeBudget;
@@ -72,16 +72,17 @@ impl State {
         Self::made(global, config, clock, None)
     }
 
-    /// The state of a node of a cluster, whose nodes share `store`. Owns nothing before the keeper
-    /// runs.
+    /// The state of a node of a cluster, whose nodes share `store` and `bucket`. Owns nothing
+    /// before the keeper runs.
     pub fn clustered(
         store: Arc<dyn Store>,
+        bucket: Blobs,
         cluster: Arc<dyn Cluster>,
         config: Config,
         clock: Arc<dyn Clock>,
     ) -> (Self, Keeper) {
         let slots = Arc::new(Slots::default());
-        let global = EmbeddedGlobal::shared(store.clone(), slots.clone());
+        let global = EmbeddedGlobal::shared(store.clone(), bucket, slots.clone());
         let tier = Arc::new(Tier::new(cluster, slots, store, &config));
         let state = Self::made(Arc::new(global.clone()), config, clock, Some(tier.clone()));
         let keeper = Keeper::new(state.clone(), tier, global);

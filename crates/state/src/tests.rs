@@ -1,5 +1,6 @@
 //! State, from outside.
 
+mod bucket;
 mod cluster;
 mod doubles;
 mod durable;

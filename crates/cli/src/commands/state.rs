@@ -93,6 +93,9 @@ struct Put {
     /// If there is no value yet: keep it on disk, too
     #[arg(long)]
     durable: bool,
+    /// If there is no value yet: keep it in the memory of two nodes
+    #[arg(long, conflicts_with = "durable")]
+    replicated: bool,
     /// When it ends, from now: a number with ms, s, m, h or d; 0 for never
     #[arg(long, value_name = "TIME", value_parser = ttl)]
     ttl: Option<u64>,
@@ -238,13 +241,18 @@ async fn save_part(mut value: StateBytes, part: &Path) -> Result<(), Failure> {
 
 impl Put {
     fn run(self, out: Output) -> Outcome {
+        let wanted = match (self.durable, self.replicated) {
+            (true, _) => Some(Durability::Durable),
+            (_, true) => Some(Durability::Replicated),
+            _ => None,
+        };
         let put = StatePut {
             expected: match (self.if_version, self.if_absent) {
                 (Some(version), _) => Expected::Version(version),
                 (None, true) => Expected::Absent,
                 (None, false) => Expected::Any,
             },
-            durability: self.durable.then_some(Durability::Durable),
+            durability: wanted,
             ttl_ms: self.ttl,
         };
         let source = Source::open(&self.value)?;
@@ -253,8 +261,11 @@ impl Put {
             let body = source.stream();
             let value = client.state_put(&self.app, &self.key, &put, size, body);
             let value = value.await?;
-            if self.durable && value.durability == Durability::Ephemeral {
-                note("it stays ephemeral: a key keeps its durability until it is removed");
+            if wanted.is_some_and(|wanted| wanted != value.durability) {
+                let stays = durability(&value);
+                note(&format!(
+                    "it stays {stays}: a key keeps its durability until it is removed"
+                ));
             }
             out.say(&value, || {
                 let size = bytes(value.size);

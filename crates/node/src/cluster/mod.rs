@@ -79,7 +79,7 @@ pub use certificates::{CertificateError, init_cluster, issue_certificate};
 pub use config::ClusterConfig;
 pub(crate) use forward::http_input;
 pub(crate) use place::Placing;
-pub(crate) use shared::Shared;
+pub(crate) use shared::{Bucket, Shared};
 pub(crate) use wire::Input;
 
 /// How many leases a node waits to become a member before it gives up.

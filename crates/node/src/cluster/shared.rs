@@ -14,10 +14,18 @@ pub(crate) struct Shared {
     pub store: Arc<dyn Store>,
     /// Artifacts and files.
     pub blobs: Blobs,
-    /// Where what deploys make is for all nodes; nothing of it is kept in the cache.
-    pub images: Blobs,
+    pub bucket: Bucket,
     /// Large bodies of asynchronous invocations.
     pub payloads: Blobs,
+}
+
+/// Parts of the bucket that only a cluster has; nothing of them is kept in a cache.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    /// What deploys make, for other nodes.
+    pub images: Blobs,
+    /// Large chunks of durable values.
+    pub values: Blobs,
 }
 
 impl Shared {
@@ -30,7 +38,10 @@ impl Shared {
         Ok(Self {
             store: Arc::new(store),
             blobs: crate::node::blocking(open_cache).await?,
-            images: open(config, "images").await?,
+            bucket: Bucket {
+                images: open(config, "images").await?,
+                values: open(config, "state").await?,
+            },
             payloads: open(config, "payloads").await?,
         })
     }

@@ -2,8 +2,9 @@
 
 use storage::Txn;
 
-use super::{EmbeddedGlobal, chunk_count, version_of};
-use crate::{GlobalError, Name, record};
+use super::{EmbeddedGlobal, Old, chunk_count, place_of};
+use crate::record::{self, Place};
+use crate::{GlobalError, Name};
 
 /// Intents of one page of a scan.
 const SCAN_ENTRIES: usize = 100;
@@ -38,19 +39,37 @@ impl EmbeddedGlobal {
         let stored = self.stored(name).await?;
         let size = stored.map_or(0, |stored| stored.head.size);
         let table = self.table(name, 0..chunk_count(size)).await?;
-        let mut next = Some(storage::Range::prefix(record::chunks_prefix(name)));
         let mut removed = 0;
-        while let Some(range) = next {
-            let page = self.store.range(range.clone()).await?;
-            let keys = page.entries.iter().map(|entry| &entry.key);
-            let left = keys.filter(|key| {
-                record::read_chunk_key(name, key)
-                    .is_none_or(|(number, version)| version_of(&table, number) != version)
-            });
-            let left: Vec<_> = left.cloned().collect();
-            removed += left.len();
-            self.remove_keys(name, &left).await?;
-            next = range.rest(&page);
+        for in_bucket in [false, true] {
+            let prefix = match in_bucket {
+                true => record::blobs_prefix(name),
+                false => record::chunks_prefix(name),
+            };
+            let counts = |key: &[u8]| {
+                let numbered = record::read_numbered(&prefix, key);
+                numbered.is_some_and(|(number, version)| {
+                    place_of(&table, number) == Some(Place { version, in_bucket })
+                })
+            };
+            let mut next = Some(storage::Range::prefix(prefix.clone()));
+            while let Some(range) = next {
+                let page = self.store.range(range.clone()).await?;
+                let keys = page.entries.iter().map(|entry| entry.key.clone());
+                let left: Vec<_> = keys.filter(|key| !counts(key)).collect();
+                removed += left.len();
+                let old = match in_bucket {
+                    true => Old {
+                        blobs: left,
+                        ..Old::default()
+                    },
+                    false => Old {
+                        chunks: left,
+                        ..Old::default()
+                    },
+                };
+                self.remove_old(name, &old).await?;
+                next = range.rest(&page);
+            }
         }
         Ok(removed)
     }

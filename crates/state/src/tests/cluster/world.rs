@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use model::NodeId;
 use parking_lot::Mutex;
-use storage::{Revision, Store, Txn, TxnOutcome};
+use storage::{Blobs, Revision, Store, Txn, TxnOutcome};
 use tokio::sync::{oneshot, watch};
 
 use crate::tests::{key, shop, store};
@@ -24,6 +24,7 @@ type Owners = HashMap<Slot, (Member, Arc<AtomicBool>)>;
 #[derive(Debug)]
 pub struct Net {
     pub store: Arc<dyn Store>,
+    bucket: Blobs,
     members: Mutex<BTreeMap<NodeId, u64>>,
     draining: Mutex<HashSet<NodeId>>,
     owners: Mutex<Owners>,
@@ -254,6 +255,7 @@ impl World {
     pub async fn with(count: usize, config: Config) -> Self {
         let net = Net {
             store: store(),
+            bucket: Blobs::in_memory(),
             members: Mutex::default(),
             draining: Mutex::default(),
             owners: Mutex::default(),
@@ -286,8 +288,9 @@ impl World {
             alive: alive.clone(),
         };
         let (store, config) = (self.net.store.clone(), self.config.clone());
+        let bucket = self.net.bucket.clone();
         let clock = Arc::new(SystemClock);
-        let (state, keeper) = State::clustered(store, Arc::new(view), config, clock);
+        let (state, keeper) = State::clustered(store, bucket, Arc::new(view), config, clock);
         let serve = state.serve().unwrap();
         self.net.serves.lock().insert(id(name), serve);
         self.net.members.lock().insert(id(name), self.joined);
