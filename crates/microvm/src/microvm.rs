@@ -211,6 +211,7 @@ impl MicroVm {
     fn retire(&mut self) {
         if let Some(machine) = self.machine.take() {
             self.parts.shells.give_back(machine);
+            self.parts.shells.make_up();
         }
     }
 }
@@ -221,6 +222,7 @@ impl Sandbox for MicroVm {
     }
 
     fn reset(&mut self) -> Result<(), SandboxError> {
+        self.parts.shells.make_up();
         let mut next = self.state;
         next.step(State::Fresh)?;
         let done = self.try_reset();

@@ -48,6 +48,8 @@ struct Inner {
     blank: Arc<Image>,
     target: usize,
     ready: Mutex<VecDeque<Machine>>,
+    /// Whether shells are missing that the thread behind was not told of.
+    missing: AtomicBool,
     /// Whether the thread behind has been told to fill, and has not begun.
     told: AtomicBool,
     jobs: Sender<Job>,
@@ -68,6 +70,7 @@ impl Shells {
             blank: blank::image()?,
             target,
             ready: Mutex::default(),
+            missing: false.into(),
             told: false.into(),
             jobs,
         });
@@ -94,15 +97,22 @@ impl Shells {
     }
 
     /// A machine over `image`, whose overlay is `overlay`, with memory up to `end`; from a shell if
-    /// there is one.
+    /// there is one. While others are left, it is replaced once [`Self::make_up`] is called: to wake
+    /// a thread takes longer than much else that a call needs.
     pub fn take(
         &self,
         image: &Arc<Image>,
         overlay: Option<&Arc<Overlay>>,
         end: u64,
     ) -> Result<Machine, MachineError> {
-        let shell = self.0.ready.lock().pop_front();
-        self.tell_to_fill();
+        let (shell, are_left) = {
+            let mut ready = self.0.ready.lock();
+            (ready.pop_front(), !ready.is_empty())
+        };
+        match are_left {
+            true => self.0.missing.store(true, Ordering::Release),
+            false => self.tell_to_fill(),
+        }
         let Some(machine) = shell else {
             return self.0.make(image, end);
         };
@@ -123,6 +133,13 @@ impl Shells {
     /// Takes a machine back whose guest is gone.
     pub fn give_back(&self, machine: Machine) {
         self.ask(Job::TakeBack(Box::new(machine)));
+    }
+
+    /// Has shells made in place of those that were taken; where nobody waits for a call.
+    pub fn make_up(&self) {
+        if self.0.missing.load(Ordering::Relaxed) && self.0.missing.swap(false, Ordering::AcqRel) {
+            self.tell_to_fill();
+        }
     }
 
     /// Shells that are ready.
