@@ -108,7 +108,7 @@ impl Values {
     pub fn report(&self, report: &mut Report) {
         for (kind, times) in &self.kinds {
             let figures = [median(times), percentile(times, 99)];
-            report.row(*kind, figures.map(|us| format!("{us:.1}")));
+            report.row(kind, figures.map(|us| format!("{us:.1}")));
         }
         report.figure("pull_against_tls", self.pull_against_tls);
         report.figure("pull_against_redis", self.pull_against_redis);

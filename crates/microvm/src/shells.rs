@@ -97,8 +97,8 @@ impl Shells {
     }
 
     /// A machine over `image`, whose overlay is `overlay`, with memory up to `end`; from a shell if
-    /// there is one. While others are left, it is replaced once [`Self::make_up`] is called: to wake
-    /// a thread takes longer than much else that a call needs.
+    /// there is one. While others are left, it is replaced once [`Self::make_up`] is called: to
+    /// wake a thread takes longer than much else that a call needs.
     pub fn take(
         &self,
         image: &Arc<Image>,
