@@ -2,23 +2,30 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use xtask::node::free_address;
+use xtask::cluster::Site;
 
 use crate::child::Server;
 
 /// Starts `redis-server` on a free port of the loopback; it keeps nothing on disk.
 pub fn start() -> Result<Server> {
-    let address = free_address()?;
+    start_at(&Site::here())
+}
+
+/// The same on a host, for who reaches it.
+pub fn start_at(site: &Site) -> Result<Server> {
+    let address = site.free_address()?;
     let (host, port) = address.rsplit_once(':').context("an address has a port")?;
-    let mut command = Command::new("redis-server");
+    let mut command = (site.launch)(Path::new("redis-server"));
     command.args([
         "--bind",
         host,
         "--port",
         port,
+        "--protected-mode",
+        "no",
         "--save",
         "",
         "--appendonly",

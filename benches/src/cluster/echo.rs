@@ -1,5 +1,5 @@
 //! An echo by bare TLS 1.3 over blocking sockets, its two ends in processes of their own: the least
-//! that a question to another host costs.
+//! that a question to another host costs, and that very many bytes from there cost.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -23,6 +23,9 @@ pub const VERB: &str = "serve-echo";
 
 /// Bytes of an echo: about what the head of a call has.
 const BYTES: usize = 256;
+
+/// Bytes that the other end writes at a time.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// Names of the server's files, in the folder that it is given.
 const CERTIFICATE: &str = "certificate.der";
@@ -64,9 +67,15 @@ impl Echo {
 
     /// There and back.
     pub fn once(&mut self) -> Result<()> {
+        self.get(&mut [0; BYTES])
+    }
+
+    /// Asks for as many bytes as there is room for.
+    pub fn get(&mut self, room: &mut [u8]) -> Result<()> {
         let mut message = [7; BYTES];
+        message[..8].copy_from_slice(&(room.len() as u64).to_le_bytes());
         self.stream.write_all(&message)?;
-        self.stream.read_exact(&mut message)?;
+        self.stream.read_exact(room)?;
         Ok(())
     }
 }
@@ -87,10 +96,24 @@ pub fn serve(address: &str, folder: &str) -> Result<()> {
         socket.set_nodelay(true)?;
         let server = ServerConnection::new(config.clone())?;
         let mut stream = StreamOwned::new(server, socket);
-        let mut message = [0; BYTES];
         // Until this client is gone: the first one only looks whether somebody listens.
-        while stream.read_exact(&mut message).is_ok() && stream.write_all(&message).is_ok() {}
+        while answer(&mut stream).is_ok() {}
     }
+}
+
+/// As many bytes as a message asks for.
+fn answer(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> std::io::Result<()> {
+    static BYTES_TO_GIVE: [u8; WRITE_BYTES] = [7; WRITE_BYTES];
+    let mut message = [0; BYTES];
+    stream.read_exact(&mut message)?;
+    let (length, _) = message.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    let mut left = u64::from_le_bytes(*length);
+    while left > 0 {
+        let some = left.min(WRITE_BYTES as u64);
+        stream.write_all(&BYTES_TO_GIVE[..some as usize])?;
+        left -= some;
+    }
+    Ok(())
 }
 
 fn provider() -> Arc<CryptoProvider> {

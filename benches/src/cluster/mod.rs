@@ -2,6 +2,7 @@
 //! on another node, against an echo by bare TLS; and how long a node's death is felt.
 
 pub mod echo;
+mod values;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -59,15 +60,18 @@ fn measure(setting: &Setting) -> Result<Report> {
     let (mut stays, mut sent, mut echoes, mut ratios) = (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         wish(&agent, entrance, &url, "uncordon", true)?;
-        let here = timed(|| call(&agent, &url).map(drop))?;
+        let here = timed(CALLS, || call(&agent, &url).map(drop))?;
         wish(&agent, entrance, &url, "cordon", false)?;
-        let there = timed(|| call(&agent, &url).map(drop))?;
-        let bare = timed(|| echo.once())?;
+        let there = timed(CALLS, || call(&agent, &url).map(drop))?;
+        let bare = timed(CALLS, || echo.once())?;
         ratios.push((median(&there) - median(&here)) / median(&bare));
         stays.extend(here);
         sent.extend(there);
         echoes.extend(bare);
     }
+    wish(&agent, entrance, &url, "uncordon", true)?;
+    let moved = values::measure(setting, &agent, entrance, &nodes[1], &mut echo)?;
+    wish(&agent, entrance, &url, "cordon", false)?;
     let felt = felt_death(&agent, &mut cluster, &url)?;
     let mut report = Report::new("cluster", &["what", "p50 µs", "p99 µs"]);
     for (name, times) in [
@@ -78,6 +82,7 @@ fn measure(setting: &Setting) -> Result<Report> {
         let figures = [median(times), percentile(times, 99)];
         report.row(name, figures.map(|us| format!("{us:.1}")));
     }
+    moved.report(&mut report);
     let felt_us = micros(felt);
     report.row(
         "until calls succeed after kill -9",
@@ -96,9 +101,9 @@ fn site(host: &Host) -> Site {
     }
 }
 
-/// Microseconds of each of [`CALLS`] runs.
-fn timed(mut what: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
-    (0..CALLS)
+/// Microseconds of each of `count` runs.
+fn timed(count: usize, mut what: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    (0..count)
         .map(|_| {
             let begun = Instant::now();
             what()?;
