@@ -254,7 +254,11 @@ impl Tier {
         let (head, data) = request.parts();
         let timeout =
             timeout + Duration::from_millis(((head.len() + data.len()) / BYTES_PER_MS_MIN) as u64);
-        let asked = self.cluster.ask(&member.node, head, data, timeout).await;
+        let reply_bytes = request.reply_bytes();
+        let asked = self
+            .cluster
+            .ask(&member.node, head, data, reply_bytes, timeout);
+        let asked = asked.await;
         let label = if asked.is_ok() { "answered" } else { "failed" };
         counter!(ASKED_TOTAL, "outcome" => label).increment(1);
         Reply::decode(&asked?).map_err(|source| ClusterError::Unanswered {
