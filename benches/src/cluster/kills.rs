@@ -62,7 +62,7 @@ pub fn run(setting: &Setting, report: &mut Report) -> Result<()> {
     let found = all_of(&agent, node)?;
     let lost = lost(&accepted, &found);
     report.row(
-        "accepted in 100 kill cycles",
+        &format!("accepted in {CYCLES} kill cycles"),
         [format!("{} calls", accepted.len()), String::new()],
     );
     report.row(

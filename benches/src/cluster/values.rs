@@ -1,5 +1,5 @@
-//! Values of state that another node owns: got and set by a function, against a bare stream of bytes
-//! and against Redis, all between the same two hosts.
+//! Values of state that another node owns: got and set by a function, against a bare stream and
+//! against Redis, all between the same two hosts.
 
 use anyhow::{Context, Result, bail, ensure};
 use ureq::Agent;

@@ -15,8 +15,8 @@ pub(super) async fn open(
     let (folder, node) = (config.folder.clone(), config.node.clone());
     if config.dangerous_plaintext {
         tracing::warn!(
-            "nodes talk without TLS (dangerous-plaintext-peers): whoever reaches the port for other \
-             nodes reads everything, and can do all that a node can"
+            "nodes talk without TLS (dangerous-plaintext-peers): whoever reaches the port for \
+             other nodes reads everything, and can do all that a node can"
         );
         return Ok((Security::DangerousPlaintext(node), None));
     }
