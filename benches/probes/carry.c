@@ -1,5 +1,5 @@
-/* What a value costs that another node owns. The input is `get` or `set`, a number of bytes, a number
- * of rounds and a key; the reply is the nanoseconds of each round, one a line. */
+/* What a value costs that another node owns. The input is `get` or `set`, a number of bytes, a
+ * number of rounds and a key; the reply is the nanoseconds of each round, one a line. */
 #define _POSIX_C_SOURCE 200809L
 #include <dunlin.h>
 #include <stdio.h>

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,7 +19,7 @@ const LISTEN_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often a wait looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// How long a node that is gone keeps what it owned.
+/// How long a node that is gone keeps what it owned, unless told.
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// Who may use the bucket, and the secret of that. It listens on loopback and holds the demo's
@@ -51,6 +52,24 @@ impl Site {
     }
 }
 
+/// How the nodes of a cluster live together.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How long a node that is gone keeps what it owned.
+    pub lease: Duration,
+    /// Whether they talk without TLS.
+    pub plaintext: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            lease: LEASE,
+            plaintext: false,
+        }
+    }
+}
+
 /// A cluster. Dropped, its programs are stopped and their data is removed.
 pub struct Cluster {
     /// The nodes `n1`, `n2`, and so on; first, so that they stop before what they need.
@@ -63,9 +82,9 @@ pub struct Cluster {
 impl Cluster {
     /// Starts etcd, a bucket and `count` nodes of `binary`, all of them here, and waits until the
     /// nodes know each other.
-    pub fn start(binary: &Path, agent: &Agent, count: usize) -> Result<Self> {
+    pub fn start(binary: &Path, agent: &Agent, count: usize, terms: Terms) -> Result<Self> {
         let here = Site::here();
-        let mut cluster = Self::begin(binary, &here, &vec![here.clone(); count])?;
+        let mut cluster = Self::begin(binary, &here, &vec![here.clone(); count], terms)?;
         for node in &mut cluster.nodes {
             node.wait_until_ready(agent)?;
         }
@@ -82,16 +101,20 @@ impl Cluster {
         agent: &Agent,
         services: &Site,
         nodes: &[Site],
+        terms: Terms,
     ) -> Result<Self> {
-        let mut cluster = Self::begin(binary, services, nodes)?;
+        let mut cluster = Self::begin(binary, services, nodes, terms)?;
         let first = cluster.nodes.first_mut().context("no nodes")?;
         first.wait_until_ready(agent)?;
         wait_until_known(first, nodes.len())?;
         Ok(cluster)
     }
 
-    fn begin(binary: &Path, services: &Site, nodes: &[Site]) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("dunlin-cluster-{}", std::process::id()));
+    fn begin(binary: &Path, services: &Site, nodes: &[Site], terms: Terms) -> Result<Self> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("dunlin-cluster-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(folder.join("bucket/artifacts")).context("making a folder")?;
         let (etcd, store) = etcd(&folder, services)?;
         let (bucket, blobs) = bucket(&folder, services)?;
@@ -107,7 +130,11 @@ impl Cluster {
         for (number, site) in (1..).zip(nodes) {
             let name = format!("n{number}");
             certify(binary, &["certificate", &name, "--dir", certificates])?;
-            let joining = joining(&store, &blobs, &name, certificates, site)?;
+            let security = match terms.plaintext {
+                true => ["--dangerous-plaintext-peers", "true"],
+                false => ["--cluster-dir", certificates],
+            };
+            let joining = joining(&store, &blobs, &name, security, site, terms.lease)?;
             cluster.nodes.push(Node::begin(binary, joining)?);
         }
         Ok(cluster)
@@ -148,16 +175,17 @@ fn joining(
     store: &str,
     blobs: &str,
     name: &str,
-    certificates: &str,
+    security: [&str; 2],
     site: &Site,
+    lease: Duration,
 ) -> Result<Joining> {
-    let (peer, lease) = (site.free_address()?, LEASE.as_millis().to_string());
+    let (peer, lease) = (site.free_address()?, lease.as_millis().to_string());
     let arguments = [
         ["--cluster", store],
         ["--blobs", blobs],
         ["--node", name],
         ["--peer-addr", &peer],
-        ["--cluster-dir", certificates],
+        security,
         ["--lease-ms", &lease],
     ];
     let variables = [

@@ -1,7 +1,10 @@
 //! `cluster`: nodes on hosts of their own, in network namespaces: what a call costs more that runs
-//! on another node, against an echo by bare TLS; and how long a node's death is felt.
+//! on another node, against an echo by bare TLS; what values of another node cost, against bare
+//! streams and Redis; how long a node's death is felt; and what very many deaths lose.
 
 pub mod echo;
+mod iperf;
+mod kills;
 mod values;
 
 use std::path::Path;
@@ -11,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use testkit::{Host, Lan};
 use ureq::Agent;
-use xtask::cluster::{Cluster, LEASE, Site};
+use xtask::cluster::{Cluster, LEASE, Site, Terms};
 use xtask::node::Node;
 use xtask::visit;
 
@@ -19,6 +22,8 @@ use crate::Setting;
 use crate::measure::{median, micros, percentile};
 use crate::report::Report;
 use echo::Echo;
+use iperf::Iperf;
+use values::{LARGE, LARGE_BYTES, Pair, Values};
 
 const NOOP: &str = "guests/out/probes/noop.wasm";
 /// Calls, or echoes, of a kind in a round, and rounds of all kinds.
@@ -31,66 +36,142 @@ const WISH_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Says which node ran a call.
 const NODE: &str = "dunlin-node";
 
-/// Measures from a thread of its own, which goes to the first node's host and stays there.
-pub fn run(setting: &Setting) -> Result<Report> {
-    std::thread::scope(|scope| {
-        let measured = scope.spawn(|| measure(setting));
-        measured.join().map_err(|_| anyhow!("it panicked"))?
-    })
+/// What all measure with; the calling thread is on the first node's host.
+struct Bench<'a> {
+    setting: &'a Setting,
+    agent: Agent,
+    services: Site,
+    nodes: [Site; 3],
 }
 
-/// Times calls that stay, calls that are sent on, and echoes in turns; then kills a node.
+/// Measures from a thread of its own, which goes to the first node's host and stays there. Nodes
+/// that are killed again and again are on this host.
+pub fn run(setting: &Setting) -> Result<Report> {
+    let mut report = std::thread::scope(|scope| {
+        let measured = scope.spawn(|| measure(setting));
+        measured.join().map_err(|_| anyhow!("it panicked"))?
+    })?;
+    kills::run(setting, &mut report)?;
+    Ok(report)
+}
+
 fn measure(setting: &Setting) -> Result<Report> {
     let lan = Lan::new().map_err(|error| anyhow!(error))?;
     let host = || lan.host().map_err(|error| anyhow!(error));
     let (services, first) = (site(&host()?), host()?);
     let nodes = [site(&first), site(&host()?), site(&host()?)];
     first.enter().map_err(|error| anyhow!(error))?;
-    let agent = visit::agent();
-    let mut cluster = Cluster::start_apart(&setting.binary(), &agent, &services, &nodes)?;
-    let artifact = setting.root.join(NOOP);
-    let artifact = artifact
-        .to_str()
-        .context("the repository's path is not UTF-8")?;
-    let entrance = &cluster.nodes[0];
-    entrance.cli(&["deploy", "--app", "bench", "--name", "noop", artifact])?;
-    let url = format!("http://{}/bench/noop", entrance.data);
-    let keys = tempfile::tempdir()?;
-    let mut echo = Echo::start(&nodes[1], keys.path())?;
-    let (mut stays, mut sent, mut echoes, mut ratios) = (vec![], vec![], vec![], vec![]);
-    for _ in 0..ROUNDS {
-        wish(&agent, entrance, &url, "uncordon", true)?;
-        let here = timed(CALLS, || call(&agent, &url).map(drop))?;
-        wish(&agent, entrance, &url, "cordon", false)?;
-        let there = timed(CALLS, || call(&agent, &url).map(drop))?;
-        let bare = timed(CALLS, || echo.once())?;
-        ratios.push((median(&there) - median(&here)) / median(&bare));
-        stays.extend(here);
-        sent.extend(there);
-        echoes.extend(bare);
-    }
-    wish(&agent, entrance, &url, "uncordon", true)?;
-    let moved = values::measure(setting, &agent, entrance, &nodes[1], &mut echo)?;
-    wish(&agent, entrance, &url, "cordon", false)?;
-    let felt = felt_death(&agent, &mut cluster, &url)?;
+    let bench = Bench {
+        setting,
+        agent: visit::agent(),
+        services,
+        nodes,
+    };
     let mut report = Report::new("cluster", &["what", "p50 µs", "p99 µs"]);
-    for (name, times) in [
-        ("call that stays", &stays),
-        ("call that is sent on", &sent),
-        ("echo by TLS", &echoes),
-    ] {
-        let figures = [median(times), percentile(times, 99)];
-        report.row(name, figures.map(|us| format!("{us:.1}")));
-    }
-    moved.report(&mut report);
-    let felt_us = micros(felt);
-    report.row(
-        "until calls succeed after kill -9",
-        [format!("{felt_us:.0}"), String::new()],
-    );
-    report.figure("hop_ratio", median(&ratios));
-    report.figure("failover_leases", felt.as_secs_f64() / LEASE.as_secs_f64());
+    bench.measure_encrypted(&mut report)?;
+    bench.measure_plain(&mut report)?;
     Ok(report)
+}
+
+impl Bench<'_> {
+    fn start(&self, terms: Terms) -> Result<Cluster> {
+        let (binary, services) = (self.setting.binary(), &self.services);
+        Cluster::start_apart(&binary, &self.agent, services, &self.nodes, terms)
+    }
+
+    /// What values of the second node cost the first one, against a stream from there.
+    fn values(
+        &self,
+        cluster: &Cluster,
+        stream: impl FnMut() -> Result<Vec<f64>>,
+    ) -> Result<Values> {
+        let pair = Pair {
+            setting: self.setting,
+            agent: &self.agent,
+            entrance: &cluster.nodes[0],
+            site: &self.nodes[1],
+        };
+        values::measure(&pair, stream)
+    }
+
+    /// Nodes that talk by TLS: calls, values, and a death.
+    fn measure_encrypted(&self, report: &mut Report) -> Result<()> {
+        let mut cluster = self.start(Terms::default())?;
+        let keys = tempfile::tempdir()?;
+        let mut echo = Echo::start(&self.nodes[1], keys.path())?;
+        let url = self.measure_calls(&cluster, &mut echo, report)?;
+        let mut room = vec![0; LARGE_BYTES];
+        let moved = self.values(&cluster, || timed(LARGE, || echo.get(&mut room)))?;
+        moved.report(report, "by TLS", "bare TLS");
+        let [tls, get, set] = moved.ratios;
+        report.figure("pull_against_tls", tls);
+        report.figure("encrypted_pull_against_redis", get);
+        report.figure("encrypted_push_against_redis", set);
+        wish(&self.agent, &cluster.nodes[0], &url, "cordon", false)?;
+        let felt = felt_death(&self.agent, &mut cluster, &url)?;
+        let felt_us = micros(felt);
+        report.row(
+            "until calls succeed after kill -9",
+            [format!("{felt_us:.0}"), String::new()],
+        );
+        report.figure("failover_leases", felt.as_secs_f64() / LEASE.as_secs_f64());
+        Ok(())
+    }
+
+    /// Nodes that talk without TLS, as iperf3 and Redis do: values.
+    fn measure_plain(&self, report: &mut Report) -> Result<()> {
+        let terms = Terms {
+            plaintext: true,
+            ..Terms::default()
+        };
+        let cluster = self.start(terms)?;
+        let iperf = Iperf::start(&self.nodes[1])?;
+        let moved = self.values(&cluster, || Ok(vec![iperf.take_us(LARGE_BYTES)?]))?;
+        moved.report(report, "not encrypted", "iperf3");
+        let [iperf3, get, set] = moved.ratios;
+        report.figure("pull_against_iperf3", iperf3);
+        report.figure("pull_against_redis", get);
+        report.figure("push_against_redis", set);
+        Ok(())
+    }
+
+    /// Times calls that stay, calls that are sent on, and echoes in turns; the function's address.
+    fn measure_calls(
+        &self,
+        cluster: &Cluster,
+        echo: &mut Echo,
+        report: &mut Report,
+    ) -> Result<String> {
+        let agent = &self.agent;
+        let artifact = self.setting.root.join(NOOP);
+        let artifact = artifact
+            .to_str()
+            .context("the repository's path is not UTF-8")?;
+        let entrance = &cluster.nodes[0];
+        entrance.cli(&["deploy", "--app", "bench", "--name", "noop", artifact])?;
+        let url = format!("http://{}/bench/noop", entrance.data);
+        let mut kinds = [const { Vec::new() }; 3];
+        let mut ratios = vec![];
+        for _ in 0..ROUNDS {
+            wish(agent, entrance, &url, "uncordon", true)?;
+            let stays = timed(CALLS, || call(agent, &url).map(drop))?;
+            wish(agent, entrance, &url, "cordon", false)?;
+            let sent = timed(CALLS, || call(agent, &url).map(drop))?;
+            let echoes = timed(CALLS, || echo.once())?;
+            ratios.push((median(&sent) - median(&stays)) / median(&echoes));
+            for (all, times) in kinds.iter_mut().zip([stays, sent, echoes]) {
+                all.extend(times);
+            }
+        }
+        wish(agent, entrance, &url, "uncordon", true)?;
+        let names = ["call that stays", "call that is sent on", "echo by TLS"];
+        for (name, times) in names.into_iter().zip(&kinds) {
+            let figures = [median(times), percentile(times, 99)];
+            report.row(name, figures.map(|us| format!("{us:.1}")));
+        }
+        report.figure("hop_ratio", median(&ratios));
+        Ok(url)
+    }
 }
 
 fn site(host: &Host) -> Site {

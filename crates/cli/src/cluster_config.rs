@@ -30,6 +30,7 @@ impl Settings {
         let folder = folder.unwrap_or_else(|| CLUSTER_DIR.into());
         let peer = self.peer_addr.map_or_else(|| self.default_peer(), |a| a.0);
         let mut config = ClusterConfig::new(self.node_name()?, store, blobs, peer, folder);
+        config.dangerous_plaintext = self.plaintext()?;
         config.advertise = self.advertise.map(|address| address.0);
         if let Some(ms) = self.lease_ms {
             config.set_lease(Duration::from_millis(ms));
@@ -46,6 +47,10 @@ impl Settings {
             ("blobs", self.blobs.is_some()),
             ("peer-addr", self.peer_addr.is_some()),
             ("advertise", self.advertise.is_some()),
+            (
+                "dangerous-plaintext-peers",
+                self.dangerous_plaintext_peers.is_some(),
+            ),
             ("blob-cache-bytes-max", self.blob_cache_bytes_max.is_some()),
         ];
         match set.into_iter().find(|(_, is_set)| *is_set) {
@@ -55,6 +60,23 @@ impl Settings {
                 let next = "name the cluster's store with --cluster etcd://HOST,HOST";
                 Err(Failure::new(Exit::Usage, message).next(next))
             }
+        }
+    }
+
+    /// Whether nodes talk without TLS. Who has certificates for them does not want that.
+    fn plaintext(&self) -> Result<bool, Failure> {
+        let plaintext = self.dangerous_plaintext_peers.unwrap_or(false);
+        match &self.cluster_dir {
+            Some(folder) if plaintext => {
+                let message = format!(
+                    "--dangerous-plaintext-peers makes no use of the certificates in {}",
+                    folder.display()
+                );
+                let next =
+                    "leave it out, so that nodes talk by TLS; or else leave --cluster-dir out";
+                Err(Failure::new(Exit::Usage, message).next(next))
+            }
+            _ => Ok(plaintext),
         }
     }
 
@@ -113,6 +135,24 @@ mod tests {
         settings.listen = Some("10.0.0.7:80".parse().unwrap());
         let config = settings.cluster_config().unwrap().unwrap();
         assert_eq!(config.peer_addr.to_string(), "10.0.0.7:8082");
+    }
+
+    #[test]
+    fn nodes_talk_without_tls_only_where_that_is_said_and_there_are_no_certificates() {
+        let plaintext = |asked, cluster_dir: Option<&str>| {
+            let settings = Settings {
+                dangerous_plaintext_peers: asked,
+                cluster_dir: cluster_dir.map(Into::into),
+                ..settings()
+            };
+            let config = settings.cluster_config();
+            config.map(|config| config.unwrap().dangerous_plaintext)
+        };
+        assert!(!plaintext(None, None).unwrap());
+        assert!(!plaintext(Some(false), Some("c")).unwrap());
+        assert!(plaintext(Some(true), None).unwrap());
+        let failure = plaintext(Some(true), Some("c")).unwrap_err();
+        assert!(failure.to_string().contains("certificates"), "{failure}");
     }
 
     #[test]

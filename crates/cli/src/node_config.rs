@@ -51,6 +51,7 @@ const SHAPE: Shape = Shape::Table(&[
     ("peer_addr", Shape::Value),
     ("advertise", Shape::Value),
     ("cluster_dir", Shape::Value),
+    ("dangerous_plaintext_peers", Shape::Value),
     ("lease_ms", Shape::Value),
     ("blob_cache_bytes_max", Shape::Value),
     ("prices", Shape::Table(PRICES)),
@@ -158,6 +159,11 @@ pub struct Settings {
     /// Folder of the cluster's certificates [default: dunlin-cluster]
     #[arg(long, env = "DUNLIN_CLUSTER_DIR", value_name = "DIR")]
     pub cluster_dir: Option<PathBuf>,
+    /// Talk to other nodes without TLS. INSECURE: whoever reaches the port for other nodes reads
+    /// all, and can do all that a node can; for measurements on private networks
+    #[arg(long, env = "DUNLIN_DANGEROUS_PLAINTEXT_PEERS", value_name = "BOOL", num_args = 0..=1,
+        default_missing_value = "true")]
+    pub dangerous_plaintext_peers: Option<bool>,
     /// How long a node that is gone keeps what it owned, in milliseconds [default: 10000]
     #[arg(long, env = "DUNLIN_LEASE_MS", value_name = "MS",
         value_parser = clap::value_parser!(u64).range(2000..=600_000))]
@@ -254,6 +260,9 @@ impl Settings {
             peer_addr: self.peer_addr.or(lower.peer_addr),
             advertise: self.advertise.or(lower.advertise),
             cluster_dir: self.cluster_dir.or(lower.cluster_dir),
+            dangerous_plaintext_peers: self
+                .dangerous_plaintext_peers
+                .or(lower.dangerous_plaintext_peers),
             lease_ms: self.lease_ms.or(lower.lease_ms),
             blob_cache_bytes_max: self.blob_cache_bytes_max.or(lower.blob_cache_bytes_max),
             prices: self.prices.or(lower.prices),

@@ -34,6 +34,7 @@ node = "n1"
 peer_addr = "127.0.0.1:14"
 advertise = "10.0.0.1:15"
 cluster_dir = "c"
+dangerous_plaintext_peers = false
 lease_ms = 16000
 blob_cache_bytes_max = 17
 prices = { currency = "EUR", million_invocations = 0.2, gb_second = 0.00001 }
@@ -66,6 +67,7 @@ fn a_file_may_say_every_key_and_each_reaches_the_node() {
     assert_eq!(cluster.peer_addr.port(), 14);
     assert_eq!(cluster.advertise.map(|address| address.port()), Some(15));
     assert_eq!(cluster.folder, Path::new("c"));
+    assert!(!cluster.dangerous_plaintext);
     assert_eq!(cluster.membership.lease_ttl, Duration::from_secs(16));
     assert_eq!(cluster.blob_cache_bytes_max, 17);
     assert_eq!(config.prices.currency, "EUR");

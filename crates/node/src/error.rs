@@ -79,6 +79,12 @@ pub enum NodeError {
          --peer-addr, or what others are to use with --advertise"
     )]
     Advertise(SocketAddr),
+    /// Strangers could reach a node that does not ask who they are.
+    #[error(
+        "{0} may be reached from outside of a private network: without TLS nodes listen, and are \
+         advertised, at addresses of the loopback or of a private network only"
+    )]
+    Plaintext(SocketAddr),
     /// The node did not become a member.
     #[error(
         "{node} did not join the cluster within {} s: another node is named so, or etcd does not \

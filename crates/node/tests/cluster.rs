@@ -4,9 +4,10 @@ mod support;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use node::NodeError;
 use serde_json::json;
 use support::cluster::{Cluster, standing};
-use support::{Answer, ECHO, World, says, sleeps, wasm};
+use support::{Answer, ECHO, World, says, sleeps, wasm, world_of};
 
 fn node_of(answer: &Answer) -> &str {
     answer.headers["dunlin-node"].to_str().expect("a name")
@@ -40,6 +41,35 @@ async fn what_is_deployed_on_one_node_is_called_on_all() {
     for world in [one, two, three] {
         assert!(world.node.shutdown().await);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_without_tls_are_one_cluster_on_private_addresses_only() {
+    let cluster = Cluster::new();
+    let plain = |number, address: &str| {
+        let mut config = cluster.config(number);
+        let joined = config.cluster.as_mut().expect("a cluster");
+        joined.dangerous_plaintext = true;
+        joined.peer_addr = address.parse().expect("an address");
+        world_of(config)
+    };
+    let refused = plain(1, "0.0.0.0:0").await.map(|_| ());
+    let error = refused.expect_err("whoever comes would be let in");
+    assert!(matches!(error, NodeError::Plaintext(_)), "{error}");
+    let (one, two) = tokio::join!(plain(1, "127.0.0.1:0"), plain(2, "127.0.0.1:0"));
+    let (one, two) = (one.expect("a node"), two.expect("a node"));
+    one.deploy_command("shop/echo", ECHO).await;
+    two.knows("shop/echo").await;
+    assert_eq!(one.wants("n1", "cordoned").await, 204);
+    let has_room = |node: &serde_json::Value| node["running_max"].as_u64() > Some(0);
+    one.sees(|nodes| {
+        let is_cordoned = standing(nodes, "n1") == Some("cordoned");
+        is_cordoned && nodes.len() == 2 && nodes.iter().all(has_room)
+    })
+    .await;
+    let answer = one.call("/shop/echo", "hello").await;
+    assert_eq!((answer.status, answer.text()), (200, "hello"));
+    assert_eq!(node_of(&answer), "n2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

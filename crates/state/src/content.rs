@@ -122,6 +122,15 @@ impl Content {
         Ok(length)
     }
 
+    /// A copy of what there is from `offset` on, of at most `length` bytes.
+    pub fn copy(&self, offset: usize, length: usize) -> Result<Vec<u8>, StateError> {
+        if !self.exists() {
+            return Err(StateError::NotFound);
+        }
+        let length = self.size.saturating_sub(offset).min(length);
+        self.body.copy(offset.min(self.size), length)
+    }
+
     pub fn set(&mut self, data: &[u8]) -> Result<(), StateError> {
         self.body.replace(self.size, data)?;
         self.resized(data.len());

@@ -86,6 +86,7 @@ impl Body {
             Some(target) => target,
             None => {
                 let aimed = Aimed(&self.call);
+                self.expect(self.call.missing());
                 let target = poll_fn(|cx| self.call.poll_filled(cx)).await?;
                 drop(aimed);
                 target
@@ -95,6 +96,13 @@ impl Body {
             Ok(buffer) => Ok(*buffer),
             Err(_) => unreachable!("the buffer that was given is the one that comes back"),
         }
+    }
+
+    /// Lets the peer send what there is room for.
+    fn expect(&self, bytes: usize) {
+        let call = Arc::clone(&self.call);
+        // The same as of what was read.
+        let _ = self.commands.send(Command::Expect { call, bytes });
     }
 
     fn took(&mut self, read: Result<Read, CallError>) -> Result<Option<Bytes>, CallError> {

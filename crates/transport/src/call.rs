@@ -43,6 +43,8 @@ pub(crate) enum Command {
         open: Open,
         body: Bytes,
         end: bool,
+        /// Bytes of the reply that may come at once.
+        reply_bytes: usize,
         permit: OwnedSemaphorePermit,
     },
     Reply {
@@ -57,6 +59,10 @@ pub(crate) enum Command {
         end: bool,
     },
     Consumed {
+        call: Arc<Call>,
+        bytes: usize,
+    },
+    Expect {
         call: Arc<Call>,
         bytes: usize,
     },
@@ -248,6 +254,11 @@ impl Call {
 
     pub(crate) fn is_over(&self) -> bool {
         self.state.lock().closed.is_some()
+    }
+
+    /// Bytes that the reader's buffer has room for.
+    pub(crate) fn missing(&self) -> usize {
+        self.state.lock().target.as_mut().map_or(0, Target::missing)
     }
 
     /// Whether all of the body is there, or will not come.

@@ -22,6 +22,7 @@ pub struct Request {
     priority: Priority,
     timeout: Timeout,
     body: Bytes,
+    reply_bytes: usize,
     reply_bytes_max: Option<usize>,
 }
 
@@ -40,6 +41,7 @@ impl Request {
             priority: Priority::Prompt,
             timeout: Timeout::Configured,
             body: body.into(),
+            reply_bytes: 0,
             reply_bytes_max: None,
         }
     }
@@ -62,6 +64,14 @@ impl Request {
     #[must_use]
     pub fn without_timeout(mut self) -> Self {
         self.timeout = Timeout::Never;
+        self
+    }
+
+    /// Bytes of the reply that there is room for here, so that they may come without being asked
+    /// for little by little.
+    #[must_use]
+    pub fn reply_bytes(mut self, bytes: usize) -> Self {
+        self.reply_bytes = bytes;
         self
     }
 
@@ -225,6 +235,7 @@ impl Connection {
             open,
             body: request.body,
             end,
+            reply_bytes: request.reply_bytes,
             permit,
         };
         let sent = self.0.commands.send(command);

@@ -41,10 +41,10 @@ impl Security {
     }
 
     pub(crate) async fn connect(&self, tcp: TcpStream, node: &NodeId) -> io::Result<Wire> {
-        let tcp = BufReader::with_capacity(READ_BYTES, tcp);
         match self {
             Self::DangerousPlaintext(_) => Ok(Wire::Plain(tcp)),
             Self::Mutual(identity) => {
+                let tcp = BufReader::with_capacity(READ_BYTES, tcp);
                 let name = server_name(node).map_err(io::Error::other)?;
                 let connector = TlsConnector::from(Arc::clone(&identity.handshakes().client));
                 let stream = connector.connect(name, tcp).await?;
@@ -55,10 +55,10 @@ impl Security {
     }
 
     pub(crate) async fn accept(&self, tcp: TcpStream) -> io::Result<Wire> {
-        let tcp = BufReader::with_capacity(READ_BYTES, tcp);
         match self {
             Self::DangerousPlaintext(_) => Ok(Wire::Plain(tcp)),
             Self::Mutual(identity) => {
+                let tcp = BufReader::with_capacity(READ_BYTES, tcp);
                 let acceptor = TlsAcceptor::from(Arc::clone(&identity.handshakes().server));
                 let stream = acceptor.accept(tcp).await?;
                 agreed_on(stream.get_ref().1.alpn_protocol())?;
@@ -89,7 +89,7 @@ pub(crate) fn prepare(tcp: &TcpStream, config: &Config) -> io::Result<()> {
 
 /// A socket with or without TLS.
 pub(crate) enum Wire {
-    Plain(BufReader<TcpStream>),
+    Plain(TcpStream),
     Tls(Box<TlsStream<BufReader<TcpStream>>>),
 }
 

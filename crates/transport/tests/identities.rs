@@ -222,6 +222,20 @@ async fn a_new_certificate_is_used_from_the_next_handshake_and_the_old_one_to_it
 }
 
 #[tokio::test]
+async fn a_node_with_certificates_and_one_without_tls_do_not_talk() {
+    let (cluster, config) = (Cluster::new(), Config::default());
+    let plain = |name| Security::DangerousPlaintext(node(name));
+    let with = cluster.serve("b", config.clone()).await;
+    assert!(dial(&with, "b", &config, &plain("a")).await.is_err());
+    let without = serve(config.clone(), plain("b"), "127.0.0.1:0").await;
+    let security = cluster.security("a");
+    assert!(dial(&without, "b", &config, &security).await.is_err());
+    // Each of them talks to its like.
+    dial(&with, "b", &config, &security).await.unwrap();
+    dial(&without, "b", &config, &plain("a")).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_expired_certificate_does_not_get_in() {
     let cluster = Cluster::new();
     let config = Config::default();

@@ -9,7 +9,7 @@ use ureq::Agent;
 use ureq::http::Request;
 
 use xtask::catalogue::{self, Entry};
-use xtask::cluster::{Cluster, LEASE};
+use xtask::cluster::{Cluster, LEASE, Terms};
 use xtask::node::Node;
 use xtask::visit;
 
@@ -48,7 +48,7 @@ pub fn run(root: &Path) -> Result<bool> {
     chores::need_guests(root)?;
     let binary = chores::build_release(root)?;
     let agent = visit::agent();
-    let mut cluster = Cluster::start(&binary, &agent, 3)?;
+    let mut cluster = Cluster::start(&binary, &agent, 3, Terms::default())?;
     println!("etcd, a bucket and three nodes run");
     print!(
         "{}",

@@ -149,6 +149,11 @@ impl From<NodeError> for Failure {
             NodeError::Blobs(_) | NodeError::Advertise(_) => {
                 (Exit::Usage, "docs/cluster.md shows how a node joins")
             }
+            NodeError::Plaintext(_) => (
+                Exit::Refused,
+                "leave --dangerous-plaintext-peers out and give the node a certificate: \
+                 docs/cluster.md shows how",
+            ),
             NodeError::NotJoined { .. } => (
                 Exit::Failure,
                 "give each node a name of its own with --node, or wait until the old one's lease \

@@ -24,6 +24,9 @@ pub struct ClusterConfig {
     pub advertise: Option<SocketAddr>,
     /// The folder of the cluster's authority and of the node's certificate.
     pub folder: PathBuf,
+    /// Whether nodes talk without TLS, and so without knowing each other: whoever reaches the port
+    /// is whoever he says. For measurements; refused but on private addresses.
+    pub dangerous_plaintext: bool,
     /// Leases, and the rate of reports.
     pub membership: membership::Config,
     /// Connections to other nodes.
@@ -61,6 +64,7 @@ impl ClusterConfig {
             peer_addr,
             advertise: None,
             folder: folder.into(),
+            dangerous_plaintext: false,
             membership: membership::Config::default(),
             transport: transport::Config::default(),
             etcd: storage::EtcdConfig::default(),

@@ -14,7 +14,8 @@
 //! Invariants, as absences:
 //! - No call makes more than one hop: what came from another node is run here or refused.
 //! - No request asks etcd: where a call runs is decided by what the nodes pushed.
-//! - No node is heard or spoken to without a certificate of the cluster's authority.
+//! - No node is heard or spoken to without a certificate of the cluster's authority, unless its
+//!   operator asked for plaintext.
 //! - No call is sent twice of which it is not known that it was not started, unless its caller said
 //!   that it may run twice.
 
@@ -37,6 +38,7 @@ mod owners;
 mod place;
 mod router;
 mod search;
+mod security;
 mod serve;
 mod shared;
 
@@ -56,7 +58,7 @@ use storage::{Blobs, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use transport::{Handler, Identity, Peers, Security, Server};
+use transport::{Handler, Identity, Peers, Server};
 
 use self::answers::Answers;
 use self::away::{Away, Offers};
@@ -102,7 +104,7 @@ pub(crate) struct Local<'a> {
 pub(crate) struct Seat {
     config: ClusterConfig,
     address: SocketAddr,
-    identity: Arc<Identity>,
+    identity: Option<Arc<Identity>>,
     membership: Membership,
     service: membership::Service,
     neighbours: Arc<Neighbours>,
@@ -149,10 +151,8 @@ impl Seat {
         drain_max: Duration,
     ) -> Result<Self, NodeError> {
         metrics::describe();
-        let (folder, node) = (config.folder.clone(), config.node.clone());
-        let identity = move || Ok(certificates::identity(&folder, &node)?);
-        let identity = Arc::new(crate::node::blocking(identity).await?);
-        let security = Security::Mutual(identity.clone());
+        security::check_plaintext(config)?;
+        let (security, identity) = security::open(config).await?;
         let transport = transport::Config {
             drain_max,
             ..config.transport.clone()
@@ -283,7 +283,7 @@ impl Joining {
         let keeping = CancellationToken::new();
         let report_every = seat.config.membership.report_every_min;
         let server = tokio::spawn(seat.server.run(serving.clone().cancelled_owned()));
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(seat.neighbours.clone().follow(leaving.clone())),
             tokio::spawn(seat.queues.follow(leaving.clone())),
             tokio::spawn(load::tell(
@@ -293,13 +293,15 @@ impl Joining {
                 report_every,
                 leaving.clone(),
             )),
+        ];
+        tasks.extend(seat.identity.map(|identity| {
             tokio::spawn(certificates::keep_fresh(
-                seat.identity,
+                identity,
                 seat.config.folder.clone(),
                 seat.config.reload_every,
                 serving.clone(),
-            )),
-        ];
+            ))
+        }));
         let member = Member {
             address: seat.address,
             placing,

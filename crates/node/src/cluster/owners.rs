@@ -89,14 +89,10 @@ impl Owners {
 
     /// Sends a request, and reads all of its reply.
     async fn exchange(
-        &self,
-        connection: &Connection,
-        first: &Bytes,
+        connection: Connection,
+        request: Request,
         rest: &[u8],
-        timeout: Duration,
     ) -> Result<Bytes, MessageError> {
-        let method = Service::State.method(ASK);
-        let request = Request::new(method, first.clone()).timeout(timeout);
         let answer = if rest.is_empty() {
             connection.ask(request).await?
         } else {
@@ -217,6 +213,7 @@ impl state::Cluster for Owners {
         node: &NodeId,
         head: Bytes,
         data: &[u8],
+        reply_bytes: usize,
         timeout: Duration,
     ) -> Result<Bytes, ClusterError> {
         let unreached = |error| Self::unreached(error, node);
@@ -228,11 +225,16 @@ impl state::Cluster for Owners {
         let (first, rest) = (first.freeze(), &data[room..]);
         let asked = async {
             let connection = self.peers.connection(node).await.map_err(unreached)?;
-            let asked = match self.exchange(&connection, &first, rest, timeout).await {
+            let exchange = |connection| {
+                let request = Request::new(Service::State.method(ASK), first.clone());
+                let request = request.timeout(timeout).reply_bytes(reply_bytes);
+                Self::exchange(connection, request, rest)
+            };
+            let asked = match exchange(connection).await {
                 // The connection ended while it was asked; another one is there, or is made.
                 Err(MessageError::Call(CallError::Draining)) => {
                     let again = self.peers.connection(node).await.map_err(unreached)?;
-                    self.exchange(&again, &first, rest, timeout).await
+                    exchange(again).await
                 }
                 asked => asked,
             };

@@ -73,12 +73,14 @@ pub trait Cluster: Send + Sync + fmt::Debug {
     async fn claim(&self, slot: Slot) -> Result<Option<Arc<dyn Claim>>, ClusterError>;
 
     /// Has [`crate::Serve::answer`] of another node answer a request, which is `head` and then
-    /// `data`, within `timeout`. What comes back is all of the answer, in one piece.
+    /// `data`, within `timeout`. What comes back is all of the answer, in one piece: about
+    /// `reply_bytes` if they are many, else 0.
     async fn ask(
         &self,
         node: &NodeId,
         head: Bytes,
         data: &[u8],
+        reply_bytes: usize,
         timeout: Duration,
     ) -> Result<Bytes, ClusterError>;
 }

@@ -83,26 +83,51 @@ impl AppState {
             let count = value.read(offset, out).await?;
             return Ok((value.info().ok_or(StateError::NotFound)?, count));
         }
-        let (mut info, first) = self.piece(key, offset, out.len(), version).await?;
-        let mut filled = take(out, 0, &first);
-        let (mut asked, mut ahead) = (filled, FuturesOrdered::new());
+        self.pieces(key, offset, out, Whole::Pieces(version)).await
+    }
+
+    /// Copies pieces into `out`, several of which are under way at a time, the first ones before it
+    /// is known how many there are; what the value is, and how many bytes that were.
+    async fn pieces(
+        &self,
+        key: &Key,
+        offset: u64,
+        out: &mut [u8],
+        whole: Whole,
+    ) -> Result<(Info, usize), StateError> {
+        let (mut asked, mut filled, mut seen) = (0, 0, None::<Info>);
+        let mut ahead = FuturesOrdered::new();
         loop {
-            let end = usize::try_from(info.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-            let end = end.min(out.len());
-            while asked < end && ahead.len() < AHEAD {
+            let end = seen.map_or(out.len(), |info| {
+                let left = info.size.saturating_sub(offset);
+                usize::try_from(left).unwrap_or(usize::MAX).min(out.len())
+            });
+            while ahead.len() < AHEAD && (asked < end || asked == 0 && seen.is_none()) {
                 let length = (end - asked).min(super::PIECE_BYTES);
                 let at = offset.saturating_add(asked as u64);
-                ahead.push_back(self.piece(key, at, length, version));
+                let version = whole.version(seen);
+                ahead.push_back(async move {
+                    let piece = self.piece(key, at, length, version).await;
+                    piece.map(|(info, bytes)| (info, bytes, length))
+                });
                 asked += length;
-            }
-            match ahead.next().await {
-                Some(piece) => {
-                    let bytes;
-                    (info, bytes) = piece?;
-                    filled = take(out, filled, &bytes);
+                if length == 0 {
+                    break;
                 }
-                None => return Ok((info, filled)),
             }
+            let next = ahead.next().await.transpose()?;
+            let (info, bytes, length) = match (next, seen) {
+                (Some(piece), _) => piece,
+                (None, Some(info)) => return Ok((info, filled)),
+                (None, None) => return Err(StateError::NotFound),
+            };
+            whole.check(seen, &info)?;
+            filled = take(out, filled, &bytes);
+            if bytes.len() < length {
+                // The value ends here; what was asked for behind that is nothing.
+                return Ok((info, filled));
+            }
+            seen = Some(info);
         }
     }
 
@@ -132,20 +157,44 @@ impl AppState {
             let value = self.value_of(key, Open::default(), None).await?;
             return value.get_into(out).await;
         }
-        let piece = out.len().min(super::PIECE_BYTES);
         for _ in 0..READ_TRIES_MAX {
-            let (first, rest) = out.split_at_mut(piece);
-            let (info, count) = self.read(key, 0, first, 0).await?;
-            if count < piece || rest.is_empty() || info.size <= piece as u64 {
-                return Ok(info);
-            }
-            match self.read(key, piece as u64, rest, info.version).await {
-                Ok(_) => return Ok(info),
+            match self.pieces(key, 0, out, Whole::Value).await {
+                Ok((info, _)) => return Ok(info),
                 Err(StateError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
         Err(GlobalError::Busy.into())
+    }
+}
+
+/// What pieces of a value have to do with each other.
+#[derive(Clone, Copy)]
+enum Whole {
+    /// Each is of this version, or of any if it is 0.
+    Pieces(u64),
+    /// All are of the same one.
+    Value,
+}
+
+impl Whole {
+    /// The version to ask for, of the next piece after one was seen or not.
+    fn version(self, seen: Option<Info>) -> u64 {
+        match self {
+            Self::Pieces(version) => version,
+            Self::Value => seen.map_or(0, |info| info.version),
+        }
+    }
+
+    /// Refuses a piece that does not go with the last one.
+    fn check(self, seen: Option<Info>, info: &Info) -> Result<(), StateError> {
+        match (self, seen) {
+            (Self::Value, Some(seen)) if seen.version != info.version => {
+                let version = info.version;
+                Err(StateError::Conflict { version })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -254,7 +303,11 @@ impl Tier {
         let (head, data) = request.parts();
         let timeout =
             timeout + Duration::from_millis(((head.len() + data.len()) / BYTES_PER_MS_MIN) as u64);
-        let asked = self.cluster.ask(&member.node, head, data, timeout).await;
+        let reply_bytes = request.reply_bytes();
+        let asked = self
+            .cluster
+            .ask(&member.node, head, data, reply_bytes, timeout);
+        let asked = asked.await;
         let label = if asked.is_ok() { "answered" } else { "failed" };
         counter!(ASKED_TOTAL, "outcome" => label).increment(1);
         Reply::decode(&asked?).map_err(|source| ClusterError::Unanswered {

@@ -154,9 +154,7 @@ impl Value {
                     let version = content.version;
                     return Err(StateError::Conflict { version });
                 }
-                let mut bytes = vec![0; length];
-                let count = content.read(start, &mut bytes)?;
-                bytes.truncate(count);
+                let bytes = content.copy(start, length)?;
                 Ok((Info::of(content), Bytes::from(bytes)))
             });
             match read {

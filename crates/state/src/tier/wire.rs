@@ -20,10 +20,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::Durability;
 
+use super::PIECE_BYTES;
 use super::bytes::{In, Out, WireError};
 use super::copies::CopyAsk;
 use super::op::{Ask, Op};
 use crate::clock::millis;
+use crate::global::CHUNK_BYTES;
 use crate::{Mode, Name, Put};
 
 /// The version of requests and replies.
@@ -89,6 +91,29 @@ impl<'a> Request<'a> {
                 ..
             } => data,
             _ => &[],
+        }
+    }
+
+    /// About how many bytes its reply has, if they may be many; else 0.
+    pub fn reply_bytes(&self) -> usize {
+        match &self.what {
+            What::Key {
+                op: Op::Read { length, .. },
+                ..
+            } => {
+                usize::try_from(*length)
+                    .unwrap_or(usize::MAX)
+                    .min(PIECE_BYTES)
+                    + ROOM_BYTES
+            }
+            // Nothing is here yet, and all of it comes.
+            What::Key {
+                op: Op::Compare {
+                    hashes, version: 0, ..
+                },
+                ..
+            } => hashes.len() * CHUNK_BYTES + ROOM_BYTES,
+            _ => 0,
         }
     }
 

@@ -83,6 +83,7 @@ impl Driver {
                 open,
                 body,
                 end,
+                reply_bytes,
                 permit,
             } => {
                 self.last += 1;
@@ -91,11 +92,16 @@ impl Driver {
                 self.counts.calls.increment(1);
                 let _permit = permit;
                 self.calls.insert(id, Entry::Asked { call, _permit });
-                Event::Open {
+                let opened = Event::Open {
                     id,
                     open,
                     body,
                     end,
+                };
+                self.handle(now, opened);
+                Event::Expected {
+                    id,
+                    bytes: reply_bytes,
                 }
             }
             Command::Reply {
@@ -115,6 +121,10 @@ impl Driver {
                 end,
             },
             Command::Consumed { call, bytes } => Event::Consumed {
+                id: call.id(),
+                bytes,
+            },
+            Command::Expect { call, bytes } => Event::Expected {
                 id: call.id(),
                 bytes,
             },

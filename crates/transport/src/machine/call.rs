@@ -86,6 +86,8 @@ pub(super) struct Inward {
     pub(super) left: u64,
     /// What the reader took since credit was last given.
     pub(super) owed: u64,
+    /// What its reader said that it has room for, until credit is given for that.
+    pub(super) expected: u64,
     /// Whether credit is about to be given.
     pub(super) in_line: bool,
 }
@@ -98,6 +100,7 @@ impl Inward {
             window,
             left: window,
             owed: 0,
+            expected: 0,
             in_line: false,
         }
     }
@@ -107,23 +110,30 @@ impl Inward {
         self.window.saturating_sub(window_bytes)
     }
 
-    /// Whether the reader has taken so much that credit should be given.
+    /// Whether the reader has taken so much, or has room for so much, that credit should be given.
     pub(super) fn owes(&self) -> bool {
-        !self.ended && !self.in_line && self.owed * 2 >= self.window
+        !self.ended && !self.in_line && (self.owed * 2 >= self.window || self.lacks() > 0)
+    }
+
+    /// What the reader has room for beyond what may come.
+    fn lacks(&self) -> u64 {
+        self.expected.saturating_sub(self.left + self.owed)
     }
 
     /// The credit to give: what was taken, and as much as the window grows since its reader keeps
-    /// up. Takes the growth from `growth_left`.
+    /// up or has room. Takes the growth from `growth_left`.
     pub(super) fn grant(&mut self, window_max: u64, growth_left: &mut u64) -> u64 {
-        let growth = self
-            .window
+        let keeps_up = self.owed * 2 >= self.window;
+        let growth = if keeps_up { self.window } else { 0 };
+        let growth = growth
+            .max(self.lacks())
             .min(window_max.saturating_sub(self.window))
             .min(*growth_left);
         *growth_left -= growth;
         self.window += growth;
         let credit = self.owed + growth;
         self.left += credit;
-        self.owed = 0;
+        (self.owed, self.expected) = (0, 0);
         credit
     }
 }

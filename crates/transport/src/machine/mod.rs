@@ -68,6 +68,8 @@ pub(crate) enum Event {
     Send { id: u64, bytes: Bytes, end: bool },
     /// The reader has taken bytes that were sent on credit.
     Consumed { id: u64, bytes: usize },
+    /// The reader has room for so many bytes that are still to come.
+    Expected { id: u64, bytes: usize },
     /// Nobody here needs the call any more.
     Cancel { id: u64, reason: Reset },
     /// Finish what is there and take no more.
@@ -263,6 +265,10 @@ impl Machine {
             }
             Event::Consumed { id, bytes } => {
                 self.consumed(id, bytes as u64);
+                Ok(())
+            }
+            Event::Expected { id, bytes } => {
+                self.expected(id, bytes as u64);
                 Ok(())
             }
             Event::Cancel { id, reason } => {

@@ -59,6 +59,12 @@ enum Step {
         bytes: usize,
         dialler: bool,
     },
+    /// One of the readers has room for bytes that are still to come.
+    Expect {
+        call: usize,
+        bytes: usize,
+        dialler: bool,
+    },
     Cancel {
         call: usize,
         dialler: bool,
@@ -94,6 +100,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(call, bytes, end)| Step::Answer { call, bytes, end }),
         3 => (call(), bytes(), flag())
             .prop_map(|(call, bytes, dialler)| Step::Read { call, bytes, dialler }),
+        2 => (call(), 0_usize..2000, flag())
+            .prop_map(|(call, bytes, dialler)| Step::Expect { call, bytes, dialler }),
         1 => (call(), flag()).prop_map(|(call, dialler)| Step::Cancel { call, dialler }),
         5 => (1_usize..8, often()).prop_map(|(frames, dialler)| Step::Send { frames, dialler }),
         5 => (1_usize..900, flag()).prop_map(|(bytes, dialler)| Step::Arrive { bytes, dialler }),
@@ -247,6 +255,15 @@ impl World {
                 dialler,
             } => {
                 self.read(side(dialler), call, bytes);
+            }
+            Step::Expect {
+                call,
+                bytes,
+                dialler,
+            } => {
+                if let Some(id) = self.pick(call, side(dialler)) {
+                    self.handle(side(dialler), Event::Expected { id, bytes });
+                }
             }
             Step::Cancel { call, dialler } => {
                 if let Some(id) = self.pick(call, side(dialler)) {

@@ -192,8 +192,28 @@ impl Machine {
         // A reader cannot have taken more than came.
         let came = inward.window.saturating_sub(inward.left + inward.owed);
         inward.owed += bytes.min(came);
-        if inward.owes() {
-            inward.in_line = true;
+        self.line_up_credit(id);
+    }
+
+    /// The reader has room for bytes that are still to come: it need not take any before the peer
+    /// may send them.
+    pub(super) fn expected(&mut self, id: u64, bytes: u64) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        call.inward.expected = bytes;
+        self.line_up_credit(id);
+    }
+
+    /// Puts a call in the line of those that give credit, if it should and is not there.
+    pub(super) fn line_up_credit(&mut self, id: u64) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        // A call that the peer has not heard of cannot be given any.
+        let is_known = self.side == Side::Acceptor || call.outward.begun;
+        if is_known && call.inward.owes() {
+            call.inward.in_line = true;
             self.out.credits.push_back(id);
         }
     }

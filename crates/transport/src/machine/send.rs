@@ -162,13 +162,20 @@ impl Machine {
         if let Some(frame) = self.out.control.pop_front() {
             return Some(frame);
         }
-        let id = self.out.credits.pop_front()?;
-        let call = self.calls.get_mut(&id)?;
-        call.inward.in_line = false;
-        let window_max = self.limits.window_bytes_max;
-        let credit = call.inward.grant(window_max, &mut self.growth_left);
-        let bytes = u32::try_from(credit).unwrap_or(u32::MAX);
-        Some(Frame::Credit { id, bytes })
+        while let Some(id) = self.out.credits.pop_front() {
+            let Some(call) = self.calls.get_mut(&id) else {
+                continue;
+            };
+            call.inward.in_line = false;
+            let window_max = self.limits.window_bytes_max;
+            let credit = call.inward.grant(window_max, &mut self.growth_left);
+            // All windows together may have grown as far as they may.
+            if credit > 0 {
+                let bytes = u32::try_from(credit).unwrap_or(u32::MAX);
+                return Some(Frame::Credit { id, bytes });
+            }
+        }
+        None
     }
 
     fn next_head(&mut self, now: Instant) -> Option<Frame> {
@@ -180,6 +187,7 @@ impl Machine {
         outward.ended = outward.ending && outward.queue.is_empty();
         let end = outward.ended;
         self.sent(now, id, 0, end);
+        self.line_up_credit(id);
         Some(match head {
             Head::Open(open) => Frame::Open {
                 id,

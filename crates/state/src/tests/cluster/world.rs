@@ -191,6 +191,7 @@ impl Cluster for View {
         node: &NodeId,
         head: Bytes,
         data: &[u8],
+        _reply_bytes: usize,
         timeout: Duration,
     ) -> Result<Bytes, ClusterError> {
         let way = (self.node.clone(), node.clone());

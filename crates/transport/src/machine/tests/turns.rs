@@ -130,6 +130,39 @@ fn credit_is_given_for_what_was_read_and_grows_with_it_within_the_bounds() {
 }
 
 #[test]
+fn a_reader_with_room_gives_credit_at_once_within_the_bounds() {
+    let config = Config {
+        window_bytes_max: 256 << 10,
+        window_growth_bytes_max: 250 << 10,
+        ..Config::default()
+    };
+    let mut one = One::new(Side::Dialler, &config);
+    let expect = |one: &mut One, id, bytes| one.handle(Event::Expected { id, bytes });
+    let credit = |id, bytes| Frame::Credit { id, bytes };
+    one.open(1, Priority::Prompt, 0, true);
+    expect(&mut one, 1, 100 << 10);
+    let frames = one.frames();
+    assert!(matches!(frames[0], Frame::Open { id: 1, .. }), "{frames:?}");
+    // What there is room for beyond the first window, once the peer knows the call.
+    assert_eq!(frames[1..], [credit(1, 36 << 10)]);
+    expect(&mut one, 1, 100 << 10);
+    assert_eq!(one.frames(), [], "so much may come already");
+    expect(&mut one, 1, 1 << 20);
+    assert_eq!(one.frames(), [credit(1, 156 << 10)], "the greatest window");
+    expect(&mut one, 1, 1 << 20);
+    assert_eq!(one.frames(), [], "it is that by now");
+    one.open(2, Priority::Prompt, 0, true);
+    expect(&mut one, 2, 1 << 20);
+    assert_eq!(one.frames()[1..], [credit(2, 58 << 10)], "all windows");
+    // What came and was not read counts against the room.
+    one.receive(replied(1, false));
+    one.receive(data(1, 256 << 10, false));
+    assert_eq!(one.breach(), None);
+    one.receive(data(1, 1, false));
+    assert_eq!(one.breach(), Some(Breach::Credit(1)));
+}
+
+#[test]
 fn each_breach_closes_the_connection_with_a_reason() {
     let check = |side: Side, frames: Vec<Frame>, breach: Breach| {
         let mut one = One::new(side, &Config::default());
