@@ -255,7 +255,7 @@ impl Seat {
             (Service::Blob, blobs),
         ];
         if let Some(serve) = local.state.serve() {
-            services.push((Service::State, Arc::new(Keys(serve))));
+            services.push((Service::State, Arc::new(Keys::new(serve))));
         }
         self.router.serve(services);
         Joining {

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use invoker::{Members, Nodes as _};
 use membership::{Membership, Ownership, Resource};
 use model::NodeId;
+use parking_lot::Mutex;
 use scheduler::Standing;
 use state::{ClusterError, Serve, Slot};
 use storage::Txn;
@@ -37,6 +39,9 @@ const FIRST_BYTES_MAX: usize = 60 << 10;
 const PIECE_BYTES: usize = 256 << 10;
 /// The most bytes of a reply: a piece of a value, or a listing, with room.
 const REPLY_BYTES_MAX: usize = 16 << 20;
+/// Buffers that are kept for later messages, and the bytes of the largest of them.
+const BUFFERS_MAX: usize = 16;
+const BUFFER_BYTES_MAX: usize = 2 << 20;
 /// Bytes of the length before a message.
 const LENGTH_BYTES: usize = size_of::<u64>();
 
@@ -48,6 +53,7 @@ pub(super) struct Owners {
     peers: Peers,
     /// By the slots' numbers.
     resources: Vec<Resource>,
+    buffers: Arc<Buffers>,
 }
 
 /// A message that is none.
@@ -80,6 +86,7 @@ impl Owners {
             peers,
             // A slot's name is never too long, nor empty.
             resources: names.flatten().collect(),
+            buffers: Arc::default(),
         }
     }
 
@@ -89,6 +96,7 @@ impl Owners {
 
     /// Sends a request, and reads all of its reply.
     async fn exchange(
+        &self,
         connection: Connection,
         request: Request,
         rest: &[u8],
@@ -111,7 +119,7 @@ impl Owners {
         };
         let reply = answer.reply().await?;
         match reply.status {
-            Status::OK => message(reply.body, REPLY_BYTES_MAX).await,
+            Status::OK => message(reply.body, REPLY_BYTES_MAX, &self.buffers).await,
             other => Err(MessageError::Status(other.0)),
         }
     }
@@ -228,7 +236,7 @@ impl state::Cluster for Owners {
             let exchange = |connection| {
                 let request = Request::new(Service::State.method(ASK), first.clone());
                 let request = request.timeout(timeout).reply_bytes(reply_bytes);
-                Self::exchange(connection, request, rest)
+                self.exchange(connection, request, rest)
             };
             let asked = match exchange(connection).await {
                 // The connection ended while it was asked; another one is there, or is made.
@@ -282,7 +290,17 @@ impl state::Claim for Owned {
 }
 
 /// The service that answers other nodes.
-pub(super) struct Keys(pub Serve);
+pub(super) struct Keys {
+    serve: Serve,
+    buffers: Arc<Buffers>,
+}
+
+impl Keys {
+    pub fn new(serve: Serve) -> Self {
+        let buffers = Arc::default();
+        Self { serve, buffers }
+    }
+}
 
 #[async_trait]
 impl Handler for Keys {
@@ -292,14 +310,15 @@ impl Handler for Keys {
             let _ = call.responder.reply(NO_SERVICE, "there is no such method");
             return;
         }
-        let request = match message(call.body, self.0.request_bytes_max()).await {
+        let request = match message(call.body, self.serve.request_bytes_max(), &self.buffers).await
+        {
             Ok(request) => request,
             Err(error) => {
                 tracing::debug!(%error, peer = %call.peer, "a request about state is none");
                 return;
             }
         };
-        let answer = self.0.answer(&call.peer, &request).await;
+        let answer = self.serve.answer(&call.peer, &request).await;
         drop(request);
         let mut first = BytesMut::with_capacity(LENGTH_BYTES + answer.head.len());
         first.put_u64_le((answer.head.len() + answer.data.len()) as u64);
@@ -326,21 +345,62 @@ async fn send(mut sender: transport::Sender, head: Bytes, data: Bytes) -> Result
     sender.finish()
 }
 
+/// Buffers of messages that were read, for later ones: fresh memory costs a fault for each page,
+/// and has to be filled with zeros.
+#[derive(Debug, Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    /// One of at least so many bytes.
+    fn take(self: &Arc<Self>, bytes: usize) -> Buffer {
+        let mut all = self.0.lock().pop().unwrap_or_default();
+        if all.len() < bytes {
+            all = vec![0; bytes];
+        }
+        let kept_by = self.clone();
+        Buffer { all, kept_by }
+    }
+}
+
+struct Buffer {
+    all: Vec<u8>,
+    kept_by: Arc<Buffers>,
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.all
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut kept = self.kept_by.0.lock();
+        if kept.len() < BUFFERS_MAX && self.all.len() <= BUFFER_BYTES_MAX {
+            kept.push(std::mem::take(&mut self.all));
+        }
+    }
+}
+
 /// The part of a buffer that is still to be filled.
 struct Rest {
-    all: Vec<u8>,
-    filled: usize,
+    buffer: Buffer,
+    missing: Range<usize>,
 }
 
 impl AsMut<[u8]> for Rest {
     fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.all[self.filled..]
+        &mut self.buffer.all[self.missing.clone()]
     }
 }
 
 /// All of a message of at most so many bytes: in the piece that came if that is all, and else in
 /// one that the rest is decrypted into.
-async fn message(mut body: Body, bytes_max: usize) -> Result<Bytes, MessageError> {
+async fn message(
+    mut body: Body,
+    bytes_max: usize,
+    buffers: &Arc<Buffers>,
+) -> Result<Bytes, MessageError> {
     let mut first = body.chunk().await?.ok_or(MessageError::Short)?;
     while first.len() < LENGTH_BYTES {
         let more = body.chunk().await?.ok_or(MessageError::Short)?;
@@ -354,9 +414,10 @@ async fn message(mut body: Body, bytes_max: usize) -> Result<Bytes, MessageError
     if first.len() >= bytes {
         return Ok(first.slice(..bytes));
     }
-    let mut all = vec![0; bytes];
-    all[..first.len()].copy_from_slice(&first);
-    let filled = first.len();
+    let mut buffer = buffers.take(bytes);
+    buffer.all[..first.len()].copy_from_slice(&first);
+    let missing = first.len()..bytes;
     drop(first);
-    Ok(body.fill(Rest { all, filled }).await?.all.into())
+    let filled = body.fill(Rest { buffer, missing }).await?;
+    Ok(Bytes::from_owner(filled.buffer).slice(..bytes))
 }

@@ -55,18 +55,10 @@ impl EmbeddedGlobal {
             while let Some(range) = next {
                 let page = self.store.range(range.clone()).await?;
                 let keys = page.entries.iter().map(|entry| entry.key.clone());
-                let left: Vec<_> = keys.filter(|key| !counts(key)).collect();
+                let mut old = Old::default();
+                let left = old.keys(in_bucket);
+                left.extend(keys.filter(|key| !counts(key)));
                 removed += left.len();
-                let old = match in_bucket {
-                    true => Old {
-                        blobs: left,
-                        ..Old::default()
-                    },
-                    false => Old {
-                        chunks: left,
-                        ..Old::default()
-                    },
-                };
                 self.remove_old(name, &old).await?;
                 next = range.rest(&page);
             }

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use storage::{Blobs, Range, Store};
 
 use super::doubles::Dying;
 use super::{DURABLE, EXISTING, key, shop, store};
-use crate::{CHUNK_BYTES, Config, EmbeddedGlobal, GlobalError, State, StateError};
+use crate::{
+    CHUNK_BYTES, Config, EmbeddedGlobal, Global as _, GlobalError, Head, Name, Push, State,
+    StateError,
+};
 
 const C: usize = CHUNK_BYTES;
 
@@ -125,6 +129,42 @@ async fn the_chunk_of_another_key_is_not_taken_for_its_own() {
     assert!(is_damaged(&tiers.found().await));
     tiers.bucket.delete(&another).await.unwrap();
     assert!(is_damaged(&tiers.found().await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_while_another_pushes_hears_of_no_damage() {
+    let tiers = Tiers::new();
+    let open = || EmbeddedGlobal::open_beside(tiers.store.clone(), tiers.bucket.clone());
+    let (pushes, pulls) = (open().await.unwrap(), open().await.unwrap());
+    let name = Name {
+        app: "shop".parse().unwrap(),
+        key: key("a"),
+    };
+    let pushed = name.clone();
+    let pushing = tokio::spawn(async move {
+        for version in 1..60 {
+            let push = Push {
+                expected: version - 1,
+                head: Head {
+                    version,
+                    size: 8 * C as u64,
+                    expires_ms: 0,
+                },
+                chunks: (0..8).collect(),
+            };
+            let content = |_| Bytes::from(vec![version as u8; C]);
+            pushes.push(&pushed, push, &content).await.unwrap();
+        }
+    });
+    let mut chunks = 0;
+    while !pushing.is_finished() {
+        match pulls.pull(&name, 0..8).await {
+            Ok(pulled) => chunks += pulled.len(),
+            Err(error) => assert!(matches!(error, GlobalError::Busy), "{error}"),
+        }
+    }
+    pushing.await.unwrap();
+    assert!(chunks > 0);
 }
 
 fn is_damaged(found: &Result<Vec<u8>, StateError>) -> bool {

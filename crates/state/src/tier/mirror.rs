@@ -8,20 +8,22 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 use memory::{Access, REGION_UNIT_BYTES, Region};
 use model::Durability;
 use parking_lot::Mutex;
 
-use super::{Done, Op, PIECE_BYTES};
+use super::route::{AHEAD, ASKED_BYTES, odd};
+use super::{Done, Op};
 use crate::body::Body;
 use crate::budget::Charge;
 use crate::chunks::{self, covering};
 use crate::global::CHUNK_BYTES;
-use crate::tier::route::odd;
 use crate::{AppState, Info, Key, Span, StateError};
 
 /// Chunks that are compared at a time.
-const COMPARED_MAX: usize = PIECE_BYTES / CHUNK_BYTES;
+const COMPARED_MAX: usize = ASKED_BYTES / CHUNK_BYTES;
 
 /// What of a chunk the owner had when it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,21 +223,31 @@ impl Mirror {
             Durability::Ephemeral => u64::MAX,
             _ => info.version,
         };
-        let all = covering(bytes.start.min(size)..bytes.end.min(size));
-        let mut next = all.start;
-        while next < all.end {
-            let (range, op) = self.copied.lock().question(next..all.end, version);
-            next = range.end;
-            let Some(op) = op else {
-                continue;
-            };
-            let (now, differing) = match self.app.run(&self.key, &op).await? {
-                Done::Chunks(now, differing) => (now, differing),
-                other => return Err(odd(&other)),
-            };
+        let questions = self.copied.lock().questions(
+            covering(bytes.start.min(size)..bytes.end.min(size)),
+            version,
+        );
+        let asked = questions
+            .into_iter()
+            .map(|(range, op)| self.compare(range, op));
+        let asked: Vec<_> = asked.collect();
+        let mut answers = stream::iter(asked).buffered(AHEAD);
+        while let Some((range, now, differing)) = answers.next().await.transpose()? {
             self.copied.lock().take(range, now.version, &differing)?;
         }
         Ok(info)
+    }
+
+    /// Asks the owner which chunks of a range differ; these, and what the value is now.
+    async fn compare(
+        &self,
+        range: Range<usize>,
+        op: Op<'static>,
+    ) -> Result<(Range<usize>, Info, Vec<(u64, Bytes)>), StateError> {
+        match self.app.run(&self.key, &op).await? {
+            Done::Chunks(now, differing) => Ok((range, now, differing)),
+            other => Err(odd(&other)),
+        }
     }
 }
 
@@ -258,28 +270,33 @@ impl Copied {
         Ok(())
     }
 
-    /// What to ask of the first chunks of a range, and which these are; nothing if they are known
-    /// to be as the owner has them.
-    fn question(&self, range: Range<usize>, version: u64) -> (Range<usize>, Option<Op<'static>>) {
+    /// What to ask of the chunks of a range; nothing of those that are known to be as the owner has
+    /// them.
+    fn questions(&self, all: Range<usize>, version: u64) -> Vec<(Range<usize>, Op<'static>)> {
         let here = |number: usize| self.chunks.get(number).copied().flatten();
-        let is_here = here(range.start).is_some();
-        let run = range.clone().take(COMPARED_MAX);
-        let count = run.take_while(|at| here(*at).is_some() == is_here).count();
-        let range = range.start..range.start + count;
-        let known: Vec<_> = range.clone().filter_map(here).collect();
-        if is_here && known.iter().all(|known| known.version == version) {
-            return (range, None);
+        let (mut questions, mut next) = (Vec::new(), all.start);
+        while next < all.end {
+            let is_here = here(next).is_some();
+            let run = (next..all.end).take(COMPARED_MAX);
+            let count = run.take_while(|at| here(*at).is_some() == is_here).count();
+            let range = next..next + count;
+            next = range.end;
+            let known: Vec<_> = range.clone().filter_map(here).collect();
+            if is_here && known.iter().all(|known| known.version == version) {
+                continue;
+            }
+            let op = Op::Compare {
+                first: range.start as u64,
+                hashes: match is_here {
+                    true => known.iter().map(|known| known.hash).collect(),
+                    false => vec![chunks::ZEROS; count],
+                },
+                // Hashes count, unless nothing is here at all.
+                version: if is_here { u64::MAX } else { 0 },
+            };
+            questions.push((range, op));
         }
-        let op = Op::Compare {
-            first: range.start as u64,
-            hashes: match is_here {
-                true => known.iter().map(|known| known.hash).collect(),
-                false => vec![chunks::ZEROS; count],
-            },
-            // Hashes count, unless nothing is here at all.
-            version: if is_here { u64::MAX } else { 0 },
-        };
-        (range, Some(op))
+        questions
     }
 
     /// The owner's chunks take the places of those that nobody changed here.
@@ -287,7 +304,7 @@ impl Copied {
         &mut self,
         range: Range<usize>,
         version: u64,
-        differing: &[(u64, bytes::Bytes)],
+        differing: &[(u64, Bytes)],
     ) -> Result<(), StateError> {
         for number in range {
             let Some(known) = self.chunks.get(number).copied() else {

@@ -24,9 +24,12 @@ use crate::{AppState, Config, GlobalError, Info, Key, Open, StateError};
 const PAUSE: Duration = Duration::from_millis(100);
 /// A network that is slower than this is too slow for long values.
 const BYTES_PER_MS_MIN: usize = 4 << 10;
-/// Pieces of a long value that are asked for before the first of them is here: one is on its way
-/// while its owner copies the next.
-const AHEAD: usize = 3;
+/// Bytes of a long value that are asked for at a time: few enough to stay in a processor's cache
+/// from one copy to the next.
+pub(super) const ASKED_BYTES: usize = 1 << 20;
+/// Requests for parts of a long value that are under way at a time: some are on their way while
+/// the owner copies the next.
+pub(super) const AHEAD: usize = 6;
 /// How often a value is read anew that changes while it is read.
 const READ_TRIES_MAX: usize = 16;
 
@@ -103,7 +106,7 @@ impl AppState {
                 usize::try_from(left).unwrap_or(usize::MAX).min(out.len())
             });
             while ahead.len() < AHEAD && (asked < end || asked == 0 && seen.is_none()) {
-                let length = (end - asked).min(super::PIECE_BYTES);
+                let length = (end - asked).min(ASKED_BYTES);
                 let at = offset.saturating_add(asked as u64);
                 let version = whole.version(seen);
                 ahead.push_back(async move {
