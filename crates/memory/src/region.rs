@@ -131,6 +131,28 @@ impl Region {
         Ok(())
     }
 
+    /// A copy of `length` bytes from `offset` on.
+    pub fn copy(&self, offset: usize, length: usize) -> Result<Vec<u8>, MemoryError> {
+        self.check(offset, length)?;
+        let mut copy = Vec::with_capacity(length);
+        let whole = match offset.is_multiple_of(WORD_BYTES) {
+            true => length - length % WORD_BYTES,
+            false => 0,
+        };
+        let room = &mut copy.spare_capacity_mut()[..whole];
+        for (from, to) in self
+            .words(offset, whole / WORD_BYTES)
+            .zip(room.chunks_exact_mut(WORD_BYTES))
+        {
+            to.write_copy_of_slice(&from.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        // SAFETY: there is room for these, and each of them was written.
+        unsafe { copy.set_len(whole) };
+        copy.resize(length, 0);
+        self.read(offset + whole, &mut copy[whole..])?;
+        Ok(copy)
+    }
+
     /// Copies `data` to `offset`. Bytes beside it are left as they are, whoever writes them.
     pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), MemoryError> {
         self.check(offset, data.len())?;

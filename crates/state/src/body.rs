@@ -14,8 +14,6 @@ use crate::budget::Charge;
 pub(crate) const SMALL_BYTES_MAX: usize = memory::PAGE_BYTES;
 /// Bytes of the numbers that are added to.
 pub(crate) const WORD_BYTES: usize = size_of::<u64>();
-/// Bytes that are copied out of a region at a time.
-const BLOCK_BYTES: usize = 4 << 10;
 /// A region that nobody maps is given up for values this many times smaller.
 const SHRINK_FACTOR: usize = 4;
 
@@ -59,21 +57,10 @@ impl Body {
 
     /// A copy of bytes, all of which must be within the value.
     pub fn copy(&self, offset: usize, length: usize) -> Result<Vec<u8>, StateError> {
-        let mut copied = Vec::with_capacity(length);
-        match &self.place {
-            Place::Small(bytes) => copied.extend_from_slice(&bytes[offset..offset + length]),
-            // By blocks, which stay in the processor's cache: to fill all of a long copy with zeros
-            // first costs as much as the copy itself.
-            Place::Shared(region) => {
-                let mut block = [0; BLOCK_BYTES];
-                while copied.len() < length {
-                    let count = BLOCK_BYTES.min(length - copied.len());
-                    region.read(offset + copied.len(), &mut block[..count])?;
-                    copied.extend_from_slice(&block[..count]);
-                }
-            }
-        }
-        Ok(copied)
+        Ok(match &self.place {
+            Place::Small(bytes) => bytes[offset..offset + length].to_vec(),
+            Place::Shared(region) => region.copy(offset, length)?,
+        })
     }
 
     /// Copies bytes in; all must be within the value.

@@ -92,10 +92,15 @@ impl Body {
                 target
             }
         };
-        match target.into_buffer().into_any().downcast::<L>() {
-            Ok(buffer) => Ok(*buffer),
-            Err(_) => unreachable!("the buffer that was given is the one that comes back"),
-        }
+        Ok(own(target))
+    }
+
+    /// The buffer that was given to [`crate::Connection::ask_into`] once it is full, or all of the
+    /// body is in it, and how much of it is filled. What it had no room for is read after it.
+    pub async fn landed<L: Landing>(&mut self) -> Result<(L, usize), CallError> {
+        let target = poll_fn(|cx| self.call.poll_landed(cx)).await?;
+        let filled = target.filled_bytes();
+        Ok((own(target), filled))
     }
 
     /// Lets the peer send what there is room for.
@@ -136,6 +141,13 @@ impl Drop for Body {
             let reason = Reset::Cancelled;
             let _ = self.commands.send(Command::Cancel { call, reason });
         }
+    }
+}
+
+fn own<L: Landing>(target: Target) -> L {
+    match target.into_buffer().into_any().downcast::<L>() {
+        Ok(buffer) => *buffer,
+        Err(_) => unreachable!("the buffer that was given is the one that comes back"),
     }
 }
 

@@ -106,6 +106,10 @@ impl Target {
         copied
     }
 
+    pub(crate) fn filled_bytes(&self) -> usize {
+        self.filled
+    }
+
     pub(crate) fn into_buffer(self) -> Box<dyn Landing> {
         self.buffer
     }
@@ -335,6 +339,22 @@ impl Call {
             Some(target) if missing == 0 => Poll::Ready(Ok(target)),
             _ => Poll::Ready(Err(CallError::Short { missing })),
         }
+    }
+
+    /// The target, once it is full or the body is over.
+    pub(crate) fn poll_landed(&self, cx: &mut Context<'_>) -> Poll<Result<Target, CallError>> {
+        let mut state = self.state.lock();
+        let missing = state.target.as_mut().map_or(0, Target::missing);
+        match &state.received {
+            None if missing > 0 => {
+                state.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Some(Err(error)) if missing > 0 => return Poll::Ready(Err(error.clone())),
+            _ => {}
+        }
+        let target = state.target.take();
+        Poll::Ready(target.ok_or(CallError::Over))
     }
 
     /// Takes the target away; what it holds is then read as any other bytes.

@@ -10,7 +10,7 @@ use model::NodeId;
 use tokio::sync::{Semaphore, watch};
 
 use crate::body::{Body, Sender};
-use crate::call::{Call, Command, Commands};
+use crate::call::{Call, Command, Commands, Landing, Target};
 use crate::code::{Open, Priority, Reset, Status};
 use crate::error::{CallError, Close};
 use crate::hello::Features;
@@ -186,6 +186,20 @@ impl Connection {
         Ok(Answer(self.begin(request, true).await?))
     }
 
+    /// Asks, with all of the request's body. The reply's body goes straight to `buffer`; see
+    /// [`Body::landed`].
+    pub async fn ask_into<L: Landing>(
+        &self,
+        request: Request,
+        buffer: L,
+    ) -> Result<Answer, CallError> {
+        let mut target = Target::new(Box::new(buffer));
+        let request = request.reply_bytes(target.missing());
+        let call = Call::new(0, self.0.send_buffer_bytes);
+        call.aim(target);
+        Ok(Answer(self.begin_call(call, request, true).await?))
+    }
+
     /// Asks, with more of the request's body to come.
     pub async fn stream(&self, request: Request) -> Result<(Sender, Answer), CallError> {
         let body = self.begin(request, false).await?;
@@ -213,6 +227,16 @@ impl Connection {
     }
 
     async fn begin(&self, request: Request, end: bool) -> Result<Body, CallError> {
+        let call = Call::new(0, self.0.send_buffer_bytes);
+        self.begin_call(call, request, end).await
+    }
+
+    async fn begin_call(
+        &self,
+        call: Arc<Call>,
+        request: Request,
+        end: bool,
+    ) -> Result<Body, CallError> {
         let permit = match Arc::clone(&self.0.permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(tokio::sync::TryAcquireError::Closed) => return Err(CallError::Draining),
@@ -228,7 +252,6 @@ impl Connection {
                 permit.map_err(|_| CallError::Draining)?
             }
         };
-        let call = Call::new(0, self.0.send_buffer_bytes);
         let open = request.open(self.0.request_timeout);
         let command = Command::Open {
             call: Arc::clone(&call),

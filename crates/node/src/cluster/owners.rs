@@ -99,9 +99,15 @@ impl Owners {
         &self,
         connection: Connection,
         request: Request,
+        reply_bytes: usize,
         rest: &[u8],
     ) -> Result<Bytes, MessageError> {
-        let answer = if rest.is_empty() {
+        let mut landing = false;
+        let answer = if rest.is_empty() && reply_bytes > 0 {
+            let buffer = self.buffers.take(LENGTH_BYTES + reply_bytes);
+            landing = true;
+            connection.ask_into(request, buffer).await?
+        } else if rest.is_empty() {
             connection.ask(request).await?
         } else {
             let (mut sender, answer) = connection.stream(request).await?;
@@ -117,9 +123,16 @@ impl Owners {
             let _over = sender.finish();
             answer
         };
-        let reply = answer.reply().await?;
+        let mut reply = answer.reply().await?;
+        let first = match landing {
+            true => {
+                let (buffer, filled) = reply.body.landed::<Buffer>().await?;
+                Bytes::from_owner(buffer).slice(..filled)
+            }
+            false => Bytes::new(),
+        };
         match reply.status {
-            Status::OK => message(reply.body, REPLY_BYTES_MAX, &self.buffers).await,
+            Status::OK => message(first, reply.body, REPLY_BYTES_MAX, &self.buffers).await,
             other => Err(MessageError::Status(other.0)),
         }
     }
@@ -235,8 +248,8 @@ impl state::Cluster for Owners {
             let connection = self.peers.connection(node).await.map_err(unreached)?;
             let exchange = |connection| {
                 let request = Request::new(Service::State.method(ASK), first.clone());
-                let request = request.timeout(timeout).reply_bytes(reply_bytes);
-                self.exchange(connection, request, rest)
+                let request = request.timeout(timeout);
+                self.exchange(connection, request, reply_bytes, rest)
             };
             let asked = match exchange(connection).await {
                 // The connection ended while it was asked; another one is there, or is made.
@@ -310,7 +323,13 @@ impl Handler for Keys {
             let _ = call.responder.reply(NO_SERVICE, "there is no such method");
             return;
         }
-        let request = match message(call.body, self.serve.request_bytes_max(), &self.buffers).await
+        let request = match message(
+            Bytes::new(),
+            call.body,
+            self.serve.request_bytes_max(),
+            &self.buffers,
+        )
+        .await
         {
             Ok(request) => request,
             Err(error) => {
@@ -367,6 +386,12 @@ struct Buffer {
     kept_by: Arc<Buffers>,
 }
 
+impl AsMut<[u8]> for Buffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.all
+    }
+}
+
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
         &self.all
@@ -394,17 +419,20 @@ impl AsMut<[u8]> for Rest {
     }
 }
 
-/// All of a message of at most so many bytes: in the piece that came if that is all, and else in
-/// one that the rest is decrypted into.
+/// All of a message of at most so many bytes, of which the first may be here: in the piece that
+/// came if that is all, and else in one that the rest is decrypted into.
 async fn message(
+    mut first: Bytes,
     mut body: Body,
     bytes_max: usize,
     buffers: &Arc<Buffers>,
 ) -> Result<Bytes, MessageError> {
-    let mut first = body.chunk().await?.ok_or(MessageError::Short)?;
     while first.len() < LENGTH_BYTES {
         let more = body.chunk().await?.ok_or(MessageError::Short)?;
-        first = [first, more].concat().into();
+        first = match first.is_empty() {
+            true => more,
+            false => [first, more].concat().into(),
+        };
     }
     let length = first.get_u64_le();
     let bytes = usize::try_from(length)

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -31,7 +31,7 @@ use tokio_util::io::poll_read_buf;
 use crate::call::Command;
 use crate::config::Config;
 use crate::error::Close;
-use crate::frame::Decoder;
+use crate::frame::{Decoder, HEADER_BYTES};
 use crate::identity::Identity;
 use crate::machine::{Action, Event, Machine};
 use crate::metrics;
@@ -81,6 +81,8 @@ pub(crate) struct Driver {
     input: BytesMut,
     /// Bytes that a read put into a reader's buffer: of which call, how many, and if the last.
     landed: Option<(u64, usize, bool)>,
+    /// Whether the last bytes went to a reader's buffer: those of the next frame may as well.
+    is_landing: bool,
     commands: UnboundedReceiver<Command>,
     role: Role,
     vouched: Option<Vouched>,
@@ -120,6 +122,7 @@ impl Driver {
             decoder: parts.decoder,
             input: parts.input,
             landed: None,
+            is_landing: false,
             commands: parts.commands,
             role: parts.role,
             vouched: parts.vouched,
@@ -245,6 +248,7 @@ impl Driver {
                 {
                     let end = self.decoder.landed(bytes);
                     self.landed = Some((id, bytes, end));
+                    self.is_landing = true;
                 }
                 return landed;
             }
@@ -252,7 +256,13 @@ impl Driver {
         if self.input.capacity() - self.input.len() < INPUT_BYTES / 4 {
             self.input.reserve(INPUT_BYTES);
         }
-        poll_read_buf(Pin::new(&mut self.wire), cx, &mut self.input)
+        let bytes_max = match std::mem::take(&mut self.is_landing) {
+            // The rest of the frame is to go where it belongs.
+            true => HEADER_BYTES,
+            false => usize::MAX,
+        };
+        let mut input = (&mut self.input).limit(bytes_max);
+        poll_read_buf(Pin::new(&mut self.wire), cx, &mut input)
     }
 
     fn decode(&mut self, now: Instant) {

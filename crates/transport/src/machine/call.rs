@@ -36,6 +36,8 @@ pub(super) struct Outward {
     pub(super) ended: bool,
     /// Whether the call stands in a line of those that may send.
     pub(super) in_line: bool,
+    /// Bytes that it has sent in its turn.
+    pub(super) turn_bytes: usize,
 }
 
 impl Outward {
@@ -48,6 +50,7 @@ impl Outward {
             ending: false,
             ended: false,
             in_line: false,
+            turn_bytes: 0,
         }
     }
 

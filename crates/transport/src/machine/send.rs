@@ -1,7 +1,7 @@
 //! What goes out, and in which order.
 //!
 //! First what keeps the connection going (answers, resets, credit), then first frames, then data
-//! of prompt streams, then data of bulk streams, each of these in turn. Lest prompt calls starve
+//! of prompt streams, then data of bulk streams, each of these in its turn of [`TURN_BYTES`]. Lest prompt calls starve
 //! bulk streams, one bulk frame goes after every [`PROMPT_BYTES_MAX`] of theirs.
 
 use std::collections::VecDeque;
@@ -17,6 +17,10 @@ use super::{Action, End, Machine, Phase, Side};
 
 /// Bytes of prompt calls after which a bulk stream has its turn.
 const PROMPT_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of a stream after which the next one of its line has its turn: streams that are short
+/// enough end one after the other, and not all of them at the end.
+pub(super) const TURN_BYTES: usize = 1 << 20;
 
 /// The lines of what waits for the socket.
 #[derive(Default)]
@@ -127,9 +131,25 @@ impl Machine {
         };
         if call.outward.ready() && !call.outward.in_line {
             call.outward.in_line = true;
+            call.outward.turn_bytes = 0;
             let priority = call.priority;
             self.out.line(priority).push_back(id);
         }
+    }
+
+    /// After a frame of its data: a call that has more goes on until its turn is over.
+    fn go_on(&mut self, id: u64, bytes: usize) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        let outward = &mut call.outward;
+        outward.turn_bytes += bytes;
+        if outward.turn_bytes >= TURN_BYTES || outward.in_line || !outward.ready() {
+            return self.line_up(id);
+        }
+        outward.in_line = true;
+        let priority = call.priority;
+        self.out.line(priority).push_front(id);
     }
 
     /// The next frame, if there is one that may go.
@@ -222,7 +242,7 @@ impl Machine {
             self.over(now, id, End::Done);
             self.settle();
         } else {
-            self.line_up(id);
+            self.go_on(id, bytes);
         }
     }
 }
