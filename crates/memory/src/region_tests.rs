@@ -89,6 +89,8 @@ proptest! {
                     let mut read = vec![1; length];
                     region.read(at, &mut read).unwrap();
                     prop_assert_eq!(&read, &model[at..at + length]);
+                    let copy = region.copy(at, length).unwrap();
+                    prop_assert_eq!(&copy, &model[at..at + length]);
                 }
                 Act::Grow(to) => {
                     region.grow_to(to).unwrap();

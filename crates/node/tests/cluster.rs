@@ -110,6 +110,26 @@ async fn a_full_node_sends_calls_to_others_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_that_no_queue_here_takes_wait_in_those_of_others() {
+    let cluster = Cluster::new();
+    let [one, two, three] = cluster.three().await;
+    // Each node runs one call, and has one wait.
+    let limits = json!({ "concurrency_max": 1, "queue_max": 1 });
+    let deployed = one.deploy("shop/slow", "command", wasm(&sleeps(500)), limits);
+    assert_eq!(deployed.await.status, 201);
+    for world in [&two, &three] {
+        world.knows("shop/slow").await;
+    }
+    let calls = (0..9).map(|_| one.call("/shop/slow", ""));
+    let calls = futures::future::join_all(calls).await;
+    let statuses: Vec<_> = calls.iter().map(|call| call.status).collect();
+    let ran = statuses.iter().filter(|status| **status == 200).count();
+    // Six have a place or wait for one; a place that is free again may take one more of each node.
+    assert!((6..9).contains(&ran), "{statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 429].contains(status)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cordoned_node_runs_nothing_new_and_answers_still() {
     let cluster = Cluster::new();
     let [one, two, three] = cluster.three().await;

@@ -41,4 +41,4 @@ pub use place::{Decision, Placement, Tally, Via, decide};
 pub use policy::{Facts, Policy, Rank, locality, pack, spread};
 pub use refused::{Refused, Why};
 pub use reserve::{Holder, Ledger, Reservation, ReserveError};
-pub use view::{Assumed, Load, Standing, Tag, View};
+pub use view::{Assumed, Brief, Load, Standing, Tag, View};

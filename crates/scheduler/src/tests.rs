@@ -192,6 +192,32 @@ fn what_is_assumed_is_taken_off_with_its_call_unless_the_node_spoke() {
 }
 
 #[test]
+fn what_a_node_says_with_its_answer_counts_until_its_next_word() {
+    let mut view = view_of(&[load(9), load(8)]);
+    let demand = demand(Policy::Pack);
+    let assumed = view.assume(&id(0), demand.needs).unwrap();
+    let full = Brief {
+        used: 10,
+        waiting: 3,
+    };
+    view.hear(&id(0), full);
+    assert_eq!(chosen(&view, &demand).0, id(1));
+    view.release(&assumed);
+    assert_eq!(
+        chosen(&view, &demand).0,
+        id(1),
+        "it counts in what was said"
+    );
+    view.hear(&id(0), Brief { used: 9, ..full });
+    assert_eq!(chosen(&view, &demand).0, id(0));
+    view.hear(&id(0), full);
+    view.put(&id(0), Standing::Serving, &load(9));
+    assert_eq!(chosen(&view, &demand).0, id(0));
+    view.hear(&id(7), full);
+    assert_eq!(chosen(&view, &demand).0, id(0), "nobody knows it");
+}
+
+#[test]
 fn what_a_node_no_longer_has_is_off_the_lists() {
     let mut warm = load(0);
     warm.warm = vec![(Tag(7), 1), (Tag(8), 1)];

@@ -54,6 +54,15 @@ pub struct Load {
     pub images: Vec<Tag>,
 }
 
+/// What changes most in what a node says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Brief {
+    /// Places in use.
+    pub used: u32,
+    /// Calls that wait there.
+    pub waiting: u32,
+}
+
 /// The numbers of one node, next to each other for the pass over all.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -80,6 +89,13 @@ pub struct Assumed {
     needs: Resources,
     waits: bool,
     word: u64,
+}
+
+impl Assumed {
+    /// The node that it is counted at.
+    pub fn node(&self) -> &NodeId {
+        &self.id
+    }
 }
 
 impl Node {
@@ -174,6 +190,18 @@ impl View {
         self.nodes[slot as usize] = None;
         self.vacant.push(slot);
         true
+    }
+
+    /// Takes what a node says of itself between two words, with its answer to a call: how many of
+    /// its places are in use, and how many calls wait there. What was assumed before counts in it.
+    pub fn hear(&mut self, id: &NodeId, brief: Brief) {
+        self.words += 1;
+        let word = self.words;
+        if let Some(node) = self.node_mut(id) {
+            node.used.places = brief.used;
+            node.waiting = brief.waiting;
+            node.word = word;
+        }
     }
 
     /// Counts a call that is sent to `id` until it is over or that node's next word counts it:

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use membership::{Membership, Roster};
 use model::NodeId;
 use parking_lot::Mutex;
-use scheduler::{Assumed, Resources};
+use scheduler::{Assumed, Brief, Resources};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Neighbours {
@@ -23,6 +23,15 @@ pub(crate) struct Sent {
     assumed: Assumed,
     /// Cancelled once the node is no member any more.
     pub gone: CancellationToken,
+}
+
+impl Sent {
+    /// Takes what the node said of itself with its answer.
+    pub fn hear(&self, brief: Brief) {
+        let node = self.assumed.node();
+        self.membership
+            .look_mut(|roster| roster.view_mut().hear(node, brief));
+    }
 }
 
 impl Drop for Sent {

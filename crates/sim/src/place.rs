@@ -1,5 +1,5 @@
 //! Where a call runs: here while there is a place, else on the node that the scheduler chooses,
-//! else in the queue here; and the places that it runs in.
+//! else in the queue here, else in one elsewhere; and the places that it runs in.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use invoker::{Attempt, Ran, Reply, Runner};
 use membership::Roster;
 use model::{InvocationId, NodeId, Outcome, StartKind, Status, Usage};
 use parking_lot::Mutex;
-use scheduler::{Demand, Load, Placement, Policy, Resources, Tag, Via, Weights, decide};
+use scheduler::{Brief, Demand, Load, Placement, Policy, Resources, Tag, Via, Weights, decide};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::host::{Host, index_of};
@@ -105,8 +105,7 @@ impl Places {
     }
 
     pub fn load(&self) -> Load {
-        // Not more than there are places, which are counted in 32 bits.
-        let used = self.count - self.free.available_permits() as u32;
+        let Brief { used, waiting } = self.brief();
         let of = |places: u32| Resources {
             places,
             memory_bytes: u64::from(places) * PLACE_BYTES,
@@ -124,10 +123,18 @@ impl Places {
         Load {
             capacity: of(self.count),
             used: of(used),
-            waiting: self.waiting.load(Ordering::Relaxed),
+            waiting,
             waiting_max: WAITING_MAX,
             warm,
             images,
+        }
+    }
+
+    pub fn brief(&self) -> Brief {
+        Brief {
+            // Not more than there are places, which are counted in 32 bits.
+            used: self.count - self.free.available_permits() as u32,
+            waiting: self.waiting.load(Ordering::Relaxed),
         }
     }
 
@@ -196,9 +203,9 @@ impl Host {
             return Ok(Some(self.run(job, place).await));
         }
         let mut avoid = vec![self.membership.id().clone()];
-        let mut was_lost = false;
+        let (mut was_lost, mut is_full) = (false, false);
         loop {
-            match self.next(job, &avoid) {
+            match self.next(job, &avoid, is_full) {
                 Next::There {
                     node,
                     sent,
@@ -210,22 +217,35 @@ impl Host {
                     }
                     avoid.push(node);
                 }
-                Next::Here => {
-                    return match self.places.in_turn().await {
-                        Some(place) => Ok(Some(self.run(job, place).await)),
-                        None => Ok(None),
-                    };
-                }
+                Next::Here => match self.places.in_turn().await {
+                    Some(place) => return Ok(Some(self.run(job, place).await)),
+                    None => {
+                        is_full = true;
+                        // Who had no place may have room in its queue.
+                        avoid.truncate(1);
+                    }
+                },
                 Next::Nowhere if was_lost => return Err(Failed::Lost),
                 Next::Nowhere => return Ok(None),
             }
         }
     }
 
-    fn next(&self, job: &Job, avoid: &[NodeId]) -> Next {
+    /// The next node to try, where the queue here is full or not.
+    fn next(&self, job: &Job, avoid: &[NodeId], is_full: bool) -> Next {
         let tries_left = avoid.len() <= SENT_MAX;
         let there =
             |fits: fn(Via) -> bool| tries_left.then(|| self.there(job, avoid, fits)).flatten();
+        if is_full {
+            return match there(|_| true) {
+                Some(Next::There { node, sent, .. }) => Next::There {
+                    node,
+                    sent,
+                    may_wait: true,
+                },
+                _ => Next::Nowhere,
+            };
+        }
         if let Some(next) = there(|via| via != Via::Queue) {
             return next;
         }
@@ -310,7 +330,7 @@ impl Host {
         let (job, there) = (job.clone(), world.clone());
         let arrives = move || match there.host(to) {
             Some(host) => host.serve(job, from, may_wait, reply),
-            None => drop(reply.send(Err(Failed::NotTaken))),
+            None => drop(reply.send((Err(Failed::NotTaken), None))),
         };
         world.post.at(at, number, arrives);
         let answer = async {
@@ -322,7 +342,10 @@ impl Host {
         };
         tokio::select! {
             biased;
-            answer = answer => answer,
+            (answer, brief) = answer => {
+                brief.inspect(|brief| sent.hear(*brief));
+                answer
+            }
             () = sent.gone.cancelled() => Err(Failed::Lost),
             () = tokio::time::sleep(PATIENCE) => Err(Failed::Lost),
         }
@@ -334,7 +357,7 @@ impl Host {
         job: Job,
         from: usize,
         may_wait: bool,
-        reply: oneshot::Sender<Result<Done, Failed>>,
+        reply: oneshot::Sender<(Result<Done, Failed>, Option<Brief>)>,
     ) {
         let at_once = self.is_open().then(|| self.places.at_once()).flatten();
         let host = self.clone();
@@ -357,7 +380,10 @@ impl Host {
             let number = world.dice.throw("reply", &of).word();
             if let Way::Arrives(at) = world.weather.between(now, number, host.node, from) {
                 // One that nobody waits for any more is no answer.
-                world.post.at(at, number, move || drop(reply.send(done)));
+                let brief = Some(host.places.brief());
+                world
+                    .post
+                    .at(at, number, move || drop(reply.send((done, brief))));
             }
         });
     }

@@ -148,6 +148,30 @@ async fn a_reader_gets_bytes_in_its_own_buffer() {
     assert_eq!(reply.body.chunk().await.unwrap(), None);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_goes_to_the_buffer_that_was_named_with_the_request() {
+    let (_cluster, _serving, connection) = pair(Config::default()).await;
+    let (bytes, room) = (900_001, 700_000);
+    let expected = made_up(bytes);
+    // A buffer that all of it fits in, one that it does not, and many at a time.
+    for room in [bytes + 7, bytes, room] {
+        let ask = || async {
+            let request = Request::new(BULK, number(bytes));
+            let asked = connection
+                .ask_into(request, vec![0_u8; room])
+                .await
+                .unwrap();
+            let mut reply = asked.reply().await.unwrap();
+            let (buffer, filled) = reply.body.landed::<Vec<u8>>().await.unwrap();
+            assert_eq!(filled, room.min(bytes));
+            assert!(buffer[..filled] == expected[..filled]);
+            let rest = reply.body.collect(bytes).await.unwrap();
+            assert!(rest == expected[filled..]);
+        };
+        futures::future::join_all((0..5).map(|_| ask())).await;
+    }
+}
+
 #[tokio::test]
 async fn a_buffer_that_the_body_does_not_fill_is_an_error() {
     let (_cluster, _serving, connection) = pair(Config::default()).await;

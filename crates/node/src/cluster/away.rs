@@ -296,7 +296,7 @@ impl Accepted {
         } = self;
         let replied = async {
             let sending = pin!(send(sender, body));
-            let reading = pin!(replied(&mut pieces, bytes_max));
+            let reading = pin!(replied(&mut pieces, &sent, bytes_max));
             match select(sending, reading).await {
                 // A node that wants no more of the body says why in its reply.
                 Either::Left((_cut, reading)) => reading.await,
@@ -315,10 +315,11 @@ impl Accepted {
 /// error is that of the node, or of the way to it.
 async fn replied(
     pieces: &mut Pieces<transport::Body>,
+    sent: &Sent,
     bytes_max: u64,
 ) -> Result<Replied, PieceError> {
     let mut start = StartKind::Cold;
-    let status = match read(pieces, bytes_max, &mut start).await {
+    let status = match read(pieces, sent, bytes_max, &mut start).await {
         Err(PieceError::Broken(message)) => Status::NoResponse { message },
         Err(PieceError::TooLarge(_)) => Status::OutputLimit,
         replied => return replied,
@@ -336,10 +337,12 @@ async fn replied(
 
 async fn read(
     pieces: &mut Pieces<transport::Body>,
+    sent: &Sent,
     bytes_max: u64,
     start: &mut StartKind,
 ) -> Result<Replied, PieceError> {
     let head = ReplyHead::read(&pieces.head().await?)?;
+    sent.hear(head.fill);
     *start = head.start;
     let (reply, mut piece) = pieces.whole(bytes_max).await?;
     loop {

@@ -113,7 +113,8 @@ impl Way<'_> {
                 // A node that wants no more of it says why in its reply.
                 let _cut = send(sender, body.clone()).await;
             }
-            finished(&mut pieces, reply_bytes_max).await.map_err(lost)
+            let finished = finished(&mut pieces, &self.sent, reply_bytes_max);
+            finished.await.map_err(lost)
         };
         gone.run_until_cancelled(called)
             .await
@@ -274,9 +275,11 @@ pub(super) async fn send(sender: Sender, body: Bytes) -> Result<(), CallError> {
 /// The whole reply of a command or reactor.
 async fn finished(
     pieces: &mut Pieces<transport::Body>,
+    sent: &Sent,
     bytes_max: u64,
 ) -> Result<Finished, PieceError> {
-    ReplyHead::read(&pieces.head().await?)?;
+    let head = ReplyHead::read(&pieces.head().await?)?;
+    sent.hear(head.fill);
     match pieces.whole(bytes_max).await? {
         (reply, Piece::Done(bytes)) => {
             let outcome = wire::read_outcome(&bytes)?;
@@ -334,7 +337,13 @@ impl Reading {
     /// The reply, once its head is there.
     async fn reply(mut self) -> Result<HttpReply, Failed> {
         let head = self.pieces.head().await.map_err(lost)?;
-        let ReplyHead { start, response } = ReplyHead::read(&head).map_err(lost)?;
+        let head = ReplyHead::read(&head).map_err(lost)?;
+        let ReplyHead {
+            start,
+            fill,
+            response,
+        } = head;
+        self.sent.hear(fill);
         let Some((status, headers)) = response else {
             let outcome = self.outcome().await.map_err(lost)?;
             let done = Done::ended(outcome.clone());

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use transport::Resolve;
 
 use super::metrics;
+use super::wire::Fill;
 
 /// Follows the roster, so that no call has to.
 pub(super) struct Neighbours {
@@ -32,6 +33,17 @@ pub(super) struct Sent {
     assumed: Assumed,
     /// Cancelled once the node is no member any more.
     pub gone: CancellationToken,
+}
+
+impl Sent {
+    /// Takes what the node said of itself with its answer.
+    pub fn hear(&self, fill: Option<Fill>) {
+        if let Some(fill) = fill {
+            let node = self.assumed.node();
+            let hear = |roster: &mut Roster| roster.view_mut().hear(node, fill.into());
+            self.membership.look_mut(hear);
+        }
+    }
 }
 
 impl Drop for Sent {

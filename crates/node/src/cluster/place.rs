@@ -11,7 +11,7 @@
 //!            │ no    ▲             │ refused, not reached: avoid that node
 //!            │       └─────────────┘ lost: again if it may run twice, else an error
 //!            ▼
-//!        open? ─yes─▶ queue here    ─no─▶ a queue elsewhere, or none
+//!        open? ─yes─▶ queue here    ─no, or full─▶ a queue elsewhere, or none
 //! ```
 
 use std::sync::Arc;
@@ -108,7 +108,13 @@ impl Cluster for Placing {
         loop {
             let there = match search.next() {
                 Next::There(there) => there,
-                Next::Here => break,
+                Next::Here => match self.executor.admit(job.clone()).await {
+                    Ok(place) => return Ok(self.ran(place.invoke(body, args, env).await?)),
+                    Err(rejected) => {
+                        search.leave_queue(rejected)?;
+                        continue;
+                    }
+                },
                 Next::Nowhere => return Err(search.nowhere()),
             };
             head.may_wait = there.may_wait;
@@ -120,8 +126,6 @@ impl Cluster for Placing {
                 return Ok(ran);
             }
         }
-        let ran = self.executor.invoke(job.clone(), body, args, env).await?;
-        Ok(self.ran(ran))
     }
 
     async fn invoke_http(
@@ -141,7 +145,17 @@ impl Cluster for Placing {
         loop {
             let there = match search.next() {
                 Next::There(there) => there,
-                Next::Here => break,
+                Next::Here => match self.executor.admit(job.clone()).await {
+                    Ok(place) => {
+                        let body = held.into_body().unwrap_or_else(sandbox::empty_body);
+                        let request = http::Request::from_parts(parts, body);
+                        return Ok(self.ran(place.invoke_http(request).await?));
+                    }
+                    Err(rejected) => {
+                        search.leave_queue(rejected)?;
+                        continue;
+                    }
+                },
                 Next::Nowhere => return Err(search.nowhere()),
             };
             head.may_wait = there.may_wait;
@@ -151,10 +165,6 @@ impl Cluster for Placing {
                 return Ok(ran);
             }
         }
-        let body = held.into_body().unwrap_or_else(sandbox::empty_body);
-        let request = http::Request::from_parts(parts, body);
-        let ran = self.executor.invoke_http(job.clone(), request).await?;
-        Ok(self.ran(ran))
     }
 
     async fn logs(&self, wanted: &LogsWanted) -> LogsElsewhere {

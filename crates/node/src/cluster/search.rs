@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use executor::Job;
+use executor::{Job, Rejected, Scope};
 use gateway::{NotRun, Ran};
 use model::NodeId;
 use scheduler::{Demand, Holding, Placement, Policy, Resources, Standing, Tag, Via, Weights};
@@ -15,7 +15,8 @@ use super::neighbours::Sent;
 use super::place::Placing;
 use super::wire::{self, Head, InputRef, Stem};
 
-/// Nodes that a call is sent to before it stays where it came in.
+/// Nodes that a call is sent to before it stays where it came in; as many more where the queue
+/// there is full.
 const SENT_MAX: usize = 3;
 
 /// The search for a node, for one call.
@@ -29,6 +30,8 @@ pub(super) struct Search<'a> {
     avoid: Vec<NodeId>,
     /// What was said by those that did not take it.
     said: Vec<String>,
+    /// That the queue here is full.
+    rejected: Option<Rejected>,
 }
 
 /// What is looked for.
@@ -40,6 +43,8 @@ enum Stage {
     Here,
     /// Another node with room.
     Room,
+    /// A place in the queue of another node, since the queue here is full.
+    Queue,
 }
 
 /// A node that is to run the call.
@@ -68,6 +73,7 @@ impl<'a> Search<'a> {
             stage: Stage::Data,
             avoid: Vec::new(),
             said: Vec::new(),
+            rejected: None,
         }
     }
 
@@ -79,7 +85,7 @@ impl<'a> Search<'a> {
                 None => self.leave_here(),
             }
         }
-        let is_open = self.placing.neighbours.is_open();
+        let is_open = self.placing.neighbours.is_open() && self.stage != Stage::Queue;
         if self.stage == Stage::Here {
             self.leave_here();
             if is_open {
@@ -108,6 +114,20 @@ impl<'a> Search<'a> {
         self.avoid.push(self.placing.membership.id().clone());
     }
 
+    /// Looks for a place in the queues of others from now on, if the one here is full.
+    pub fn leave_queue(&mut self, rejected: Rejected) -> Result<(), NotRun> {
+        match rejected {
+            Rejected::QueueFull { scope, .. } if scope != Scope::Wait => {
+                self.stage = Stage::Queue;
+                self.rejected = Some(rejected);
+                // Who had no place may have room in its queue.
+                self.avoid = vec![self.placing.membership.id().clone()];
+                Ok(())
+            }
+            other => Err(other.into()),
+        }
+    }
+
     /// The node that the call's data calls it to, if that is not this one.
     pub fn to_data(&self) -> Option<There> {
         match self.data.is_empty() {
@@ -127,7 +147,11 @@ impl<'a> Search<'a> {
     }
 
     fn there(&self, only: Option<&NodeId>, fits: fn(Via) -> bool) -> Option<There> {
-        if self.said.len() >= SENT_MAX {
+        let sent_max = match self.stage {
+            Stage::Queue => 2 * SENT_MAX,
+            _ => SENT_MAX,
+        };
+        if self.said.len() >= sent_max {
             return None;
         }
         let placing = self.placing;
@@ -151,7 +175,7 @@ impl<'a> Search<'a> {
         Some(There {
             node: node.clone(),
             sent: Arc::new(placing.neighbours.send(node, needs)?),
-            may_wait: *via == Via::Queue,
+            may_wait: *via == Via::Queue || self.stage == Stage::Queue,
             explanation,
         })
     }
@@ -217,6 +241,9 @@ impl<'a> Search<'a> {
         sent: Result<T, Failed>,
         can_repeat: bool,
     ) -> Result<Option<Ran<T>>, NotRun> {
+        if let Err(Failed::Refused(refusal)) = &sent {
+            there.sent.hear(refusal.fill);
+        }
         let There {
             node, explanation, ..
         } = there;
@@ -248,7 +275,10 @@ impl<'a> Search<'a> {
         }
     }
 
-    pub fn nowhere(&self) -> NotRun {
+    pub fn nowhere(&mut self) -> NotRun {
+        if let Some(rejected) = self.rejected.take() {
+            return rejected.into();
+        }
         let said = match self.said.is_empty() {
             true => "no other node has room".to_owned(),
             false => self.said.join("; "),

@@ -24,7 +24,9 @@ use super::metrics;
 use super::neighbours::Neighbours;
 use super::out::{Cut, Out};
 use super::router::Service;
-use super::wire::{self, Head, Input, Piece, PieceError, Pieces, Refusal, ReplyHead, Stem, Why};
+use super::wire::{
+    self, Fill, Head, Input, Piece, PieceError, Pieces, Refusal, ReplyHead, Stem, Why,
+};
 
 /// The longest that a call of a tree goes on, whatever its sender says: days.
 const LEFT_MS_MAX: u64 = 7 * 24 * 3_600_000;
@@ -42,6 +44,7 @@ pub(super) struct Calls {
 /// A call that is admitted.
 struct Running {
     admitted: Admitted,
+    executor: Executor,
     target: Target,
     input: Input,
     streams: bool,
@@ -101,7 +104,8 @@ impl Handler for Calls {
         let outcome = match ran {
             Ok(()) => "ran",
             Err(Unsaid::Cut) => "cut",
-            Err(Unsaid::Refused(refusal, out)) => {
+            Err(Unsaid::Refused(mut refusal, out)) => {
+                refusal.fill = Some(fill(&self.executor));
                 if let Some(responder) = out.into_responder() {
                     // Nobody is told who has gone.
                     let _ = responder.reply(wire::REFUSED, refusal.to_bytes());
@@ -150,6 +154,7 @@ impl Calls {
         };
         Ok(Running {
             admitted: admitted.map_err(|rejected| refusal(&rejected))?,
+            executor: self.executor.clone(),
             span: InvocationSpan::of_call(head.id, &target, &trace),
             streams: head.streams,
             input: head.input,
@@ -177,6 +182,11 @@ impl Calls {
             creditor,
         }
     }
+}
+
+fn fill(executor: &Executor) -> Fill {
+    let (used, waiting) = executor.occupied();
+    Fill { used, waiting }
 }
 
 fn refusal(rejected: &Rejected) -> Refusal {
@@ -234,6 +244,7 @@ impl Running {
         self.span.ended(&outcome);
         let head = ReplyHead {
             start: outcome.start,
+            fill: Some(fill(&self.executor)),
             response: None,
         };
         head.put(&mut out.pending);
@@ -269,6 +280,7 @@ impl Running {
                 }
                 let head = ReplyHead {
                     start: outcome.start,
+                    fill: Some(fill(&self.executor)),
                     response: None,
                 };
                 head.put(&mut out.pending);
@@ -279,6 +291,7 @@ impl Running {
         let (parts, body) = response.into_parts();
         let head = ReplyHead {
             start: done.start().unwrap_or(StartKind::Cold),
+            fill: Some(fill(&self.executor)),
             response: Some((parts.status.as_u16(), wire::to_headers(&parts.headers))),
         };
         head.put(&mut out.pending);

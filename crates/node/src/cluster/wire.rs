@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use model::{Digest, FunctionPath, InvocationId, Outcome, StartKind};
+use scheduler::Brief;
 use serde::{Deserialize, Serialize};
 use transport::{Body, CallError, Status};
 
@@ -134,10 +135,27 @@ impl Input {
 /// Names and values in order; bytes of values as characters of the same number.
 pub(crate) type Headers = Vec<(String, String)>;
 
+/// How full the node is that answers: fresher than its last word to all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fill {
+    /// Places in use.
+    pub used: u32,
+    /// Calls that wait.
+    pub waiting: u32,
+}
+
+impl From<Fill> for Brief {
+    fn from(Fill { used, waiting }: Fill) -> Self {
+        Brief { used, waiting }
+    }
+}
+
 /// How a reply begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReplyHead {
     pub start: StartKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill: Option<Fill>,
     /// Of an http component that gave one.
     #[serde(default)]
     pub response: Option<(u16, Headers)>,
@@ -148,6 +166,8 @@ pub(super) struct ReplyHead {
 pub(super) struct Refusal {
     pub why: Why,
     pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill: Option<Fill>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,7 +275,8 @@ impl ReplyHead {
 impl Refusal {
     pub fn new(why: Why, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { why, message }
+        let fill = None;
+        Self { why, message, fill }
     }
 
     pub fn to_bytes(&self) -> Bytes {

@@ -26,10 +26,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 const BYTES_PER_MS_MIN: usize = 4 << 10;
 /// Bytes of a long value that are asked for at a time: few enough to stay in a processor's cache
 /// from one copy to the next.
-pub(super) const ASKED_BYTES: usize = 256 << 10;
+pub(super) const ASKED_BYTES: usize = 1 << 20;
 /// Requests for parts of a long value that are under way at a time: some are on their way while
 /// the owner copies the next.
-pub(super) const AHEAD: usize = 12;
+pub(super) const AHEAD: usize = 4;
 /// How often a value is read anew that changes while it is read.
 const READ_TRIES_MAX: usize = 16;
 
