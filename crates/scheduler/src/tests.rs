@@ -208,7 +208,12 @@ fn what_a_node_says_with_its_answer_counts_until_its_next_word() {
         id(1),
         "it counts in what was said"
     );
-    view.hear(&id(0), Brief { used: 9, ..full });
+    // Its memory is free again as well.
+    let less = Brief {
+        used: 9,
+        waiting: 0,
+    };
+    view.hear(&id(0), less);
     assert_eq!(chosen(&view, &demand).0, id(0));
     view.hear(&id(0), full);
     view.put(&id(0), Standing::Serving, &load(9));

@@ -78,17 +78,20 @@ pub(crate) struct Node {
     pub waiting_max: u32,
     /// The revision of the ledger that `reserved` is from.
     pub ledger: u64,
-    /// Which of all words that were taken its last one is.
+    /// Which of all words that were taken its last one is, and which what it said since then.
     word: u64,
+    brief: u64,
 }
 
 /// A call that is counted at a node until it is over or the node speaks, whichever comes first.
+/// What the node says with an answer counts its places, and not its memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assumed {
     id: NodeId,
     needs: Resources,
     waits: bool,
     word: u64,
+    brief: u64,
 }
 
 impl Assumed {
@@ -177,7 +180,7 @@ impl View {
             (node.capacity, node.used) = (load.capacity, load.used);
             node.gauge = Gauge::of(load.capacity);
             (node.waiting, node.waiting_max) = (load.waiting, load.waiting_max);
-            node.word = self.words;
+            (node.word, node.brief) = (self.words, self.words);
         }
     }
 
@@ -193,14 +196,15 @@ impl View {
     }
 
     /// Takes what a node says of itself between two words, with its answer to a call: how many of
-    /// its places are in use, and how many calls wait there. What was assumed before counts in it.
+    /// its places are in use, and how many calls wait there. The calls that were assumed before
+    /// count in it; their memory is assumed as before.
     pub fn hear(&mut self, id: &NodeId, brief: Brief) {
         self.words += 1;
         let word = self.words;
         if let Some(node) = self.node_mut(id) {
             node.used.places = brief.used;
             node.waiting = brief.waiting;
-            node.word = word;
+            node.brief = word;
         }
     }
 
@@ -218,6 +222,7 @@ impl View {
             needs,
             waits,
             word: node.word,
+            brief: node.brief,
         })
     }
 
@@ -228,8 +233,15 @@ impl View {
             return;
         };
         match assumed.waits {
-            false => node.used = node.used.minus(assumed.needs),
-            true => node.waiting = node.waiting.saturating_sub(1),
+            false if node.brief == assumed.brief => node.used = node.used.minus(assumed.needs),
+            false => {
+                let left = node.used.memory_bytes;
+                node.used.memory_bytes = left.saturating_sub(assumed.needs.memory_bytes);
+            }
+            true if node.brief == assumed.brief => {
+                node.waiting = node.waiting.saturating_sub(1);
+            }
+            true => {}
         }
     }
 
@@ -287,6 +299,7 @@ impl View {
             waiting_max: 0,
             ledger: 0,
             word: 0,
+            brief: 0,
         };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.nodes.push(None);

@@ -241,8 +241,10 @@ impl Machine {
         if end && self.side == Side::Acceptor {
             self.over(now, id, End::Done);
             self.settle();
-        } else {
+        } else if bytes > 0 {
             self.go_on(id, bytes);
+        } else {
+            self.line_up(id);
         }
     }
 }
