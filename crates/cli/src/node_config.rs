@@ -39,6 +39,7 @@ const SHAPE: Shape = Shape::Table(&[
     ("running_max", Shape::Value),
     ("queued_max", Shape::Value),
     ("artifact_bytes_max", Shape::Value),
+    ("cache_bytes_max", Shape::Value),
     ("drain_s", Shape::Value),
     ("state_value_bytes_max", Shape::Value),
     ("state_app_bytes_max", Shape::Value),
@@ -112,6 +113,10 @@ pub struct Settings {
     #[arg(long, env = "DUNLIN_ARTIFACT_BYTES_MAX", value_name = "BYTES",
         value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
     pub artifact_bytes_max: Option<u64>,
+    /// Most bytes of compiled code and images that are kept, of each back-end
+    #[arg(long, env = "DUNLIN_CACHE_BYTES_MAX", value_name = "BYTES",
+        value_parser = clap::value_parser!(u64).range(1..=1 << 50))]
+    pub cache_bytes_max: Option<u64>,
     /// How long a stopping node waits for what runs, in seconds [default: 30]
     #[arg(long, env = "DUNLIN_DRAIN_S", value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(0..=86_400))]
@@ -248,6 +253,7 @@ impl Settings {
             running_max: self.running_max.or(lower.running_max),
             queued_max: self.queued_max.or(lower.queued_max),
             artifact_bytes_max: self.artifact_bytes_max.or(lower.artifact_bytes_max),
+            cache_bytes_max: self.cache_bytes_max.or(lower.cache_bytes_max),
             drain_s: self.drain_s.or(lower.drain_s),
             state_value_bytes_max: self.state_value_bytes_max.or(lower.state_value_bytes_max),
             state_app_bytes_max: self.state_app_bytes_max.or(lower.state_app_bytes_max),
@@ -321,6 +327,7 @@ impl Settings {
             self.artifact_bytes_max,
         );
         set(&mut config.sandboxes_max, self.sandboxes_max.map(whole));
+        set(&mut config.cache_bytes_max, self.cache_bytes_max);
         set(&mut config.guest_threads, self.guest_threads.map(whole));
         set(&mut config.executor.node_running_max, self.running_max);
         set(&mut config.executor.node_queued_max, self.queued_max);

@@ -22,6 +22,7 @@ guest_threads = 4
 running_max = 5
 queued_max = 6
 artifact_bytes_max = 7
+cache_bytes_max = 18
 drain_s = 8
 state_value_bytes_max = 9
 state_app_bytes_max = 10
@@ -54,6 +55,7 @@ fn a_file_may_say_every_key_and_each_reaches_the_node() {
     assert_eq!(config.executor.node_running_max, 5);
     assert_eq!(config.executor.node_queued_max, 6);
     assert_eq!(config.gateway.artifact_bytes_max, 7);
+    assert_eq!(config.cache_bytes_max, 18);
     assert_eq!(config.drain_patience, Duration::from_secs(8));
     assert_eq!(config.state.value_bytes_max, 9);
     assert_eq!(config.state.app_bytes_max, 10);

@@ -46,7 +46,7 @@ struct Inner {
 impl Faaslets {
     /// Starts both engines.
     pub fn new(config: Config) -> Result<Self, FaasletsError> {
-        let cache = Arc::new(Cache::new(&config.cache_dir)?);
+        let cache = Arc::new(Cache::new(&config.cache_dir)?.bounded(config.cache_bytes_max));
         let core = CoreEngine::new(config.sandboxes_max, config.table, config.files.clone())
             .map_err(FaasletsError::Engine)?;
         let components = Components::new(

@@ -13,6 +13,8 @@ use crate::component::ComponentConfig;
 pub struct Config {
     /// Where compiled code and images are kept; the node's own, nobody else's.
     pub cache_dir: PathBuf,
+    /// About the most bytes of what is kept there.
+    pub cache_bytes_max: u64,
     /// Most live sandboxes of core modules; lowered to what the kernel's limits allow.
     pub sandboxes_max: usize,
     /// The pools of components.
@@ -28,6 +30,7 @@ impl Config {
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
             cache_dir: cache_dir.into(),
+            cache_bytes_max: sandbox::CACHE_BYTES_MAX,
             sandboxes_max: 12_000,
             components: ComponentConfig::default(),
             table: &[],

@@ -66,7 +66,7 @@ impl MicroVms {
     }
 
     fn over(hypervisor: Arc<dyn Hypervisor>, config: Config) -> Result<Self, MicroVmsError> {
-        let cache = Arc::new(Cache::new(&config.cache_dir)?);
+        let cache = Arc::new(Cache::new(&config.cache_dir)?.bounded(config.cache_bytes_max));
         let slab = Slab::new(SlabConfig {
             ranges_max: config.machines_max,
             reservation_bytes: RESERVATION_BYTES,

@@ -13,6 +13,8 @@ use crate::inside::Compile;
 pub struct Config {
     /// Where images are kept; the node's own, nobody else's.
     pub cache_dir: PathBuf,
+    /// About the most bytes of what is kept there.
+    pub cache_bytes_max: u64,
     /// Most live machines; lowered to what the kernel's limits allow.
     pub machines_max: usize,
     /// Machines that are made before they are needed.
@@ -30,6 +32,7 @@ impl Config {
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
             cache_dir: cache_dir.into(),
+            cache_bytes_max: sandbox::CACHE_BYTES_MAX,
             machines_max: 4000,
             shells: 8,
             table: &[],

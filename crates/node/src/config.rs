@@ -38,6 +38,8 @@ pub struct Config {
     pub prices: PriceList,
     /// Most live sandboxes; lowered to what the kernel allows.
     pub sandboxes_max: usize,
+    /// About the most bytes of what deploys make that are kept, of each back-end.
+    pub cache_bytes_max: u64,
     /// Threads on which guests that do not yield share the cores.
     pub guest_threads: usize,
     /// How long a stopping node waits for what runs.
@@ -67,6 +69,7 @@ impl Config {
             hostcalls: hostcalls::Config::default(),
             prices: PriceList::default(),
             sandboxes_max: faaslet.sandboxes_max,
+            cache_bytes_max: faaslet.cache_bytes_max,
             guest_threads: GUEST_THREADS,
             drain_patience: Duration::from_secs(30),
             cluster: None,

@@ -186,8 +186,12 @@ impl Parts {
             host: Arc::new(host),
             ..config.executor.clone()
         };
-        let most = config.sandboxes_max;
-        let executor = executor(most, executor_config, data_dir, guests, travel).await?;
+        let faaslets = faaslet::Config {
+            sandboxes_max: config.sandboxes_max,
+            cache_bytes_max: config.cache_bytes_max,
+            ..faaslet::Config::new(data_dir.cache())
+        };
+        let executor = executor(faaslets, executor_config, data_dir, guests, travel).await?;
         chain.run_on(&executor);
         let invoker_config = invoker::Config {
             drain: config.drain_patience,
@@ -322,7 +326,7 @@ fn answer(
 
 /// What runs guests.
 async fn executor(
-    sandboxes_max: usize,
+    faaslets: faaslet::Config,
     config: executor::Config,
     data_dir: &DataDir,
     guests: &Handle,
@@ -330,13 +334,13 @@ async fn executor(
 ) -> Result<Executor, NodeError> {
     let files = Arc::new(files::Library::new(BlobFiles::new(data_dir.blobs.clone())));
     let faaslets = faaslet::Config {
-        sandboxes_max,
         table: hostcalls::TABLE,
         files: files.clone(),
-        ..faaslet::Config::new(data_dir.cache())
+        ..faaslets
     };
+    let cache = (faaslets.cache_dir.clone(), faaslets.cache_bytes_max);
     let faaslets = blocking(move || Ok(faaslet::Faaslets::new(faaslets)?)).await?;
-    let walls = Walls::new(faaslets, data_dir.cache(), files);
+    let walls = Walls::new(faaslets, cache, files);
     let backend = match travel {
         None => walls,
         Some(travel) => walls.among(travel),

@@ -25,7 +25,8 @@ const IMAGES: &str = "microvm";
 pub(crate) struct Walls {
     faaslets: Faaslets,
     micro_vms: Mutex<Option<Arc<MicroVms>>>,
-    cache_dir: PathBuf,
+    /// The folder of what deploys make, and how much each back-end may keep there.
+    cache: (PathBuf, u64),
     files: Arc<Library>,
     travel: Option<Travel>,
 }
@@ -38,11 +39,11 @@ pub fn micro_vms_missing() -> Option<String> {
 }
 
 impl Walls {
-    pub fn new(faaslets: Faaslets, cache_dir: PathBuf, files: Arc<Library>) -> Self {
+    pub fn new(faaslets: Faaslets, cache: (PathBuf, u64), files: Arc<Library>) -> Self {
         Self {
             faaslets,
             micro_vms: Mutex::default(),
-            cache_dir,
+            cache,
             files,
             travel: None,
         }
@@ -61,11 +62,13 @@ impl Walls {
         if let Some(micro_vms) = opened.as_ref() {
             return Ok(micro_vms.clone());
         }
+        let (dir, cache_bytes_max) = &self.cache;
         let config = microvm::Config {
+            cache_bytes_max: *cache_bytes_max,
             table: hostcalls::TABLE,
             files: self.files.clone(),
             compiler: Some(compiler()?),
-            ..microvm::Config::new(self.cache_dir.join(IMAGES))
+            ..microvm::Config::new(dir.join(IMAGES))
         };
         let micro_vms = MicroVms::new(config).map_err(|error| match error {
             MicroVmsError::Unavailable(reason) => PrepareError::NoMicroVms {

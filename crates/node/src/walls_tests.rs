@@ -52,7 +52,7 @@ async fn modules_inside_of_micro_vms_conform() {
     let faaslets = Faaslets::new(faaslet::Config::new(folder.path().join("core")));
     let walls = Walls::new(
         faaslets.expect("engines"),
-        folder.path().to_owned(),
+        (folder.path().to_owned(), u64::MAX),
         Arc::new(Library::empty()),
     );
     let mut fixtures = testkit::reactors();

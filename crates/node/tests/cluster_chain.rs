@@ -142,10 +142,23 @@ async fn a_fan_out_from_one_node_is_spread_over_all_and_its_graph_is_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_over_many_nodes_ends_at_its_depth() {
+    let longest = chain_within(|tree| tree.depth_max = 4).await;
+    assert_eq!(longest, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_over_many_nodes_ends_when_its_calls_are_used_up() {
+    let longest = chain_within(|tree| tree.calls_max = 6).await;
+    assert_eq!(longest, 6);
+}
+
+/// How many calls a chain has after its first, which goes over many nodes until it may go no
+/// further.
+async fn chain_within(bound: impl Fn(&mut sandbox::TreeLimits)) -> usize {
     let cluster = Cluster::new();
     let start = |number| {
         let mut config = cluster.config(number);
-        config.hostcalls.tree.depth_max = 4;
+        bound(&mut config.hostcalls.tree);
         world_of(config)
     };
     let (one, two, three) = tokio::join!(start(1), start(2), start(3));
@@ -174,7 +187,6 @@ async fn a_chain_over_many_nodes_ends_at_its_depth() {
     let answer = worlds[0].call("/a/deep", "").await;
     assert_eq!(number(&answer), EXHAUSTED);
     let whole = graph(&worlds[0], id_of(&answer)).await;
-    assert_eq!(whole.len(), 5, "{whole:?}");
     assert!(nodes_of(&whole).len() > 1, "{whole:?}");
     for pair in whole.windows(2) {
         assert_eq!(
@@ -185,6 +197,7 @@ async fn a_chain_over_many_nodes_ends_at_its_depth() {
     for world in worlds {
         assert!(world.node.shutdown().await);
     }
+    whole.len() - 1
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,6 +244,40 @@ async fn who_loses_a_node_is_told_and_what_it_leaves_is_cancelled_elsewhere() {
     );
     // Its caller has ended: what ran for it elsewhere is cancelled.
     one.sees(|nodes| running(nodes, "n3") == Some(0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_a_function_goes_to_the_owner_of_a_large_key_that_it_names() {
+    let cluster = Cluster::new();
+    let worlds = cluster.three().await;
+    let put = http::Request::put(worlds[0].admin("/v1/apps/a/state/model"))
+        .body(Full::from(vec![7; 4 << 20]))
+        .expect("a request");
+    let put = worlds[0].send(put).await;
+    assert_eq!(put.status, 201);
+    let owner = put.headers["dunlin-node"].to_str().expect("a name");
+    let settings = json!({ "near": ["model"] });
+    let deployed = worlds[0]
+        .deploy_with("a/slow", "command", wasm(ECHO), settings)
+        .await;
+    assert_eq!(deployed.status, 201, "{}", deployed.text());
+    let handle = "(call $many (i32.const 1))
+        (call $say (call $all (i32.const 4096) (i32.const 4) (i64.const 50000)))";
+    deploy_caller(&worlds[0], "a/fan", handle, 10).await;
+    all_know(&worlds, "a/slow").await;
+    all_know(&worlds, "a/fan").await;
+    for world in &worlds {
+        // A node learns of the value's length after the first call.
+        loop {
+            let answer = world.call("/a/fan", "").await;
+            assert_eq!(number(&answer), 0, "calls that failed");
+            let whole = graph(world, id_of(&answer)).await;
+            let child = whole.iter().find(|node| node["function"] == "slow");
+            if child.expect("one")["node"] == owner {
+                break;
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

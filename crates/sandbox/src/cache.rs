@@ -9,6 +9,9 @@
 //! An entry counts only with its sum: a crash between the two renames leaves no entry. What does
 //! not match its sum is deleted, logged and reported as missing, so that its owner makes it anew.
 //! The directory belongs to the node alone: mapping code from it trusts its other writers.
+//!
+//! It holds so many bytes. What was stored or loaded longest ago goes first, by the files' times of
+//! modification, so that a restart forgets nothing; whoever needs it again makes it anew.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -16,13 +19,20 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use model::Digest;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
+/// Bytes that a cache holds unless told otherwise.
+pub const CACHE_BYTES_MAX: u64 = 16 << 30;
+
 const PARTIAL_PREFIX: &str = ".partial-";
 const HASH_CHUNK_BYTES: usize = 256 << 10;
+/// What was used so lately is not deleted for want of room: its version may be about to load the
+/// rest.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// What an entry holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +123,8 @@ pub struct Cache {
     by_sum: Mutex<HashMap<Digest, PathBuf>>,
     /// Held while an entry and its sum take their places, so that racing writers do not mix theirs.
     placing: Mutex<()>,
+    bytes_max: u64,
+    kept: Duration,
 }
 
 impl Cache {
@@ -124,6 +136,8 @@ impl Cache {
             sequence: AtomicU64::new(0),
             by_sum: Mutex::default(),
             placing: Mutex::new(()),
+            bytes_max: u64::MAX,
+            kept: KEPT,
         };
         let cache_ref = &cache;
         let failed = |doing| move |source| cache_ref.failed(doing, &cache_ref.dir, source);
@@ -134,6 +148,13 @@ impl Cache {
         let sums = cache.read_sums();
         *cache.by_sum.lock() = sums.map_err(failed("list the cache directory"))?;
         Ok(cache)
+    }
+
+    /// The same cache, of at most about so many bytes: without sums, and but for what was used in
+    /// the last minute.
+    pub fn bounded(mut self, bytes_max: u64) -> Self {
+        self.bytes_max = bytes_max;
+        self
     }
 
     /// Stores `bytes` as the entry `key`, in place of what was there; on return it is durable.
@@ -154,7 +175,42 @@ impl Cache {
             .and_then(|dir| dir.sync_all())
             .map_err(|source| self.failed("sync the directory", &self.dir, source))?;
         self.by_sum.lock().insert(digest, path.clone());
+        if let Err(error) = self.trim() {
+            tracing::warn!(%error, "the cache is not held to its bound");
+        }
         Ok(path)
+    }
+
+    /// Deletes what was used longest ago, as long as there is too much. The placing is held.
+    fn trim(&self) -> Result<(), CacheError> {
+        let failed = |source| self.failed("list the cache directory", &self.dir, source);
+        let mut entries = Vec::new();
+        for file in fs::read_dir(&self.dir).map_err(failed)? {
+            let file = file.map_err(failed)?;
+            let path = file.path();
+            let kind = path.extension().and_then(|extension| extension.to_str());
+            if kind.and_then(EntryKind::of).is_none() {
+                continue;
+            }
+            if let Some(metadata) = present(file.metadata()).map_err(failed)? {
+                let used = metadata.modified().map_err(failed)?;
+                entries.push((used, metadata.len(), path));
+            }
+        }
+        let mut bytes: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
+        entries.sort_unstable();
+        let now = SystemTime::now();
+        for (used, length, path) in entries {
+            // What is of the future was used before the clock was set back.
+            let is_late = now.duration_since(used).is_ok_and(|ago| ago < self.kept);
+            if bytes <= self.bytes_max || is_late {
+                break;
+            }
+            tracing::info!(entry = %path.display(), "deleted a cache entry for want of room");
+            self.delete(&path)?;
+            bytes -= length;
+        }
+        Ok(())
     }
 
     /// The entry `key` by its bytes, which this reads; `None` as of [`Cache::load`].
@@ -207,6 +263,10 @@ impl Cache {
         let sum = sum_path(&path);
         let promised = present(fs::read(&sum)).map_err(|source| read(&sum, source))?;
         if promised.is_some_and(|promised| promised == actual.as_bytes()) {
+            let used = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            if let Err(error) = used {
+                tracing::debug!(%error, "a cache entry counts as older than it is");
+            }
             return Ok(Some(path));
         }
         tracing::warn!(entry = %path.display(), "deleted a corrupt cache entry");
@@ -376,6 +436,43 @@ mod tests {
 
     fn key() -> Digest {
         Digest::of(b"key")
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room() {
+        let (dir, cache) = open();
+        let mut cache = cache.bounded(25);
+        let names = ["a", "b", "c"].map(|name| Digest::of(name.as_bytes()));
+        let is_there = |cache: &Cache| {
+            let there = |key| cache.has(key, EntryKind::Code).unwrap();
+            names.each_ref().map(there)
+        };
+        for key in &names {
+            cache.store(key, EntryKind::Code, &[7; 10]).unwrap();
+        }
+        assert_eq!(
+            is_there(&cache),
+            [true; 3],
+            "all were used in the last minute"
+        );
+        let hours_ago = |key: &Digest, hours: u64| {
+            let path = cache.entry_path(key, EntryKind::Code);
+            let then = SystemTime::now() - Duration::from_secs(hours * 3600);
+            File::open(path).unwrap().set_modified(then).unwrap();
+        };
+        for (key, hours) in names.iter().zip([3, 2, 1]) {
+            hours_ago(key, hours);
+        }
+        // It is used, and thereby the latest.
+        assert!(cache.load(&names[0], EntryKind::Code).unwrap().is_some());
+        cache.store(&names[2], EntryKind::Code, &[8; 10]).unwrap();
+        assert_eq!(is_there(&cache), [true, false, true]);
+        cache.kept = Duration::ZERO;
+        let cache = cache.bounded(5);
+        cache.store(&names[1], EntryKind::Code, &[9; 4]).unwrap();
+        assert_eq!(is_there(&cache), [false, true, false]);
+        let files = fs::read_dir(dir.path().join("cache")).unwrap().count();
+        assert_eq!(files, 2, "the entry and its sum");
     }
 
     #[test]

@@ -40,7 +40,7 @@ const PIECE_BYTES: usize = 256 << 10;
 /// The most bytes of a reply: a piece of a value, or a listing, with room.
 const REPLY_BYTES_MAX: usize = 16 << 20;
 /// Buffers that are kept for later messages, and the bytes of the largest of them.
-const BUFFERS_MAX: usize = 16;
+const BUFFERS_MAX: usize = 8;
 const BUFFER_BYTES_MAX: usize = 2 << 20;
 /// Bytes of the length before a message.
 const LENGTH_BYTES: usize = size_of::<u64>();
@@ -103,7 +103,7 @@ impl Owners {
         rest: &[u8],
     ) -> Result<Bytes, MessageError> {
         let mut landing = false;
-        let answer = if rest.is_empty() && reply_bytes > 0 {
+        let answer = if rest.is_empty() && reply_bytes > FIRST_BYTES_MAX {
             let buffer = self.buffers.take(LENGTH_BYTES + reply_bytes);
             landing = true;
             connection.ask_into(request, buffer).await?
@@ -372,10 +372,9 @@ struct Buffers(Mutex<Vec<Vec<u8>>>);
 impl Buffers {
     /// One of at least so many bytes.
     fn take(self: &Arc<Self>, bytes: usize) -> Buffer {
-        let mut all = self.0.lock().pop().unwrap_or_default();
-        if all.len() < bytes {
-            all = vec![0; bytes];
-        }
+        let mut kept = self.0.lock();
+        let fits = kept.iter().position(|all| all.len() >= bytes);
+        let all = fits.map_or_else(|| vec![0; bytes], |at| kept.swap_remove(at));
         let kept_by = self.clone();
         Buffer { all, kept_by }
     }
