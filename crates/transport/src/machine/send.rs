@@ -2,7 +2,8 @@
 //!
 //! First what keeps the connection going (answers, resets, credit), then first frames, then data
 //! of prompt streams, then data of bulk streams, each of these in its turn of [`TURN_BYTES`]. Lest
-//! prompt calls starve bulk streams, one bulk frame goes after every [`PROMPT_BYTES_MAX`] of theirs.
+//! prompt calls starve bulk streams, one frame of bulk goes after every [`PROMPT_BYTES_MAX`] of
+//! theirs.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
