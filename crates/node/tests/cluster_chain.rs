@@ -73,6 +73,14 @@ async fn all_know(worlds: &[World], path: &str) {
     }
 }
 
+/// A key that is large enough for calls to go to it.
+async fn put_model(world: &World) {
+    let put = http::Request::put(world.admin("/v1/apps/a/state/model"))
+        .body(Full::from(vec![7; 4 << 20]))
+        .expect("a request");
+    assert_eq!(world.send(put).await.status, 201);
+}
+
 fn id_of(answer: &Answer) -> &str {
     answer.headers["dunlin-invocation-id"]
         .to_str()
@@ -250,10 +258,7 @@ async fn who_loses_a_node_is_told_and_what_it_leaves_is_cancelled_elsewhere() {
 async fn a_call_of_a_function_goes_to_the_owner_of_a_large_key_that_it_names() {
     let cluster = Cluster::new();
     let worlds = cluster.three().await;
-    let put = http::Request::put(worlds[0].admin("/v1/apps/a/state/model"))
-        .body(Full::from(vec![7; 4 << 20]))
-        .expect("a request");
-    assert_eq!(worlds[0].send(put).await.status, 201);
+    put_model(&worlds[0]).await;
     let settings = json!({ "near": ["model"] });
     let deployed = worlds[0]
         .deploy_with("a/slow", "command", wasm(ECHO), settings)
@@ -287,10 +292,7 @@ async fn a_call_of_a_function_goes_to_the_owner_of_a_large_key_that_it_names() {
 async fn a_call_goes_to_the_owner_of_a_large_key_that_its_function_names() {
     let cluster = Cluster::new();
     let worlds = cluster.three().await;
-    let put = http::Request::put(worlds[0].admin("/v1/apps/a/state/model"))
-        .body(Full::from(vec![7; 4 << 20]))
-        .expect("a request");
-    assert_eq!(worlds[0].send(put).await.status, 201);
+    put_model(&worlds[0]).await;
     let settings = json!({ "near": ["model"] });
     let module = wasm(ECHO);
     let deployed = worlds[0]

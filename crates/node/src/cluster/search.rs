@@ -103,7 +103,8 @@ impl<'a> Search<'a> {
         }
         // A node that stops runs what nobody else takes; one that is cordoned was told not to.
         match *self.placing.standing.borrow() {
-            Standing::Draining => Next::Here,
+            // In its queue, unless that was full already.
+            Standing::Draining if self.stage != Stage::Queue => Next::Here,
             _ => Next::Nowhere,
         }
     }
