@@ -125,7 +125,7 @@ impl Keys {
 
     pub async fn set(&self, key: &str, data: &[u8]) -> Result<u64, Errno> {
         let (key, create) = self.to_make(key)?;
-        let (create, put) = (Some(create), Put::default());
+        let (create, put, data) = (Some(create), Put::default(), data.into());
         version(self.run(&key, Op::Put { create, put, data }).await?)
     }
 
@@ -176,7 +176,7 @@ impl Keys {
             expected: Some(expected),
             ttl: None,
         };
-        let create = Some(create);
+        let (create, data) = (Some(create), data.into());
         version(self.run(&key, Op::Put { create, put, data }).await?)
     }
 

@@ -132,6 +132,8 @@ async fn what_is_compiled_once_is_run_by_all_also_without_a_bucket() {
     for world in [&two, &three] {
         world.knows("shop/echo").await;
     }
+    // Nothing is written there any more once its image is.
+    images(&cluster.shared().join("images")).await;
     // With the artifact nowhere, nobody could compile it.
     std::fs::remove_dir_all(cluster.shared()).expect("a folder");
     std::fs::remove_dir_all(cluster.data(1).join("cluster-blobs")).expect("a folder");

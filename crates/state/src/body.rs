@@ -1,17 +1,20 @@
-//! Where a value's bytes are: on the heap while they are few and nobody maps them, else in a
-//! region.
+//! Where a value's bytes are: on the heap while they are few and nobody maps them, as they came if
+//! they came as a whole and nobody has touched them since, else in a region.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use memory::{REGION_UNIT_BYTES, Region};
 use parking_lot::Mutex;
 
-use crate::StateError;
 use crate::budget::Charge;
+use crate::{Data, StateError};
 
 /// Values up to this size are kept on the heap until they are mapped. A region costs a file
 /// descriptor and at least a page.
 pub(crate) const SMALL_BYTES_MAX: usize = memory::PAGE_BYTES;
+/// Values of this size and more are kept as they came.
+const WHOLE_BYTES_MIN: usize = REGION_UNIT_BYTES;
 /// Bytes of the numbers that are added to.
 pub(crate) const WORD_BYTES: usize = size_of::<u64>();
 /// A region that nobody maps is given up for values this many times smaller.
@@ -21,6 +24,8 @@ const SHRINK_FACTOR: usize = 4;
 enum Place {
     /// As long as the value.
     Small(Vec<u8>),
+    /// As long as the value. Who reads it shares it, and keeps it as it was.
+    Whole(Bytes),
     /// At least as long as the value.
     Shared(Arc<Region>),
 }
@@ -50,16 +55,18 @@ impl Body {
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), StateError> {
         match &self.place {
             Place::Small(bytes) => out.copy_from_slice(&bytes[offset..offset + out.len()]),
+            Place::Whole(bytes) => out.copy_from_slice(&bytes[offset..offset + out.len()]),
             Place::Shared(region) => region.read(offset, out)?,
         }
         Ok(())
     }
 
-    /// A copy of bytes, all of which must be within the value.
-    pub fn copy(&self, offset: usize, length: usize) -> Result<Vec<u8>, StateError> {
+    /// Bytes as they are now, all of which must be within the value.
+    pub fn copy(&self, offset: usize, length: usize) -> Result<Bytes, StateError> {
         Ok(match &self.place {
-            Place::Small(bytes) => bytes[offset..offset + length].to_vec(),
-            Place::Shared(region) => region.copy(offset, length)?,
+            Place::Small(bytes) => Bytes::copy_from_slice(&bytes[offset..offset + length]),
+            Place::Whole(bytes) => bytes.slice(offset..offset + length),
+            Place::Shared(region) => region.copy(offset, length)?.into(),
         })
     }
 
@@ -67,6 +74,8 @@ impl Body {
     pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<(), StateError> {
         match &mut self.place {
             Place::Small(bytes) => bytes[offset..offset + data.len()].copy_from_slice(data),
+            Place::Whole(_) if data.is_empty() => {}
+            Place::Whole(_) => self.region(0)?.write(offset, data)?,
             Place::Shared(region) => region.write(offset, data)?,
         }
         Ok(())
@@ -83,6 +92,7 @@ impl Body {
                 bytes[at..at + WORD_BYTES].copy_from_slice(&sum.to_le_bytes());
                 Ok(sum)
             }
+            Place::Whole(_) => Ok(self.region(0)?.add_to_word(number, amount)?),
             Place::Shared(region) => Ok(region.add_to_word(number, amount)?),
         }
     }
@@ -96,7 +106,7 @@ impl Body {
                 bytes.resize(new, 0);
                 return Ok(());
             }
-            Place::Small(_) => self.share(new)?,
+            Place::Small(_) | Place::Whole(_) => self.share(new)?,
             Place::Shared(_) => {}
         }
         if let Place::Shared(region) = &self.place {
@@ -121,17 +131,26 @@ impl Body {
                 bytes.truncate(new);
                 self.charge.lock().hold(new, false)
             }
+            Place::Whole(_) => Ok(self.region(0)?.zero(new, size.saturating_sub(new))?),
             Place::Shared(region) => Ok(region.zero(new, size.saturating_sub(new))?),
         }
     }
 
     /// Puts `data` in the place of a value of `size` bytes.
-    pub fn replace(&mut self, size: usize, data: &[u8]) -> Result<(), StateError> {
+    pub fn replace(&mut self, size: usize, data: &Data<'_>) -> Result<(), StateError> {
         self.check(data.len())?;
-        if let Place::Shared(region) = &self.place
-            && Arc::strong_count(region) == 1
-            && data.len() <= region.bytes() / SHRINK_FACTOR
-        {
+        if let Some(whole) = self.whole(data) {
+            self.charge.lock().hold(whole.len(), false)?;
+            self.place = Place::Whole(whole);
+            self.scribbled = false;
+            return Ok(());
+        }
+        let is_too_large = match &self.place {
+            Place::Small(_) => false,
+            Place::Whole(_) => true,
+            Place::Shared(region) => data.len() <= region.bytes() / SHRINK_FACTOR,
+        };
+        if is_too_large && !self.is_held() {
             self.clear();
             self.extend(0, data.len())?;
         } else if data.len() > size {
@@ -140,6 +159,19 @@ impl Body {
             self.cut(size, data.len())?;
         }
         self.write(0, data)
+    }
+
+    /// What is to be kept as it is, if `data` is, in the place of what is here.
+    fn whole(&self, data: &Data<'_>) -> Option<Bytes> {
+        match (&self.place, data) {
+            _ if self.is_held() => None,
+            (_, Data::Given(bytes)) if bytes.len() >= WHOLE_BYTES_MIN => Some(bytes.clone()),
+            // No region is made, and filled, to be written over.
+            (Place::Whole(_), data) if data.len() > SMALL_BYTES_MAX => {
+                Some(Bytes::copy_from_slice(data))
+            }
+            _ => None,
+        }
     }
 
     /// Gives everything up; who maps the region keeps it, and shares it with nobody new.
@@ -157,19 +189,19 @@ impl Body {
 
     /// The region, made if there is none, of at least `bytes` bytes.
     pub fn region(&mut self, bytes: usize) -> Result<&Arc<Region>, StateError> {
-        if let Place::Small(_) = &self.place {
+        if !matches!(self.place, Place::Shared(_)) {
             self.share(bytes.max(1))?;
         }
         match &self.place {
             Place::Shared(region) => Ok(region),
-            Place::Small(_) => Err(StateError::NotFound),
+            Place::Small(_) | Place::Whole(_) => Err(StateError::NotFound),
         }
     }
 
     /// Whether somebody besides the value holds the region, and so may map it.
     pub fn is_held(&self) -> bool {
         match &self.place {
-            Place::Small(_) => false,
+            Place::Small(_) | Place::Whole(_) => false,
             Place::Shared(region) => Arc::strong_count(region) > 1,
         }
     }
@@ -189,16 +221,18 @@ impl Body {
         Ok(())
     }
 
-    /// Moves small bytes into a region of at least `bytes`.
+    /// Moves bytes into a region of at least `bytes`.
     fn share(&mut self, bytes: usize) -> Result<(), StateError> {
-        let Place::Small(small) = &self.place else {
-            return Ok(());
+        let here = match &self.place {
+            Place::Small(bytes) => &bytes[..],
+            Place::Whole(bytes) => &bytes[..],
+            Place::Shared(_) => return Ok(()),
         };
-        let length = small.len();
+        let length = here.len();
         self.charge.lock().hold(units(bytes.max(length)), true)?;
         let made = Region::new(self.bytes_max).and_then(|region| {
             region.grow_to(bytes.max(length))?;
-            region.write(0, small)?;
+            region.write(0, here)?;
             Ok(region)
         });
         match made {
@@ -218,3 +252,7 @@ impl Body {
 fn units(bytes: usize) -> usize {
     bytes.next_multiple_of(REGION_UNIT_BYTES)
 }
+
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;

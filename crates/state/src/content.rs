@@ -8,10 +8,10 @@ use memory::Region;
 
 pub use model::Durability;
 
-use crate::StateError;
 use crate::body::{Body, WORD_BYTES};
 use crate::chunks::{self, Chunks};
 use crate::global::Head;
+use crate::{Data, StateError};
 
 /// A value that is there, or that may come to be.
 #[derive(Debug)]
@@ -122,8 +122,8 @@ impl Content {
         Ok(length)
     }
 
-    /// A copy of what there is from `offset` on, of at most `length` bytes.
-    pub fn copy(&self, offset: usize, length: usize) -> Result<Vec<u8>, StateError> {
+    /// What there is from `offset` on, of at most `length` bytes, as it is now.
+    pub fn copy(&self, offset: usize, length: usize) -> Result<Bytes, StateError> {
         if !self.exists() {
             return Err(StateError::NotFound);
         }
@@ -131,7 +131,7 @@ impl Content {
         self.body.copy(offset.min(self.size), length)
     }
 
-    pub fn set(&mut self, data: &[u8]) -> Result<(), StateError> {
+    pub fn set(&mut self, data: &Data<'_>) -> Result<(), StateError> {
         self.body.replace(self.size, data)?;
         self.resized(data.len());
         self.chunks.write(0..data.len());
@@ -203,7 +203,7 @@ impl Content {
         Ok(())
     }
 
-    pub fn swap(&mut self, expected: u64, data: &[u8]) -> Result<(), StateError> {
+    pub fn swap(&mut self, expected: u64, data: &Data<'_>) -> Result<(), StateError> {
         if self.version != expected {
             let version = self.version;
             return Err(StateError::Conflict { version });

@@ -287,11 +287,9 @@ impl Value {
 /// The bytes of a chunk of a value of `size` bytes, without the zeros at its end.
 pub(crate) fn chunk(content: &Content, size: usize, number: usize) -> Bytes {
     let offset = number * CHUNK_BYTES;
-    let mut bytes = vec![0; size.saturating_sub(offset).min(CHUNK_BYTES)];
+    let length = size.saturating_sub(offset).min(CHUNK_BYTES);
     // A value that went in the meantime has no bytes; what is pushed of it is not read again.
-    let read = content.read(offset, &mut bytes).unwrap_or(0);
-    bytes.truncate(read);
-    let length = chunks::trim(&bytes).len();
-    bytes.truncate(length);
-    Bytes::from(bytes)
+    let mut bytes = content.copy(offset, length).unwrap_or_default();
+    bytes.truncate(chunks::trim(&bytes).len());
+    bytes
 }

@@ -59,7 +59,7 @@ pub use key::{KEY_BYTES_MAX, Key, KeyError, Name};
 pub use state::State;
 pub use sweep::Service;
 pub use tier::{
-    Answer, Claim, Cluster, ClusterError, Done, Keeper, Member, Mirror, Op, PIECE_BYTES, SLOTS,
+    Answer, Claim, Cluster, ClusterError, Data, Done, Keeper, Member, Mirror, Op, PIECE_BYTES, SLOTS,
     Serve, Slot,
 };
 pub use turns::Mode;

@@ -51,7 +51,7 @@ pub(crate) use holding::{Holding, Phase};
 pub use keeper::Keeper;
 pub use mirror::Mirror;
 pub(crate) use op::Ask;
-pub use op::{Done, Op};
+pub use op::{Data, Done, Op};
 pub(crate) use relay::Relays;
 pub use serve::{Answer, Serve};
 pub use slot::{SLOTS, Slot};

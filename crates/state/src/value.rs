@@ -17,7 +17,7 @@ use crate::content::{Content, Durability};
 use crate::durable::missing;
 use crate::lock::Locks;
 use crate::tier::Holding;
-use crate::{Key, Name, StateError};
+use crate::{Data, Key, Name, StateError};
 
 /// A key that was opened. Its value may come and go while it is held; each operation looks anew.
 ///
@@ -209,14 +209,16 @@ impl Value {
 
     /// Makes `data` the value; returns its version.
     pub async fn set(&self, data: &[u8]) -> Result<u64, StateError> {
-        let done = self.commit(|content| content.set(data).map(|()| content.version));
+        let data = Data::from(data);
+        let done = self.commit(|content| content.set(&data).map(|()| content.version));
         done.await
     }
 
     /// Makes `data` the value if its version is `expected`; 0 means that there must be none.
     pub async fn swap(&self, expected: u64, data: &[u8]) -> Result<u64, StateError> {
+        let data = Data::from(data);
         let swap = |content: &mut Content| {
-            content.swap(expected, data)?;
+            content.swap(expected, &data)?;
             Ok(content.version)
         };
         self.commit(swap).await
@@ -224,13 +226,13 @@ impl Value {
 
     /// Makes `data` the value on conditions, together with its time to live; returns what it is.
     pub async fn put(self: &Arc<Self>, data: &[u8], put: Put) -> Result<Info, StateError> {
-        self.put_over(data, put).await.map(|(info, _)| info)
+        self.put_over(&data.into(), put).await.map(|(info, _)| info)
     }
 
     /// The same, and whether there was a value before.
     pub(crate) async fn put_over(
         self: &Arc<Self>,
-        data: &[u8],
+        data: &Data<'_>,
         put: Put,
     ) -> Result<(Info, bool), StateError> {
         let expires_ms = match put.ttl {

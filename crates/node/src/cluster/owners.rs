@@ -42,6 +42,8 @@ const REPLY_BYTES_MAX: usize = 16 << 20;
 /// Buffers that are kept for later messages, and the bytes of the largest of them.
 const BUFFERS_MAX: usize = 8;
 const BUFFER_BYTES_MAX: usize = 2 << 20;
+/// A buffer is used for messages that leave at most one part in so many of it empty.
+const SPARE_PART: usize = 8;
 /// Bytes of the length before a message.
 const LENGTH_BYTES: usize = size_of::<u64>();
 
@@ -370,10 +372,13 @@ async fn send(mut sender: transport::Sender, head: Bytes, data: Bytes) -> Result
 struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 impl Buffers {
-    /// One of at least so many bytes.
+    /// One of at least so many bytes, and not of many more: a value may keep it.
     fn take(self: &Arc<Self>, bytes: usize) -> Buffer {
         let mut kept = self.0.lock();
-        let fits = kept.iter().position(|all| all.len() >= bytes);
+        let most = bytes + bytes / SPARE_PART;
+        let fits = kept
+            .iter()
+            .position(|all| (bytes..=most).contains(&all.len()));
         let all = fits.map_or_else(|| vec![0; bytes], |at| kept.swap_remove(at));
         let kept_by = self.clone();
         Buffer { all, kept_by }

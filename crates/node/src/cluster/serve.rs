@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::StreamBody;
 use invoker::{Registry, Select, Target};
 use metering::LogBook;
-use model::{InvocationId, NodeId, StartKind, TraceParent};
+use model::{InvocationId, NodeId, Outcome, StartKind, Status, TraceParent};
 use sandbox::{Body, BodyError, Branch, Graft};
 use tracing::Instrument as _;
 use transport::{CallError, Handler, Incoming, Peers};
@@ -242,6 +242,7 @@ impl Running {
             Err(rejected) => return reject(&rejected, out).await,
         };
         self.span.ended(&outcome);
+        check_ended(&outcome)?;
         let head = ReplyHead {
             start: outcome.start,
             fill: Some(fill(&self.executor)),
@@ -278,6 +279,7 @@ impl Running {
                 if let Some(debt) = &self.debt {
                     debt.settle().await;
                 }
+                check_ended(&outcome)?;
                 let head = ReplyHead {
                     start: outcome.start,
                     fill: Some(fill(&self.executor)),
@@ -318,6 +320,15 @@ impl Running {
         }
         wire::put_done(&outcome, &mut out.pending);
         Ok(out.finish().await?)
+    }
+}
+
+/// Refuses the outcome of a call that this node's end cut off. Whoever cancels a call does not wait
+/// for its reply; who does wait has lost it with the node.
+fn check_ended(outcome: &Outcome) -> Result<(), Unsaid> {
+    match outcome.status {
+        Status::Cancelled => Err(Unsaid::Cut),
+        _ => Ok(()),
     }
 }
 

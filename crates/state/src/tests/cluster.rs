@@ -20,7 +20,7 @@ pub(super) fn put(data: &[u8], create: Durability) -> Op<'_> {
     Op::Put {
         create: Some(create),
         put: Put::default(),
-        data,
+        data: data.into(),
     }
 }
 
@@ -31,7 +31,7 @@ pub(super) fn swap(data: &[u8], expected: u64) -> Op<'_> {
             expected: Some(expected),
             ttl: None,
         },
-        data,
+        data: data.into(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is asked of a key's owner, and what it answers. The same on the owner's own node.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,45 @@ use model::Durability;
 
 use crate::global::Head;
 use crate::{Info, Listed, Mode, Name, Put, WatchItem};
+
+/// What a value is to be.
+#[derive(Clone, Debug)]
+pub enum Data<'a> {
+    /// Somebody's memory, to be copied.
+    Lent(&'a [u8]),
+    /// Bytes that nobody changes, and that have the memory under them for themselves: a long value
+    /// is kept as they are.
+    Given(Bytes),
+}
+
+impl<'a> From<&'a [u8]> for Data<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Lent(bytes)
+    }
+}
+
+impl From<Bytes> for Data<'_> {
+    fn from(bytes: Bytes) -> Self {
+        Self::Given(bytes)
+    }
+}
+
+impl Deref for Data<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Given(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for Data<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
 
 /// Something to be done with one key.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +70,7 @@ pub enum Op<'a> {
         /// On which conditions, and for how long.
         put: Put,
         /// The value.
-        data: &'a [u8],
+        data: Data<'a>,
     },
     /// Writes within the value, which is made if there is none.
     Write {

@@ -81,7 +81,7 @@ impl Value {
                 let (info, bytes) = self.piece(offset, length, version).await?;
                 Done::Bytes(info, bytes)
             }
-            Op::Put { put, data, .. } => {
+            Op::Put { put, ref data, .. } => {
                 let (info, existed) = self.put_over(data, put).await?;
                 Done::Made(info, existed)
             }
@@ -154,8 +154,7 @@ impl Value {
                     let version = content.version;
                     return Err(StateError::Conflict { version });
                 }
-                let bytes = content.copy(start, length)?;
-                Ok((Info::of(content), Bytes::from(bytes)))
+                Ok((Info::of(content), content.copy(start, length)?))
             });
             match read {
                 Some(read) => return read,

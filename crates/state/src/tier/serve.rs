@@ -80,7 +80,7 @@ impl Serve {
 
     /// Answers a request of `peer`, which has proven to be that node. Dropping the future stops
     /// what is done for it, and takes back a lock that was waited for.
-    pub async fn answer(&self, peer: &NodeId, request: &[u8]) -> Answer {
+    pub async fn answer(&self, peer: &NodeId, request: &Bytes) -> Answer {
         let reply = match self.permits.try_acquire() {
             Ok(_permit) => self.reply(peer, request).await,
             // Who answers with a permit may wait for this one.
@@ -97,7 +97,7 @@ impl Serve {
         Answer { head, data }
     }
 
-    async fn reply(&self, peer: &NodeId, request: &[u8]) -> Reply {
+    async fn reply(&self, peer: &NodeId, request: &Bytes) -> Reply {
         let Request { from, what } = match Request::decode(request) {
             Ok(request) => request,
             Err(error) => return Reply::Malformed(error.to_string()),

@@ -23,7 +23,7 @@ use model::Durability;
 use super::PIECE_BYTES;
 use super::bytes::{In, Out, WireError};
 use super::copies::CopyAsk;
-use super::op::{Ask, Op};
+use super::op::{Ask, Data, Op};
 use crate::clock::millis;
 use crate::global::CHUNK_BYTES;
 use crate::{Mode, Name, Put};
@@ -63,7 +63,7 @@ pub(crate) enum What<'a> {
 
 impl<'a> Request<'a> {
     /// The message: all but the data that ends it, and that data, which is not copied for it.
-    pub fn parts(&self) -> (Bytes, &'a [u8]) {
+    pub fn parts(&self) -> (Bytes, &[u8]) {
         let mut out = Out::with_room(self.bytes());
         out.byte(VERSION).word(self.from);
         match &self.what {
@@ -84,10 +84,14 @@ impl<'a> Request<'a> {
         (out.done(), self.data())
     }
 
-    fn data(&self) -> &'a [u8] {
+    fn data(&self) -> &[u8] {
         match &self.what {
             What::Key {
-                op: Op::Put { data, .. } | Op::Write { data, .. } | Op::Append { data, .. },
+                op: Op::Put { data, .. },
+                ..
+            } => data,
+            What::Key {
+                op: Op::Write { data, .. } | Op::Append { data, .. },
                 ..
             } => data,
             _ => &[],
@@ -136,7 +140,8 @@ impl<'a> Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
+    /// A value that is put is a part of the message, without a copy.
+    pub fn decode(bytes: &'a Bytes) -> Result<Self, WireError> {
         let mut read = In::new(bytes);
         if read.byte()? != VERSION {
             return Err(WireError("it is of a version that is not known here"));
@@ -149,7 +154,7 @@ impl<'a> Request<'a> {
                     app: read_app(&mut read)?,
                     key: read_key(&mut read)?,
                 },
-                op: read_op(&mut read)?,
+                op: given(read_op(&mut read)?, bytes),
             },
             1 => What::App {
                 app: read_app(&mut read)?,
@@ -164,6 +169,16 @@ impl<'a> Request<'a> {
         read.end()?;
         Ok(Self { from, what })
     }
+}
+
+/// What an operation puts is given to who does it, as a part of the message.
+fn given<'a>(mut op: Op<'a>, message: &Bytes) -> Op<'a> {
+    if let Op::Put { data, .. } = &mut op
+        && let Data::Lent(bytes) = data
+    {
+        *data = message.slice_ref(bytes).into();
+    }
+    op
 }
 
 /// Whether a request, if it is one, is about copies: that is done at once, and waits for nobody.
@@ -341,7 +356,7 @@ fn read_op<'a>(read: &mut In<'a>) -> Result<Op<'a>, WireError> {
                 expected: read.maybe()?,
                 ttl: read.maybe()?.map(Duration::from_millis),
             },
-            data: read.data()?,
+            data: read.data()?.into(),
         },
         3 => Op::Write {
             create: read_durability(read)?,

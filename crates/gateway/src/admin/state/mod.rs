@@ -318,7 +318,7 @@ async fn put_now(
         let op = Op::Put {
             create: Some(durability),
             put: Put { expected, ttl },
-            data,
+            data: data.into(),
         };
         match place.run(&op).await {
             Ok(Done::Made(info, existed)) => return Ok((info, existed)),

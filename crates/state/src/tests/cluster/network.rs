@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::world::{World, id};
 use super::{bytes, put};
 use crate::tier::wire::{Request, What};
@@ -92,7 +94,7 @@ async fn requests_of_strangers_and_for_other_claims_do_nothing() {
     let name = world.key_of("b");
     let serve = world.states()[1].serve().unwrap();
     for garbage in [&b""[..], b"\x01", b"\x02aaaaaaaaaaaa", &[1; 64]] {
-        let reply = serve.answer(&id("a"), garbage).await;
+        let reply = serve.answer(&id("a"), &Bytes::from_static(garbage)).await;
         assert_eq!(reply.head[..2], [1, 5], "{garbage:?}");
     }
     let ask = async |from: u64, claim: u64, op: Op<'_>| {
@@ -103,7 +105,7 @@ async fn requests_of_strangers_and_for_other_claims_do_nothing() {
         let what = What::Key { claim, name, op };
         let request = Request { from, what };
         let (head, data) = request.parts();
-        let request = [&head[..], data].concat();
+        let request = Bytes::from([&head[..], data].concat());
         serve.answer(&id("a"), &request).await.head[1]
     };
     let put = put(b"x", Durability::Ephemeral);

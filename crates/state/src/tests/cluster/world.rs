@@ -204,7 +204,7 @@ impl Cluster for View {
         }
         let serve = self.net.serves.lock().get(node).cloned();
         let serve = serve.ok_or_else(unreached)?;
-        let request = [&head[..], data].concat();
+        let request = [&head[..], data].concat().into();
         let answer = serve.answer(&self.node, &request);
         let answer = tokio::time::timeout(timeout, answer).await;
         match answer {
