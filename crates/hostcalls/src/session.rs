@@ -42,13 +42,13 @@ impl GuestSession {
             (Op::StateRead, [Str(key), U64(at), Out(out)]) => keys.read(key, *at, out).await,
             (Op::StateWrite, [Str(key), U64(at), Bytes(data)]) => keys.write(key, *at, data).await,
             (Op::StateAdd, [Str(key), U64(at), U64(amount), Out(out)]) => {
-                keys.add(key, *at, *amount, out).await
+                keys.add(key, *at, *amount, out.bytes()).await
             }
             (Op::StateAppend, [Str(key), Bytes(data)]) => keys.append(key, data).await,
             (Op::StateTruncate, [Str(key), U64(size)]) => keys.truncate(key, *size).await,
             (Op::StateDelete, [Str(key)]) => keys.delete(key).await,
             (Op::StateList, [Str(prefix), Str(after), Out(out)]) => {
-                keys.list(prefix, after, out).await
+                keys.list(prefix, after, out.bytes()).await
             }
             (Op::StateVersion, [Str(key)]) => keys.version(key).await,
             (Op::StateSwap, [Str(key), U64(expected), Bytes(value)]) => {
@@ -109,15 +109,17 @@ impl Session for GuestSession {
         let answer = match (op, args) {
             (Op::StateSize, [Str(key)]) => keys.size_here(key)?,
             (Op::StateVersion, [Str(key)]) => keys.version_here(key)?,
-            (Op::StateGet, [Str(key), Out(out)]) => keys.get_here(key, out)?,
-            (Op::StateRead, [Str(key), U64(at), Out(out)]) => keys.read_here(key, *at, out)?,
+            (Op::StateGet, [Str(key), Out(out)]) => keys.get_here(key, out.bytes())?,
+            (Op::StateRead, [Str(key), U64(at), Out(out)]) => {
+                keys.read_here(key, *at, out.bytes())?
+            }
             (Op::ChainSpawn, [Str(name), Bytes(input), U32(flags)]) => {
                 calls.spawn_here(name, input, *flags)?
             }
             (Op::ChainSize, [U32(call)]) => calls.size(*call),
-            (Op::ChainRead, [U32(call), U64(at), Out(out)]) => calls.read(*call, *at, out),
-            (Op::ChainProblem, [U32(call), Out(out)]) => calls.problem(*call, out),
-            (Op::ChainId, [U32(call), Out(out)]) => calls.id(*call, out),
+            (Op::ChainRead, [U32(call), U64(at), Out(out)]) => calls.read(*call, *at, out.bytes()),
+            (Op::ChainProblem, [U32(call), Out(out)]) => calls.problem(*call, out.bytes()),
+            (Op::ChainId, [U32(call), Out(out)]) => calls.id(*call, out.bytes()),
             (Op::ChainClose, [U32(call)]) => calls.close(*call),
             _ => return None,
         };

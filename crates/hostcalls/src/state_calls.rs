@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use memory::Access as MapAccess;
+use memory::{Access as MapAccess, Out};
 use model::{Access, StateGrant};
 use sandbox::host::{Errno, Guest, Mapper};
 use state::{
@@ -67,12 +67,12 @@ impl Keys {
         Ok(self.info(key).await?.version)
     }
 
-    pub async fn get(&self, key: &str, out: &mut [u8]) -> Result<u64, Errno> {
+    pub async fn get(&self, key: &str, out: &mut Out<'_>) -> Result<u64, Errno> {
         let key = self.to_read(key)?;
         whole(self.app.get(&key, out).await, out.len())
     }
 
-    pub async fn read(&self, key: &str, offset: u64, out: &mut [u8]) -> Result<u64, Errno> {
+    pub async fn read(&self, key: &str, offset: u64, out: &mut Out<'_>) -> Result<u64, Errno> {
         let key = self.to_read(key)?;
         let read = self.app.read(&key, offset, out, 0).await;
         let (_info, count) = read.map_err(errno_of)?;

@@ -9,6 +9,9 @@ use rustix::mm::{Advice, MprotectFlags};
 use crate::slab::map_image;
 use crate::{Image, MemoryError, PAGE_BYTES, Range};
 
+/// Buffers from this size on are backed by huge pages.
+const FILLED_BYTES_MIN: usize = 4 << 20;
+
 impl Range {
     /// Grows to `bytes` and keeps that much over resets, which make what was added zero again.
     /// Small pages back it, since a reset has to make whole ones zero.
@@ -124,6 +127,27 @@ impl Range {
         )
     }
 
+    /// Says that a long buffer past the image is about to be filled, all of it: huge pages back it
+    /// from then on. They back one stretch of a range at most, so that it stays few mappings.
+    pub(crate) fn will_fill(&self, at: usize, length: usize) -> Result<(), MemoryError> {
+        let start = at.max(self.image().bytes()).next_multiple_of(PAGE_BYTES);
+        let end = (at + length) / PAGE_BYTES * PAGE_BYTES;
+        if length < FILLED_BYTES_MIN || start >= end {
+            return Ok(());
+        }
+        let mut huge = self.huge.lock();
+        let all = match huge.is_empty() {
+            true => start..end,
+            false => huge.start.min(start)..huge.end.max(end),
+        };
+        if *huge != all {
+            let within = all.start..all.end.min(self.bytes());
+            self.prefer_huge_pages(within.start, within.len())?;
+            *huge = all;
+        }
+        Ok(())
+    }
+
     /// Gives the kernel advice that changes no bytes. One that does not know it does without.
     fn advise(
         &self,
@@ -188,6 +212,7 @@ impl Range {
         self.own.forget();
         *self.image.lock() = image.clone();
         *self.overlay.lock() = None;
+        *self.huge.lock() = 0..0;
         for bytes in [&self.bytes, &self.peak, &self.kept] {
             bytes.store(kept, Ordering::Relaxed);
         }

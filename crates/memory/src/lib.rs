@@ -18,6 +18,7 @@
 //!   nothing else is mapped in it; the regions that were mapped are the first to go.
 //! - Nothing that a guest or the host does to a range changes a region that it maps for reading.
 //! - No access of the host to a region faults, tears a word, or is undefined beside guests' writes.
+//! - A part of a guest's buffer is lent to one at a time, and back before the guest goes on.
 //! - A range that could not be reset is never handed out again before it is mapped anew.
 //! - Live ranges never exceed the slab's cap, and the cap fits `vm.max_map_count`.
 
@@ -26,6 +27,7 @@ mod error;
 mod image;
 mod mapped_file;
 mod mapping;
+mod out;
 mod overlay;
 mod own;
 mod pagemap;
@@ -40,6 +42,7 @@ pub use error::MemoryError;
 pub use image::{Image, ImageBuilder};
 pub use mapped_file::MappedFile;
 pub use mapping::{Access, RANGE_MAPPINGS_MAX};
+pub use out::{Out, Part};
 pub use overlay::Overlay;
 pub use pagemap::dirty_tracking;
 pub use pieces::{Difference, PageRun, Piece, RUNS_MAX, open_pages};
@@ -54,6 +57,8 @@ pub const PAGE_BYTES: usize = 4096;
 /// Bytes that the annex of an image takes at the end of a reservation: a page of WebAssembly.
 pub const ANNEX_BYTES: usize = 64 << 10;
 
+#[cfg(test)]
+mod out_tests;
 #[cfg(test)]
 mod region_tests;
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub struct Range {
     pub(crate) spoiled: AtomicBool,
     /// Pages of the kept part that are private.
     pub(crate) own: Own,
+    /// The stretch that huge pages back.
+    pub(crate) huge: Mutex<std::ops::Range<usize>>,
 }
 
 impl Range {
@@ -65,6 +67,7 @@ impl Range {
             mappings: Mutex::default(),
             spoiled: false.into(),
             own: Own::default(),
+            huge: Mutex::new(0..0),
         }
     }
 

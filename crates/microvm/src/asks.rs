@@ -109,7 +109,7 @@ fn lower(passed: &mut Passed) -> Arg<'_> {
         Passed::U64(number) => Arg::U64(*number),
         Passed::Text(text) => Arg::Str(text),
         Passed::Bytes(bytes) => Arg::Bytes(bytes),
-        Passed::Out(_, bytes) => Arg::Out(bytes),
+        Passed::Out(_, bytes) => Arg::Out(bytes.as_mut_slice().into()),
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
-use memory::Region;
+use memory::{Out, Region};
 use model::{FunctionPath, InvocationId, TraceParent, VersionSpec};
 
 use crate::{Branch, CallLog};
@@ -192,7 +192,7 @@ pub enum Arg<'a> {
     /// For [`Type::Bytes`].
     Bytes(&'a [u8]),
     /// For [`Type::Out`].
-    Out(&'a mut [u8]),
+    Out(Out<'a>),
 }
 
 /// Maps regions into a guest's own memory.

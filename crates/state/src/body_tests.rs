@@ -54,7 +54,9 @@ fn body(budget: &Arc<AppBudget>) -> Body {
 
 /// Bytes that are others each time.
 fn some(seed: usize, length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at * 31 + seed * 7 + 1) as u8).collect()
+    (0..length)
+        .map(|at| (at * 31 + seed * 7 + 1) as u8)
+        .collect()
 }
 
 proptest! {
@@ -155,7 +157,10 @@ fn what_is_given_past_the_bounds_leaves_the_value_as_it_was() {
     body.replace(0, &given.clone().into()).unwrap();
     let more = Bytes::from(some(2, LONG_BYTES));
     let refused = body.replace(given.len(), &more.into());
-    assert!(matches!(refused, Err(StateError::Full { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StateError::Full { .. })),
+        "{refused:?}"
+    );
     assert_eq!(body.copy(0, given.len()).unwrap(), given);
     assert_eq!(budget.bytes.used(), given.len());
 }

@@ -45,7 +45,7 @@ use storage::Store;
 use crate::Config;
 use crate::clock::{Clock as _, SystemClock, micros};
 
-pub use cluster::{Claim, Cluster, ClusterError, Member};
+pub use cluster::{ANSWER_HEAD_BYTES, Came, Claim, Cluster, ClusterError, Member, Room};
 pub(crate) use copies::Copies;
 pub(crate) use holding::{Holding, Phase};
 pub use keeper::Keeper;

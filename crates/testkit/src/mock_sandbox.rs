@@ -272,7 +272,7 @@ async fn ask(asks: Option<Box<Asks>>, body: &[u8]) -> Completion {
         None => Err(Errno::Denied),
         Some(asks) => {
             let mut session = asks.host.session(asks.guest);
-            let mut args = [Arg::Bytes(body), Arg::Out(&mut buffer)];
+            let mut args = [Arg::Bytes(body), Arg::Out(buffer[..].as_mut().into())];
             session.call(0, &mut args, None).await
         }
     };

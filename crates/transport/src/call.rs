@@ -19,15 +19,22 @@ use crate::error::CallError;
 
 /// A buffer that bytes are read into: a part of a guest's memory, or a plain vector.
 pub trait Landing: Send + 'static {
-    /// All of the buffer, always of the same length.
-    fn bytes(&mut self) -> &mut [u8];
+    /// Bytes of the buffer, always as many.
+    fn bytes(&mut self) -> usize;
+    /// What comes after its first `filled` bytes, or the beginning of that in one piece; nothing
+    /// only if it is full.
+    fn room(&mut self, filled: usize) -> &mut [u8];
     /// The buffer as what it is.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
 impl<T: AsMut<[u8]> + Send + 'static> Landing for T {
-    fn bytes(&mut self) -> &mut [u8] {
-        self.as_mut()
+    fn bytes(&mut self) -> usize {
+        self.as_mut().len()
+    }
+
+    fn room(&mut self, filled: usize) -> &mut [u8] {
+        &mut self.as_mut()[filled..]
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -94,15 +101,22 @@ impl Target {
     }
 
     pub(crate) fn missing(&mut self) -> usize {
-        self.buffer.bytes().len() - self.filled
+        self.buffer.bytes() - self.filled
     }
 
     /// Copies as much as there is room for; how much that was.
     fn copy(&mut self, bytes: &[u8]) -> usize {
-        let room = &mut self.buffer.bytes()[self.filled..];
-        let copied = room.len().min(bytes.len());
-        room[..copied].copy_from_slice(&bytes[..copied]);
-        self.filled += copied;
+        let mut copied = 0;
+        while copied < bytes.len() {
+            let room = self.buffer.room(self.filled);
+            let count = room.len().min(bytes.len() - copied);
+            if count == 0 {
+                break;
+            }
+            room[..count].copy_from_slice(&bytes[copied..copied + count]);
+            self.filled += count;
+            copied += count;
+        }
         copied
     }
 
@@ -114,8 +128,13 @@ impl Target {
         self.buffer
     }
 
-    fn filled(&mut self) -> &[u8] {
-        &self.buffer.bytes()[..self.filled]
+    fn filled(&mut self) -> Vec<u8> {
+        let mut filled = Vec::with_capacity(self.filled);
+        while filled.len() < self.filled {
+            let (left, part) = (self.filled - filled.len(), self.buffer.room(filled.len()));
+            filled.extend_from_slice(&part[..part.len().min(left)]);
+        }
+        filled
     }
 }
 
@@ -205,7 +224,7 @@ impl Call {
         let mut state = self.state.lock();
         let target = state.target.as_mut()?;
         let filled = target.filled;
-        let room = &mut target.buffer.bytes()[filled..];
+        let room = target.buffer.room(filled);
         if room.is_empty() {
             return None;
         }
@@ -363,7 +382,7 @@ impl Call {
         let Some(mut target) = state.target.take() else {
             return;
         };
-        let bytes = Bytes::copy_from_slice(target.filled());
+        let bytes = Bytes::from(target.filled());
         if !bytes.is_empty() {
             let on_credit = false;
             state.pieces.push_front(Piece { bytes, on_credit });

@@ -84,7 +84,7 @@ impl Session for Caller {
                     reply.ok_or(Errno::Failed)?
                 }
             };
-            reply[..text.len()].copy_from_slice(&text);
+            reply.write(0, &text);
             Ok(text.len() as u64)
         })
     }

@@ -4,6 +4,7 @@
 //! A typed function exists for each shape of parameters, so that lists of bytes are copied once
 //! and not value by value; a row of a new shape needs a line in [`add`].
 
+use memory::Out;
 use sandbox::host::{Arg, Errno, HostCall, Type, Walls};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{
@@ -162,10 +163,13 @@ where
                 if bytes_max > OUT_BYTES_MAX {
                     return Ok((Err(WitErrno::TooLarge),));
                 }
-                let mut buffer = vec![0; bytes_max];
                 let mut args: Vec<Arg<'_>> = passed.iter().map(Piece::arg).collect();
-                args.push(Arg::Out(&mut buffer));
+                args.push(Arg::Out(Out::of_zeros(bytes_max)));
                 let answer = ask(&mut store, index, &mut args).await;
+                let mut buffer = match args.pop() {
+                    Some(Arg::Out(out)) => out.into_vec(),
+                    _ => Vec::new(),
+                };
                 Ok((match answer {
                     Ok(filled) => {
                         buffer.truncate(usize::try_from(filled).unwrap_or(usize::MAX));

@@ -7,7 +7,7 @@ use std::future::ready;
 use std::ops::Range as Span;
 use std::sync::Arc;
 
-use memory::{Access, RANGE_MAPPINGS_MAX, REGION_UNIT_BYTES, Range, Region};
+use memory::{Access, Out, RANGE_MAPPINGS_MAX, REGION_UNIT_BYTES, Range, Region};
 use sandbox::host::{Arg, Errno, HostCall, Mapper, Session, Type, Walls};
 use smallvec::SmallVec;
 use wasmtime::{Caller, Linker, Memory, Trap, WasmTyList};
@@ -165,7 +165,7 @@ fn at_once(
         return Ok(None);
     }
     let copies = overlapping(data, &passed);
-    Ok(match lower(data, &passed, &copies) {
+    Ok(match lower(data, &passed, &copies, None) {
         Ok(mut args) => session.at_once(index, &mut args),
         Err(errno) => Some(Err(errno)),
     })
@@ -194,12 +194,13 @@ async fn answer(
     words: &Words,
 ) -> wasmtime::Result<Result<u64, Errno>> {
     let memory = memory(caller)?;
+    let range = caller.data().range.clone();
     let data = memory.data_mut(&mut *caller);
     let passed = read_params(data.len(), call, words)?;
     if call.walls == Walls::Mapped {
         // It fills no buffer, and all that it passes is out of the memory that it changes.
         let copies = copied(data, &passed, |_| true);
-        let mut args = match lower(&mut [], &passed, &copies) {
+        let mut args = match lower(&mut [], &passed, &copies, None) {
             Ok(args) => args,
             Err(errno) => return Ok(Err(errno)),
         };
@@ -207,7 +208,7 @@ async fn answer(
         return Ok(session.call(index, &mut args, Some(&mut mapper)).await);
     }
     let copies = overlapping(data, &passed);
-    Ok(match lower(data, &passed, &copies) {
+    Ok(match lower(data, &passed, &copies, range.as_ref()) {
         Ok(mut args) => session.call(index, &mut args, None).await,
         Err(errno) => Err(errno),
     })
@@ -278,11 +279,13 @@ fn copied(data: &[u8], passed: &[Passed], which: impl Fn(&Span<usize>) -> bool) 
     passed.iter().enumerate().filter_map(copy).collect()
 }
 
-/// The arguments, where they lie in the guest's memory or among the copies.
+/// The arguments, where they lie in the guest's memory or among the copies. Parts of a buffer can
+/// be lent if it is known in which range that memory lies.
 fn lower<'a>(
     data: &'a mut [u8],
     passed: &[Passed],
     copies: &'a Copies,
+    range: Option<&Arc<Range>>,
 ) -> Result<SmallVec<[Arg<'a>; PARAMS]>, Errno> {
     let filled = match passed.last() {
         Some(Passed::Out(span)) => span.clone(),
@@ -315,7 +318,15 @@ fn lower<'a>(
             Passed::U64(number) => Arg::U64(*number),
             Passed::Text(span) => Arg::Str(text(bytes_of(at, span)?)?),
             Passed::Bytes(span) => Arg::Bytes(bytes_of(at, span)?),
-            Passed::Out(_) => Arg::Out(out.take().ok_or(Errno::Invalid)?),
+            Passed::Out(_) => {
+                let out = out.take().ok_or(Errno::Invalid)?;
+                Arg::Out(match range {
+                    // SAFETY: it is an argument of a call that waits on the guest's own stack.
+                    // Whoever forgets that forgets the guest with it, and its memory stays.
+                    Some(range) => unsafe { Out::of_range(out, range) },
+                    None => out.into(),
+                })
+            }
         });
     }
     Ok(args)
@@ -379,7 +390,7 @@ mod tests {
         let mut data = *b"abcdefghijklmnop";
         let passed = [Passed::Text(text), Passed::Out(out)];
         let copies = overlapping(&data, &passed);
-        let args = lower(&mut data, &passed, &copies)?;
+        let args = lower(&mut data, &passed, &copies, None)?;
         match args.as_slice() {
             [Arg::Str(text), Arg::Out(out)] => Ok(((*text).to_owned(), out.len())),
             _ => unreachable!("two went in"),

@@ -8,6 +8,7 @@
 //! What is long goes without a copy of its own from where it is to the socket, and from the socket
 //! to where it is read: only a request's data is copied once, a piece at a time.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -18,14 +19,16 @@ use async_trait::async_trait;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use invoker::{Members, Nodes as _};
 use membership::{Membership, Ownership, Resource};
+use memory::Part;
 use model::NodeId;
 use parking_lot::Mutex;
 use scheduler::Standing;
-use state::{ClusterError, Serve, Slot};
+use state::{ANSWER_HEAD_BYTES, Came, ClusterError, Room, Serve, Slot};
 use storage::Txn;
 use tokio::sync::watch;
 use transport::{
-    Body, CallError, Connection, Handler, Incoming, PeerError, Peers, Request, Status,
+    Answer, Body, CallError, Connection, Handler, Incoming, Landing, PeerError, Peers, Request,
+    Status,
 };
 
 use super::neighbours::Neighbours;
@@ -46,6 +49,8 @@ const BUFFER_BYTES_MAX: usize = 2 << 20;
 const SPARE_PART: usize = 8;
 /// Bytes of the length before a message.
 const LENGTH_BYTES: usize = size_of::<u64>();
+/// Bytes before those of a value.
+const STRAIGHT_HEAD_BYTES: usize = LENGTH_BYTES + ANSWER_HEAD_BYTES;
 
 /// The cluster, as state asks for it.
 pub(super) struct Owners {
@@ -104,12 +109,14 @@ impl Owners {
         reply_bytes: usize,
         rest: &[u8],
     ) -> Result<Bytes, MessageError> {
-        let mut landing = false;
-        let answer = if rest.is_empty() && reply_bytes > FIRST_BYTES_MAX {
+        if rest.is_empty() && reply_bytes > FIRST_BYTES_MAX {
             let buffer = self.buffers.take(LENGTH_BYTES + reply_bytes);
-            landing = true;
-            connection.ask_into(request, buffer).await?
-        } else if rest.is_empty() {
+            let mut body = replied(connection.ask_into(request, buffer).await?).await?;
+            let (buffer, filled) = body.landed::<Buffer>().await?;
+            let first = Bytes::from_owner(buffer).slice(..filled);
+            return message(first, body, REPLY_BYTES_MAX, &self.buffers).await;
+        }
+        let answer = if rest.is_empty() {
             connection.ask(request).await?
         } else {
             let (mut sender, answer) = connection.stream(request).await?;
@@ -125,18 +132,43 @@ impl Owners {
             let _over = sender.finish();
             answer
         };
-        let mut reply = answer.reply().await?;
-        let first = match landing {
-            true => {
-                let (buffer, filled) = reply.body.landed::<Buffer>().await?;
-                Bytes::from_owner(buffer).slice(..filled)
-            }
-            false => Bytes::new(),
+        message(
+            Bytes::new(),
+            replied(answer).await?,
+            REPLY_BYTES_MAX,
+            &self.buffers,
+        )
+        .await
+    }
+
+    /// Sends a request whose reply goes to `part`, but for its head.
+    async fn exchange_into(
+        &self,
+        connection: Connection,
+        request: Request,
+        part: Part,
+    ) -> Result<Came, MessageError> {
+        let straight = Straight {
+            head: [0; STRAIGHT_HEAD_BYTES],
+            part,
         };
-        match reply.status {
-            Status::OK => message(first, reply.body, REPLY_BYTES_MAX, &self.buffers).await,
-            other => Err(MessageError::Status(other.0)),
+        let mut body = replied(connection.ask_into(request, straight).await?).await?;
+        let (straight, filled) = body.landed::<Straight>().await?;
+        let Straight { head, part } = straight;
+        let (here, landed) = (
+            &head[..filled.min(STRAIGHT_HEAD_BYTES)],
+            filled.saturating_sub(STRAIGHT_HEAD_BYTES),
+        );
+        let (length, begin) = here.split_first_chunk().ok_or(MessageError::Short)?;
+        let left = body.chunk().await?;
+        if left.is_none() && u64::from_le_bytes(*length) == (begin.len() + landed) as u64 {
+            let (bytes, rest) = (Bytes::copy_from_slice(begin), Some((part, landed)));
+            return Ok(Came { bytes, rest });
         }
+        // It is longer than what was asked for could be, or ends early.
+        let first = [here, &part.as_ref()[..landed], &left.unwrap_or_default()].concat();
+        let bytes = message(first.into(), body, REPLY_BYTES_MAX, &self.buffers).await?;
+        Ok(Came { bytes, rest: None })
     }
 
     fn failed(node: &NodeId, error: MessageError) -> ClusterError {
@@ -236,28 +268,37 @@ impl state::Cluster for Owners {
         node: &NodeId,
         head: Bytes,
         data: &[u8],
-        reply_bytes: usize,
+        room: Room,
         timeout: Duration,
-    ) -> Result<Bytes, ClusterError> {
+    ) -> Result<Came, ClusterError> {
         let unreached = |error| Self::unreached(error, node);
         let mut first = BytesMut::with_capacity(FIRST_BYTES_MAX.min(head.len() + data.len() + 8));
         first.put_u64_le((head.len() + data.len()) as u64);
         first.put_slice(&head);
-        let room = FIRST_BYTES_MAX.saturating_sub(first.len()).min(data.len());
-        first.put_slice(&data[..room]);
-        let (first, rest) = (first.freeze(), &data[room..]);
+        let fits = FIRST_BYTES_MAX.saturating_sub(first.len()).min(data.len());
+        first.put_slice(&data[..fits]);
+        let (first, rest) = (first.freeze(), &data[fits..]);
         let asked = async {
             let connection = self.peers.connection(node).await.map_err(unreached)?;
-            let exchange = |connection| {
+            let request = || {
                 let request = Request::new(Service::State.method(ASK), first.clone());
-                let request = request.timeout(timeout);
-                self.exchange(connection, request, reply_bytes, rest)
+                request.timeout(timeout)
             };
-            let asked = match exchange(connection).await {
+            let asked = match room.part {
+                Some(part) if rest.is_empty() => {
+                    self.exchange_into(connection, request(), part).await
+                }
+                _ => {
+                    let asked = self.exchange(connection, request(), room.bytes, rest);
+                    asked.await.map(whole)
+                }
+            };
+            let asked = match asked {
                 // The connection ended while it was asked; another one is there, or is made.
                 Err(MessageError::Call(CallError::Draining)) => {
                     let again = self.peers.connection(node).await.map_err(unreached)?;
-                    exchange(again).await
+                    let asked = self.exchange(again, request(), room.bytes, rest);
+                    asked.await.map(whole)
                 }
                 asked => asked,
             };
@@ -408,6 +449,43 @@ impl Drop for Buffer {
         if kept.len() < BUFFERS_MAX && self.all.len() <= BUFFER_BYTES_MAX {
             kept.push(std::mem::take(&mut self.all));
         }
+    }
+}
+
+/// A reply that gives bytes of a value, in two places.
+struct Straight {
+    head: [u8; STRAIGHT_HEAD_BYTES],
+    part: Part,
+}
+
+impl Landing for Straight {
+    fn bytes(&mut self) -> usize {
+        STRAIGHT_HEAD_BYTES + self.part.as_ref().len()
+    }
+
+    fn room(&mut self, filled: usize) -> &mut [u8] {
+        match filled.checked_sub(STRAIGHT_HEAD_BYTES) {
+            None => &mut self.head[filled..],
+            Some(landed) => &mut self.part.as_mut()[landed..],
+        }
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// An answer all of which is in one piece.
+fn whole(bytes: Bytes) -> Came {
+    Came { bytes, rest: None }
+}
+
+/// The body of a reply that says that all went well.
+async fn replied(answer: Answer) -> Result<Body, MessageError> {
+    let reply = answer.reply().await?;
+    match reply.status {
+        Status::OK => Ok(reply.body),
+        other => Err(MessageError::Status(other.0)),
     }
 }
 

@@ -9,6 +9,8 @@ mod world;
 
 use std::time::Duration;
 
+use memory::Out;
+
 use self::world::World;
 use super::{key, shop};
 use crate::{AppState, Done, Durability, Mode, Op, Put, StateError, WatchItem};
@@ -47,10 +49,10 @@ pub(super) fn lock(owner: u128, wait: Duration) -> Op<'static> {
 /// All bytes of a value.
 pub(super) async fn bytes(app: &AppState, name: &str) -> Result<Vec<u8>, StateError> {
     let size = app.info(&key(name)).await?.size;
-    let mut out = vec![0; size as usize];
+    let mut out = Out::of_zeros(size as usize);
     let info = app.get(&key(name), &mut out).await?;
     assert_eq!(info.size, size);
-    Ok(out)
+    Ok(out.bytes().to_vec())
 }
 
 #[tokio::test]
@@ -107,7 +109,7 @@ async fn of_many_swaps_from_all_nodes_each_version_is_replaced_once() {
             let mut done = 0;
             while done < 20 {
                 let mut sum = [0; 8];
-                let info = app.get(&name, &mut sum).await.unwrap();
+                let info = app.get(&name, &mut sum[..].as_mut().into()).await.unwrap();
                 let sum = u64::from_le_bytes(sum) + 1;
                 match app
                     .run(&name, &swap(&sum.to_le_bytes(), info.version))
@@ -146,9 +148,11 @@ async fn a_value_of_many_pieces_is_read_whole_and_of_one_version() {
         assert!(bytes(&world.apps()[1], &name).await.unwrap() == data);
         let mut part = [0; 4];
         let (app, name) = (world.app("b"), key(&name));
-        let read = app.read(&name, 8_999_998, &mut part, 0).await;
+        let read = app
+            .read(&name, 8_999_998, &mut part[..].as_mut().into(), 0)
+            .await;
         assert_eq!(read.unwrap().1, 2);
-        let read = app.read(&name, 0, &mut part, 1).await;
+        let read = app.read(&name, 0, &mut part[..].as_mut().into(), 1).await;
         assert!(matches!(read, Err(StateError::Conflict { .. })));
     }
 }

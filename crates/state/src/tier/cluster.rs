@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use memory::Part;
 use model::NodeId;
 use storage::Txn;
 use tokio::sync::watch;
@@ -47,6 +48,27 @@ pub enum ClusterError {
     Claim(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Bytes of an answer that gives bytes of a value, before these.
+pub const ANSWER_HEAD_BYTES: usize = 36;
+
+/// Where an answer is to go.
+#[derive(Debug, Default)]
+pub struct Room {
+    /// About how many bytes it has, if they may be many; else 0.
+    pub bytes: usize,
+    /// Where all goes that comes after its first [`ANSWER_HEAD_BYTES`], if there is such a place.
+    pub part: Option<Part>,
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub struct Came {
+    /// All of it, but what went to where there was room for it.
+    pub bytes: Bytes,
+    /// That part, and how many bytes of it.
+    pub rest: Option<(Part, usize)>,
+}
+
 /// The other nodes, and which of them owns what.
 #[async_trait]
 pub trait Cluster: Send + Sync + fmt::Debug {
@@ -73,16 +95,16 @@ pub trait Cluster: Send + Sync + fmt::Debug {
     async fn claim(&self, slot: Slot) -> Result<Option<Arc<dyn Claim>>, ClusterError>;
 
     /// Has [`crate::Serve::answer`] of another node answer a request, which is `head` and then
-    /// `data`, within `timeout`. What comes back is all of the answer, in one piece: about
-    /// `reply_bytes` if they are many, else 0.
+    /// `data`, within `timeout`. Its answer goes where there is room for it. A future that is
+    /// dropped has given that back.
     async fn ask(
         &self,
         node: &NodeId,
         head: Bytes,
         data: &[u8],
-        reply_bytes: usize,
+        room: Room,
         timeout: Duration,
-    ) -> Result<Bytes, ClusterError>;
+    ) -> Result<Came, ClusterError>;
 }
 
 /// That this node owns a slot.

@@ -189,6 +189,8 @@ pub enum Done {
     Info(Info),
     /// Bytes, and what the value is that they are of.
     Bytes(Info, Bytes),
+    /// Bytes that went to where there was room for them: how many, and what the value is.
+    Landed(Info, usize),
     /// A place or a sum, and the version.
     Number(u64, u64),
     /// Whether there was something.

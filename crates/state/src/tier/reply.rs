@@ -6,8 +6,13 @@ use super::bytes::{In, Out, WireError};
 use super::copies::wire::{read_head, read_name, write_head, write_name};
 use super::op::Done;
 use super::wire::{VERSION, durability, read_durability, read_key};
+use super::{ANSWER_HEAD_BYTES, Came};
 use crate::error::Quota;
 use crate::{Info, Listed, StateError, WatchItem};
+
+/// Codes of an answer that gives bytes: how it went, and what came of it.
+const DONE: u8 = 0;
+const BYTES: u8 = 2;
 
 /// What another node answers.
 #[derive(Debug)]
@@ -32,7 +37,7 @@ impl Reply {
         let mut out = Out::with_room(self.bytes());
         out.byte(VERSION);
         match &self {
-            Reply::Done(done) => write_done(out.byte(0), done),
+            Reply::Done(done) => write_done(out.byte(DONE), done),
             Reply::Refused(error) => write_error(out.byte(1), error),
             Reply::Elsewhere => {
                 out.byte(2);
@@ -64,13 +69,26 @@ impl Reply {
         data + 128
     }
 
+    /// An answer of which a part may have gone elsewhere.
+    pub fn of(came: Came) -> Result<Self, WireError> {
+        let Some((part, length)) = came.rest else {
+            return Self::decode(&came.bytes);
+        };
+        if let Some(info) = landed(&came.bytes, length) {
+            return Ok(Reply::Done(Done::Landed(info, length)));
+        }
+        // It is not the bytes that were asked for.
+        let rest = part.as_ref().get(..length).unwrap_or_default();
+        Self::decode(&[&came.bytes, rest].concat().into())
+    }
+
     pub fn decode(bytes: &Bytes) -> Result<Self, WireError> {
         let mut read = In::new(bytes);
         if read.byte()? != VERSION {
             return Err(WireError("it is of a version that is not known here"));
         }
         let reply = match read.byte()? {
-            0 => Reply::Done(read_done(&mut read, bytes)?),
+            DONE => Reply::Done(read_done(&mut read, bytes)?),
             1 => Reply::Refused(read_error(&mut read)?),
             2 => Reply::Elsewhere,
             3 => Reply::Unknown,
@@ -81,6 +99,15 @@ impl Reply {
         read.end()?;
         Ok(reply)
     }
+}
+
+/// What the value is of which so many bytes went elsewhere, if this is the head of that.
+fn landed(head: &[u8], length: usize) -> Option<Info> {
+    let mut read = In::new(head.get(..ANSWER_HEAD_BYTES)?);
+    let kind = [read.byte().ok()?, read.byte().ok()?, read.byte().ok()?];
+    let info = read_info(&mut read).ok()?;
+    let follow = read.word().ok()?;
+    (kind == [VERSION, DONE, BYTES] && follow == length as u64).then_some(info)
 }
 
 fn write_info(out: &mut Out, info: &Info) {
@@ -104,8 +131,13 @@ fn write_done(out: &mut Out, done: &Done) {
         }
         Done::Info(info) => write_info(out.byte(1), info),
         Done::Bytes(info, bytes) => {
-            write_info(out.byte(2), info);
+            write_info(out.byte(BYTES), info);
             out.word(bytes.len() as u64);
+        }
+        // Only who asked knows of it.
+        Done::Landed(info, length) => {
+            write_info(out.byte(BYTES), info);
+            out.word(*length as u64);
         }
         Done::Number(number, version) => {
             out.byte(3).word(*number).word(*version);
@@ -148,7 +180,7 @@ fn read_done(read: &mut In<'_>, all: &Bytes) -> Result<Done, WireError> {
     Ok(match read.byte()? {
         0 => Done::Nothing,
         1 => Done::Info(read_info(read)?),
-        2 => Done::Bytes(read_info(read)?, all.slice_ref(read.data()?)),
+        BYTES => Done::Bytes(read_info(read)?, all.slice_ref(read.data()?)),
         3 => Done::Number(read.word()?, read.word()?),
         4 => Done::Was(read.flag()?),
         5 => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
+use memory::{Out, Part};
 use metrics::counter;
 use model::NodeId;
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::reply::Reply;
 use super::wire::{Request, What};
-use super::{ClusterError, Done, Holding, Member, Op, Phase, Slot, Tier};
+use super::{ClusterError, Done, Holding, Member, Op, Phase, Room, Slot, Tier};
 use crate::metrics::ASKED_TOTAL;
 use crate::{AppState, Config, GlobalError, Info, Key, Open, StateError};
 
@@ -30,6 +31,8 @@ pub(super) const ASKED_BYTES: usize = 1 << 20;
 /// Requests for parts of a long value that are under way at a time: some are on their way while
 /// the owner copies the next.
 pub(super) const AHEAD: usize = 4;
+/// The least bytes that go straight to where they are to be.
+const LENT_BYTES_MIN: usize = 64 << 10;
 /// How often a value is read anew that changes while it is read.
 const READ_TRIES_MAX: usize = 16;
 
@@ -51,9 +54,19 @@ enum Tried {
 impl AppState {
     /// Does it, wherever the key is. On a node without others, at once.
     pub async fn run(&self, key: &Key, op: &Op<'_>) -> Result<Done, StateError> {
+        self.run_into(key, op, None).await
+    }
+
+    /// The same. Bytes that another node gives may go to `part`.
+    async fn run_into(
+        &self,
+        key: &Key,
+        op: &Op<'_>,
+        part: Option<Part>,
+    ) -> Result<Done, StateError> {
         match &self.0.core.node.tier {
             None => self.run_here(key, None, op).await,
-            Some(tier) => tier.route(self, key, op).await,
+            Some(tier) => tier.route(self, key, op, part).await,
         }
     }
 
@@ -78,24 +91,24 @@ impl AppState {
         &self,
         key: &Key,
         offset: u64,
-        out: &mut [u8],
+        out: &mut Out<'_>,
         version: u64,
     ) -> Result<(Info, usize), StateError> {
         if self.0.core.node.tier.is_none() && version == 0 {
             let value = self.value_of(key, Open::default(), None).await?;
-            let count = value.read(offset, out).await?;
+            let count = value.read(offset, out.bytes()).await?;
             return Ok((value.info().ok_or(StateError::NotFound)?, count));
         }
         self.pieces(key, offset, out, Whole::Pieces(version)).await
     }
 
-    /// Copies pieces into `out`, several of which are under way at a time, the first ones before it
+    /// Brings pieces into `out`, several of which are under way at a time, the first ones before it
     /// is known how many there are; what the value is, and how many bytes that were.
     async fn pieces(
         &self,
         key: &Key,
         offset: u64,
-        out: &mut [u8],
+        out: &mut Out<'_>,
         whole: Whole,
     ) -> Result<(Info, usize), StateError> {
         let (mut asked, mut filled, mut seen) = (0, 0, None::<Info>);
@@ -109,9 +122,13 @@ impl AppState {
                 let length = (end - asked).min(ASKED_BYTES);
                 let at = offset.saturating_add(asked as u64);
                 let version = whole.version(seen);
+                let part = match length >= LENT_BYTES_MIN {
+                    true => out.lend(asked..asked + length),
+                    false => None,
+                };
                 ahead.push_back(async move {
-                    let piece = self.piece(key, at, length, version).await;
-                    piece.map(|(info, bytes)| (info, bytes, length))
+                    let piece = self.piece_into(key, at, length, version, part).await;
+                    piece.map(|(info, piece)| (info, piece, length))
                 });
                 asked += length;
                 if length == 0 {
@@ -119,14 +136,21 @@ impl AppState {
                 }
             }
             let next = ahead.next().await.transpose()?;
-            let (info, bytes, length) = match (next, seen) {
+            let (info, piece, length) = match (next, seen) {
                 (Some(piece), _) => piece,
                 (None, Some(info)) => return Ok((info, filled)),
                 (None, None) => return Err(StateError::NotFound),
             };
             whole.check(seen, &info)?;
-            filled = take(out, filled, &bytes);
-            if bytes.len() < length {
+            let count = match piece {
+                Piece::Landed(count) => count,
+                Piece::Bytes(bytes) => {
+                    out.write(filled, &bytes);
+                    bytes.len().min(length)
+                }
+            };
+            filled += count;
+            if count < length {
                 // The value ends here; what was asked for behind that is nothing.
                 return Ok((info, filled));
             }
@@ -143,22 +167,38 @@ impl AppState {
         length: usize,
         version: u64,
     ) -> Result<(Info, Bytes), StateError> {
+        match self.piece_into(key, offset, length, version, None).await? {
+            (info, Piece::Bytes(bytes)) => Ok((info, bytes)),
+            (info, Piece::Landed(_)) => Err(odd(&Done::Info(info))),
+        }
+    }
+
+    /// The same. The bytes may go to `part`.
+    async fn piece_into(
+        &self,
+        key: &Key,
+        offset: u64,
+        length: usize,
+        version: u64,
+        part: Option<Part>,
+    ) -> Result<(Info, Piece), StateError> {
         let op = Op::Read {
             offset,
             length: length as u64,
             version,
         };
-        match self.run(key, &op).await? {
-            Done::Bytes(info, bytes) => Ok((info, bytes)),
+        match self.run_into(key, &op, part).await? {
+            Done::Bytes(info, bytes) => Ok((info, Piece::Bytes(bytes))),
+            Done::Landed(info, count) => Ok((info, Piece::Landed(count))),
             other => Err(odd(&other)),
         }
     }
 
-    /// Copies the value's first bytes into `out`, all of one version, and says what it is.
-    pub async fn get(&self, key: &Key, out: &mut [u8]) -> Result<Info, StateError> {
+    /// Brings the value's first bytes into `out`, all of one version, and says what it is.
+    pub async fn get(&self, key: &Key, out: &mut Out<'_>) -> Result<Info, StateError> {
         if self.0.core.node.tier.is_none() {
             let value = self.value_of(key, Open::default(), None).await?;
-            return value.get_into(out).await;
+            return value.get_into(out.bytes()).await;
         }
         for _ in 0..READ_TRIES_MAX {
             match self.pieces(key, 0, out, Whole::Value).await {
@@ -169,6 +209,12 @@ impl AppState {
         }
         Err(GlobalError::Busy.into())
     }
+}
+
+/// Bytes of a value: where they were to go, or as they came.
+enum Piece {
+    Landed(usize),
+    Bytes(Bytes),
 }
 
 /// What pieces of a value have to do with each other.
@@ -201,20 +247,12 @@ impl Whole {
     }
 }
 
-/// Copies bytes behind those that are there already; how many there are then.
-fn take(out: &mut [u8], filled: usize, bytes: &[u8]) -> usize {
-    let room = &mut out[filled..];
-    let count = bytes.len().min(room.len());
-    room[..count].copy_from_slice(&bytes[..count]);
-    filled + count
-}
-
 /// An answer to something else than was asked, which only a faulty node gives.
 pub(super) fn odd(done: &Done) -> StateError {
     let kind = match done {
         Done::Nothing => "nothing",
         Done::Info(_) => "a value",
-        Done::Bytes(..) => "bytes",
+        Done::Bytes(..) | Done::Landed(..) => "bytes",
         Done::Number(..) => "a number",
         Done::Was(_) => "whether",
         Done::Made(..) => "a value that was made",
@@ -227,7 +265,13 @@ pub(super) fn odd(done: &Done) -> StateError {
 }
 
 impl Tier {
-    async fn route(&self, app: &AppState, key: &Key, op: &Op<'_>) -> Result<Done, StateError> {
+    async fn route(
+        &self,
+        app: &AppState,
+        key: &Key,
+        op: &Op<'_>,
+        mut part: Option<Part>,
+    ) -> Result<Done, StateError> {
         let name = app.name_of(key);
         let slot = Slot::of(&name);
         let config = &app.0.core.node.config;
@@ -246,7 +290,7 @@ impl Tier {
                     }
                     done => Tried::Done(done),
                 },
-                None => self.try_there(slot, app, key, op).await,
+                None => self.try_there(slot, (app, key, op), part.take()).await,
             };
             match tried {
                 Tried::Done(done) => return done,
@@ -266,7 +310,12 @@ impl Tier {
         self.slots.tell();
     }
 
-    async fn try_there(&self, slot: Slot, app: &AppState, key: &Key, op: &Op<'_>) -> Tried {
+    async fn try_there(
+        &self,
+        slot: Slot,
+        (app, key, op): (&AppState, &Key, &Op<'_>),
+        part: Option<Part>,
+    ) -> Tried {
         let (Some(me), Some(owner)) = (self.cluster.me(), self.cluster.owner(slot)) else {
             return Tried::Not(None);
         };
@@ -284,7 +333,7 @@ impl Tier {
         let from = me.token;
         let timeout = app.0.core.node.config.ask_timeout + op.waits();
         let request = Request { from, what };
-        match self.ask(&owner, &request, timeout).await {
+        match self.ask_into(&owner, &request, part, timeout).await {
             Ok(Reply::Done(done)) => Tried::Done(Ok(done)),
             Ok(Reply::Refused(error)) => Tried::Done(Err(error)),
             Ok(Reply::Malformed(why)) => Tried::Done(Err(StateError::Refused(why))),
@@ -303,17 +352,27 @@ impl Tier {
         request: &Request<'_>,
         timeout: Duration,
     ) -> Result<Reply, ClusterError> {
+        self.ask_into(member, request, None, timeout).await
+    }
+
+    /// The same. Bytes of a value may go to `part`.
+    async fn ask_into(
+        &self,
+        member: &Member,
+        request: &Request<'_>,
+        part: Option<Part>,
+        timeout: Duration,
+    ) -> Result<Reply, ClusterError> {
         let (head, data) = request.parts();
         let timeout =
             timeout + Duration::from_millis(((head.len() + data.len()) / BYTES_PER_MS_MIN) as u64);
-        let reply_bytes = request.reply_bytes();
-        let asked = self
-            .cluster
-            .ask(&member.node, head, data, reply_bytes, timeout);
+        let bytes = request.reply_bytes();
+        let room = Room { bytes, part };
+        let asked = self.cluster.ask(&member.node, head, data, room, timeout);
         let asked = asked.await;
         let label = if asked.is_ok() { "answered" } else { "failed" };
         counter!(ASKED_TOTAL, "outcome" => label).increment(1);
-        Reply::decode(&asked?).map_err(|source| ClusterError::Unanswered {
+        Reply::of(asked?).map_err(|source| ClusterError::Unanswered {
             node: member.node.clone(),
             source: source.into(),
         })

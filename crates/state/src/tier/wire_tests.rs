@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use memory::Out;
 use model::Durability;
 use proptest::prelude::*;
 
@@ -10,7 +11,7 @@ use super::*;
 use crate::global::Head;
 use crate::tier::copies::{CopyAsk, CopyOp};
 use crate::tier::reply::Reply;
-use crate::{Done, Info, Listed, StateError, WatchItem};
+use crate::{ANSWER_HEAD_BYTES, Came, Done, Info, Listed, StateError, WatchItem};
 
 fn whole(request: &Request<'_>) -> Bytes {
     let (head, data) = request.parts();
@@ -247,6 +248,37 @@ proptest! {
         let bytes = bytes.into();
         let _ = Request::decode(&bytes);
         let _ = Reply::decode(&bytes);
+    }
+}
+
+#[test]
+fn bytes_that_land_are_known_by_their_head_and_others_are_put_together() {
+    let info = Info {
+        version: 3,
+        size: 90,
+        expires_ms: 4,
+        durability: Durability::Replicated,
+    };
+    let landed = |reply: Reply| {
+        let whole = answer(reply);
+        let mut out = Out::of_zeros(80);
+        let mut part = out.lend(0..80).unwrap();
+        let rest = &whole[ANSWER_HEAD_BYTES..];
+        part.as_mut()[..rest.len()].copy_from_slice(rest);
+        let bytes = whole.slice(..ANSWER_HEAD_BYTES);
+        let rest = Some((part, rest.len()));
+        Reply::of(Came { bytes, rest }).unwrap()
+    };
+    let bytes = Bytes::from_static(b"a part of the value");
+    let count = bytes.len();
+    match landed(Reply::Done(Done::Bytes(info, bytes))) {
+        Reply::Done(done) => assert_eq!(done, Done::Landed(info, count)),
+        other => panic!("{other:?}"),
+    }
+    let why = "it is of no kind that is known to this node";
+    match landed(Reply::Malformed(why.to_owned())) {
+        Reply::Malformed(told) => assert_eq!(told, why),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -256,13 +256,15 @@ impl Driver {
         if self.input.capacity() - self.input.len() < INPUT_BYTES / 4 {
             self.input.reserve(INPUT_BYTES);
         }
-        let bytes_max = match std::mem::take(&mut self.is_landing) {
+        let bytes_max = match self.is_landing {
             // The rest of the frame is to go where it belongs.
             true => HEADER_BYTES,
             false => usize::MAX,
         };
         let mut input = (&mut self.input).limit(bytes_max);
-        poll_read_buf(Pin::new(&mut self.wire), cx, &mut input)
+        let read = poll_read_buf(Pin::new(&mut self.wire), cx, &mut input);
+        self.is_landing &= read.is_pending();
+        read
     }
 
     fn decode(&mut self, now: Instant) {

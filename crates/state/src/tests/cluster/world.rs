@@ -14,8 +14,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::tests::{key, shop, store};
 use crate::{
-    AppState, Claim, Cluster, ClusterError, Config, Keeper, Key, Member, Name, Serve, Slot, State,
-    SystemClock,
+    ANSWER_HEAD_BYTES, AppState, Came, Claim, Cluster, ClusterError, Config, Keeper, Key, Member,
+    Name, Room, Serve, Slot, State, SystemClock,
 };
 
 type Owners = HashMap<Slot, (Member, Arc<AtomicBool>)>;
@@ -191,9 +191,9 @@ impl Cluster for View {
         node: &NodeId,
         head: Bytes,
         data: &[u8],
-        _reply_bytes: usize,
+        room: Room,
         timeout: Duration,
-    ) -> Result<Bytes, ClusterError> {
+    ) -> Result<Came, ClusterError> {
         let way = (self.node.clone(), node.clone());
         let unreached = || ClusterError::Unreached {
             node: node.clone(),
@@ -209,7 +209,8 @@ impl Cluster for View {
         let answer = tokio::time::timeout(timeout, answer).await;
         match answer {
             Ok(answer) if !self.net.deaf.lock().contains(&way) => {
-                Ok([&answer.head[..], &answer.data].concat().into())
+                let all: Bytes = [&answer.head[..], &answer.data].concat().into();
+                Ok(landed(all, room))
             }
             _ => Err(ClusterError::Unanswered {
                 node: node.clone(),
@@ -217,6 +218,18 @@ impl Cluster for View {
             }),
         }
     }
+}
+
+/// An answer, what there is room for where that is.
+fn landed(mut all: Bytes, room: Room) -> Came {
+    let (Some(mut part), true) = (room.part, all.len() > ANSWER_HEAD_BYTES) else {
+        let (bytes, rest) = (all, None);
+        return Came { bytes, rest };
+    };
+    let rest = all.split_off(ANSWER_HEAD_BYTES);
+    part.as_mut()[..rest.len()].copy_from_slice(&rest);
+    let rest = Some((part, rest.len()));
+    Came { bytes: all, rest }
 }
 
 #[async_trait]
