@@ -14,13 +14,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::authority::server_name;
 use crate::config::Config;
+use crate::driver::pace::BYTES_MAX;
 use crate::identity::Identity;
 
 /// Bytes read from the socket at a time: TLS by itself asks for 4 KiB.
 const READ_BYTES: usize = 64 << 10;
-
-/// Bytes that wait in the kernel to be sent. What is in there can no longer be overtaken.
-const UNSENT_BYTES: u32 = 128 << 10;
 
 /// How peers know each other, and whether others can listen.
 #[derive(Clone)]
@@ -83,7 +81,7 @@ fn agreed_on(protocol: Option<&[u8]>) -> io::Result<()> {
 pub(crate) fn prepare(tcp: &TcpStream, config: &Config) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let socket = SockRef::from(tcp);
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    socket.set_tcp_notsent_lowat(BYTES_MAX as u32)?;
     socket.set_tcp_user_timeout(Some(config.dead_after))
 }
 
@@ -94,6 +92,17 @@ pub(crate) enum Wire {
 }
 
 impl Wire {
+    /// Bounds what waits in the kernel to be sent, as what can no longer be overtaken.
+    pub(crate) fn set_unsent_bytes(&self, bytes: usize) {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(stream) => stream.get_ref().0.get_ref(),
+        };
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // The bound that there was is as safe.
+        let _ = SockRef::from(tcp).set_tcp_notsent_lowat(bytes);
+    }
+
     /// The certificates that the peer showed.
     pub(crate) fn peer_chain(&self) -> Option<Vec<CertificateDer<'static>>> {
         match self {

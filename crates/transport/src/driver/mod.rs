@@ -10,6 +10,7 @@
 //! no second task, no lock around the socket, no copy between halves.
 
 mod calls;
+pub(crate) mod pace;
 mod staged;
 
 use std::collections::HashMap;
@@ -39,6 +40,7 @@ use crate::wire::Wire;
 
 use calls::Entry;
 pub(crate) use calls::{Dialled, Serving};
+use pace::Pace;
 use staged::Staged;
 
 /// Bytes of input that are read at a time.
@@ -91,6 +93,7 @@ pub(crate) struct Driver {
     /// The last id that was given to a call of this side.
     last: u64,
     staged: Staged,
+    pace: Pace,
     unflushed: bool,
     sleep: Pin<Box<Sleep>>,
     armed: Instant,
@@ -130,6 +133,7 @@ impl Driver {
             calls: HashMap::new(),
             last: 0,
             staged: Staged::default(),
+            pace: Pace::default(),
             unflushed: false,
             sleep: Box::pin(tokio::time::sleep_until(due.into())),
             armed: due,
@@ -283,7 +287,7 @@ impl Driver {
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut busy = false;
         for _ in 0..WRITES_MAX {
-            while self.staged.has_room() {
+            while self.staged.has_room(self.pace.bytes()) {
                 let Some(frame) = self.machine.transmit(now) else {
                     break;
                 };
@@ -299,6 +303,9 @@ impl Driver {
                     self.counts.sent_bytes.increment(bytes as u64);
                     self.unflushed = true;
                     busy = true;
+                    if let Some(bytes) = self.pace.sent(now, bytes, !self.staged.is_empty()) {
+                        self.wire.set_unsent_bytes(bytes);
+                    }
                 }
                 Poll::Ready(Err(error)) => {
                     self.close = Some(Close::Io(error));

@@ -9,10 +9,6 @@ use tokio::io::AsyncWrite;
 
 use crate::frame::Encoded;
 
-/// Bytes that are decided on before the socket has taken them: no more than TLS encrypts at once,
-/// since what is here can no longer be overtaken.
-const STAGED_BYTES: usize = 64 << 10;
-
 /// Frames that are written at once; each has up to two parts.
 const FRAMES_MAX: usize = 32;
 
@@ -25,8 +21,9 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    pub(super) fn has_room(&self) -> bool {
-        self.bytes < STAGED_BYTES
+    /// Whether there are fewer bytes here than that.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.bytes < bytes
     }
 
     pub(super) fn is_empty(&self) -> bool {
