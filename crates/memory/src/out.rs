@@ -234,8 +234,8 @@ impl Drop for Heap {
 
 impl AsMut<[u8]> for Part {
     fn as_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the memory is kept, so that the bytes are there; they are lent to nobody else, and
-        // the lender does not touch them meanwhile.
+        // SAFETY: the memory is kept, so that the bytes are there; they are lent to nobody else,
+        // and the lender does not touch them meanwhile.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
 }
