@@ -418,6 +418,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.fall_silent();
+        }
         self.stop.cancel();
         self.usage_stop.cancel();
     }

@@ -23,7 +23,8 @@ pub struct Config {
     pub body_bytes_max: u32,
     /// Bytes of one frame of a stream: what a small call may have to wait for.
     pub chunk_bytes: u32,
-    /// Bytes that a peer may send on a stream that nobody has read from yet.
+    /// Bytes that a peer may send on a stream that nobody has read from yet. With `requests_max`
+    /// this bounds what a member of the cluster can make this node hold.
     pub window_bytes: u32,
     /// Bytes that it may send ahead of a reader that keeps up.
     pub window_bytes_max: u32,

@@ -337,6 +337,11 @@ impl Member {
         self.address
     }
 
+    /// Tells the others nothing more, as in a crash.
+    pub fn fall_silent(&self) {
+        self.neighbours.fall_silent();
+    }
+
     /// Takes no new calls of others, says so, and hands over what it has of the state. Until that
     /// is done others are answered, who may ask for it.
     pub fn begin_drain(&self) {

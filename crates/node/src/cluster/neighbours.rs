@@ -25,6 +25,8 @@ pub(super) struct Neighbours {
     is_open: AtomicBool,
     /// Cancelled when it is about to stop.
     closing: CancellationToken,
+    /// Whether nobody is told anything more.
+    is_silent: AtomicBool,
 }
 
 /// A call that is sent to a node: counted in what is known of that node until this is dropped.
@@ -65,6 +67,7 @@ impl Neighbours {
             tenures: RwLock::default(),
             is_open: AtomicBool::new(true),
             closing: CancellationToken::new(),
+            is_silent: AtomicBool::new(false),
         }
     }
 
@@ -76,6 +79,15 @@ impl Neighbours {
     /// Takes no new calls from now on.
     pub fn close(&self) {
         self.closing.cancel();
+    }
+
+    /// Whoever waits for this node's word has lost it from now on.
+    pub fn fall_silent(&self) {
+        self.is_silent.store(true, Ordering::Release);
+    }
+
+    pub fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Acquire)
     }
 
     /// Is cancelled when this node is about to stop.

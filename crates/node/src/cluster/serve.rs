@@ -104,6 +104,7 @@ impl Handler for Calls {
         let outcome = match ran {
             Ok(()) => "ran",
             Err(Unsaid::Cut) => "cut",
+            Err(Unsaid::Refused(..)) if self.neighbours.is_silent() => "cut",
             Err(Unsaid::Refused(mut refusal, out)) => {
                 refusal.fill = Some(fill(&self.executor));
                 if let Some(responder) = out.into_responder() {

@@ -25,8 +25,7 @@ use crate::{AppState, Config, GlobalError, Info, Key, Open, StateError};
 const PAUSE: Duration = Duration::from_millis(100);
 /// A network that is slower than this is too slow for long values.
 const BYTES_PER_MS_MIN: usize = 4 << 10;
-/// Bytes of a long value that are asked for at a time: few enough to stay in a processor's cache
-/// from one copy to the next.
+/// Bytes of a long value that are asked for at a time.
 pub(super) const ASKED_BYTES: usize = 1 << 20;
 /// Requests for parts of a long value that are under way at a time: some are on their way while
 /// the owner copies the next.

@@ -17,6 +17,14 @@ mod turns;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// What these tests count with.
+fn config() -> Config {
+    Config {
+        window_bytes: 64 << 10,
+        ..Config::default()
+    }
+}
+
 fn agreed(config: &Config) -> Agreed {
     Agreed {
         version: 1,
@@ -40,11 +48,11 @@ impl One {
     }
 
     fn dialler() -> Self {
-        Self::new(Side::Dialler, &Config::default())
+        Self::new(Side::Dialler, &config())
     }
 
     fn acceptor() -> Self {
-        Self::new(Side::Acceptor, &Config::default())
+        Self::new(Side::Acceptor, &config())
     }
 
     fn open(&mut self, id: u64, priority: Priority, body: usize, end: bool) {

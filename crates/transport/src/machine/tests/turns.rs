@@ -90,7 +90,7 @@ fn credit_is_given_for_what_was_read_and_grows_with_it_within_the_bounds() {
     let config = Config {
         window_bytes_max: 256 << 10,
         window_growth_bytes_max: 100 << 10,
-        ..Config::default()
+        ..config()
     };
     let mut one = One::new(Side::Dialler, &config);
     one.open(1, Priority::Bulk, 0, true);
@@ -136,7 +136,7 @@ fn a_reader_with_room_gives_credit_at_once_within_the_bounds() {
     let config = Config {
         window_bytes_max: 256 << 10,
         window_growth_bytes_max: 250 << 10,
-        ..Config::default()
+        ..config()
     };
     let mut one = One::new(Side::Dialler, &config);
     let expect = |one: &mut One, id, bytes| one.handle(Event::Expected { id, bytes });
@@ -167,7 +167,7 @@ fn a_reader_with_room_gives_credit_at_once_within_the_bounds() {
 #[test]
 fn each_breach_closes_the_connection_with_a_reason() {
     let check = |side: Side, frames: Vec<Frame>, breach: Breach| {
-        let mut one = One::new(side, &Config::default());
+        let mut one = One::new(side, &config());
         if side == Side::Dialler {
             one.open(1, Priority::Prompt, 0, true);
             one.frames();
@@ -250,7 +250,7 @@ fn a_call_that_never_left_is_cancelled_without_a_word() {
 fn calls_beyond_the_limit_are_refused_and_others_go_on() {
     let config = Config {
         requests_max: 2,
-        ..Config::default()
+        ..config()
     };
     let mut one = One::new(Side::Acceptor, &config);
     for id in 1..=3 {
