@@ -38,8 +38,9 @@ use super::router::{NO_SERVICE, Service};
 const ASK: u8 = 0;
 /// Bytes that go with the first frame: less than every node takes.
 const FIRST_BYTES_MAX: usize = 60 << 10;
-/// Bytes of a request's data that are copied, and sent, at a time.
-const PIECE_BYTES: usize = 256 << 10;
+/// Bytes of a request's data that are copied, and sent, at a time: few enough to be in the
+/// processor's cache when they are sent.
+const PIECE_BYTES: usize = 64 << 10;
 /// The most bytes of a reply: a piece of a value, or a listing, with room.
 const REPLY_BYTES_MAX: usize = 16 << 20;
 /// Buffers that are kept for later messages, and the bytes of the largest of them.
