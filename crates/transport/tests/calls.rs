@@ -4,11 +4,13 @@
 
 mod fixture;
 
+use std::any::Any;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fixture::*;
-use transport::{CallError, Config, Request, Status};
+use tokio::time::timeout;
+use transport::{CallError, Config, Landing, Request, Status};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_at_once_have_each_its_own_reply() {
@@ -170,6 +172,56 @@ async fn a_reply_goes_to_the_buffer_that_was_named_with_the_request() {
         };
         futures::future::join_all((0..5).map(|_| ask())).await;
     }
+}
+
+/// A buffer in several pieces.
+struct Pieces(Vec<Vec<u8>>);
+
+impl Landing for Pieces {
+    fn bytes(&mut self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    fn room(&mut self, filled: usize) -> &mut [u8] {
+        let mut skip = filled;
+        for piece in &mut self.0 {
+            if skip < piece.len() {
+                return &mut piece[skip..];
+            }
+            skip -= piece.len();
+        }
+        &mut []
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_buffer_may_be_in_pieces_and_is_filled_in_their_order() {
+    let (_cluster, _serving, connection) = pair(Config::default()).await;
+    let bytes = 400_001;
+    let expected = made_up(bytes);
+    for sizes in [vec![44, 1 << 20], vec![1, 70_000, 3, 300_000], vec![5]] {
+        let all: usize = sizes.iter().sum();
+        let pieces = Pieces(sizes.into_iter().map(|size| vec![0; size]).collect());
+        let request = Request::new(BULK, number(bytes));
+        let asked = connection.ask_into(request, pieces).await.unwrap();
+        let mut reply = asked.reply().await.unwrap();
+        let (pieces, filled) = reply.body.landed::<Pieces>().await.unwrap();
+        assert_eq!(filled, all.min(bytes));
+        assert!(pieces.0.concat()[..filled] == expected[..filled]);
+        assert!(reply.body.collect(bytes).await.unwrap() == expected[filled..]);
+    }
+    // What is in them when their reader gives up is read as any other bytes.
+    let (mut sender, answer) = connection.stream(Request::new(PIPE, "")).await.unwrap();
+    sender.send(expected.slice(..100)).await.unwrap();
+    let mut reply = answer.reply().await.unwrap();
+    let filling = reply.body.fill(Pieces(vec![vec![0; 30], vec![0; 500]]));
+    assert!(timeout(Duration::from_millis(100), filling).await.is_err());
+    sender.finish().unwrap();
+    assert!(reply.body.collect(bytes).await.unwrap() == expected[..100]);
 }
 
 #[tokio::test]
