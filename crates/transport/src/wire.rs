@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::authority::server_name;
 use crate::config::Config;
-use crate::driver::pace::BYTES_MAX;
+use crate::driver::pace::AHEAD_BYTES_MAX;
 use crate::identity::Identity;
 
 /// Bytes read from the socket at a time: TLS by itself asks for 4 KiB.
@@ -81,7 +81,7 @@ fn agreed_on(protocol: Option<&[u8]>) -> io::Result<()> {
 pub(crate) fn prepare(tcp: &TcpStream, config: &Config) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let socket = SockRef::from(tcp);
-    socket.set_tcp_notsent_lowat(BYTES_MAX as u32)?;
+    socket.set_tcp_notsent_lowat(AHEAD_BYTES_MAX as u32)?;
     socket.set_tcp_user_timeout(Some(config.dead_after))
 }
 

@@ -30,6 +30,7 @@ mod forward;
 mod hints;
 mod load;
 mod logs;
+mod messages;
 mod metrics;
 mod neighbours;
 mod nodes;

@@ -8,29 +8,26 @@
 //! What is long goes without a copy of its own from where it is to the socket, and from the socket
 //! to where it is read: only a request's data is copied once, a piece at a time.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use invoker::{Members, Nodes as _};
 use membership::{Membership, Ownership, Resource};
 use memory::Part;
 use model::NodeId;
-use parking_lot::Mutex;
 use scheduler::Standing;
-use state::{ANSWER_HEAD_BYTES, Came, ClusterError, Room, Serve, Slot};
+use state::{Came, ClusterError, Room, Serve, Slot};
 use storage::Txn;
 use tokio::sync::watch;
-use transport::{
-    Answer, Body, CallError, Connection, Handler, Incoming, Landing, PeerError, Peers, Request,
-    Status,
-};
+use transport::{CallError, Connection, Handler, Incoming, PeerError, Peers, Request, Status};
 
+use super::messages::{
+    Buffer, Buffers, LENGTH_BYTES, MessageError, STRAIGHT_HEAD_BYTES, Straight, message, replied,
+};
 use super::neighbours::Neighbours;
 use super::router::{NO_SERVICE, Service};
 
@@ -43,15 +40,6 @@ const FIRST_BYTES_MAX: usize = 60 << 10;
 const PIECE_BYTES: usize = 64 << 10;
 /// The most bytes of a reply: a piece of a value, or a listing, with room.
 const REPLY_BYTES_MAX: usize = 16 << 20;
-/// Buffers that are kept for later messages, and the bytes of the largest of them.
-const BUFFERS_MAX: usize = 8;
-const BUFFER_BYTES_MAX: usize = 2 << 20;
-/// A buffer is used for messages that leave at most one part in so many of it empty.
-const SPARE_PART: usize = 8;
-/// Bytes of the length before a message.
-const LENGTH_BYTES: usize = size_of::<u64>();
-/// Bytes before those of a value.
-const STRAIGHT_HEAD_BYTES: usize = LENGTH_BYTES + ANSWER_HEAD_BYTES;
 
 /// The cluster, as state asks for it.
 pub(super) struct Owners {
@@ -62,21 +50,6 @@ pub(super) struct Owners {
     /// By the slots' numbers.
     resources: Vec<Resource>,
     buffers: Arc<Buffers>,
-}
-
-/// A message that is none.
-#[derive(Debug, thiserror::Error)]
-enum MessageError {
-    #[error("a message of {0} bytes is too long")]
-    TooLong(u64),
-    #[error("a message that ends early")]
-    Short,
-    #[error("it answered {0}")]
-    Status(u16),
-    #[error("it left the cluster")]
-    Left,
-    #[error(transparent)]
-    Call(#[from] CallError),
 }
 
 impl Owners {
@@ -102,8 +75,25 @@ impl Owners {
         &self.resources[slot.number()]
     }
 
-    /// Sends a request, and reads all of its reply.
+    /// Sends a request, and reads all of its reply to where there is room for it.
     async fn exchange(
+        &self,
+        connection: Connection,
+        request: Request,
+        room: Room,
+        rest: &[u8],
+    ) -> Result<Came, MessageError> {
+        match room.part {
+            Some(part) if rest.is_empty() => self.exchange_into(connection, request, part).await,
+            _ => {
+                let asked = self.exchange_whole(connection, request, room.bytes, rest);
+                let bytes = asked.await?;
+                Ok(Came { bytes, rest: None })
+            }
+        }
+    }
+
+    async fn exchange_whole(
         &self,
         connection: Connection,
         request: Request,
@@ -149,13 +139,9 @@ impl Owners {
         request: Request,
         part: Part,
     ) -> Result<Came, MessageError> {
-        let straight = Straight {
-            head: [0; STRAIGHT_HEAD_BYTES],
-            part,
-        };
+        let straight = Straight::new(part);
         let mut body = replied(connection.ask_into(request, straight).await?).await?;
-        let (straight, filled) = body.landed::<Straight>().await?;
-        let Straight { head, part } = straight;
+        let (Straight { head, part }, filled) = body.landed().await?;
         let (here, landed) = (
             &head[..filled.min(STRAIGHT_HEAD_BYTES)],
             filled.saturating_sub(STRAIGHT_HEAD_BYTES),
@@ -285,21 +271,13 @@ impl state::Cluster for Owners {
                 let request = Request::new(Service::State.method(ASK), first.clone());
                 request.timeout(timeout)
             };
-            let asked = match room.part {
-                Some(part) if rest.is_empty() => {
-                    self.exchange_into(connection, request(), part).await
-                }
-                _ => {
-                    let asked = self.exchange(connection, request(), room.bytes, rest);
-                    asked.await.map(whole)
-                }
-            };
-            let asked = match asked {
+            let bytes = room.bytes;
+            let asked = match self.exchange(connection, request(), room, rest).await {
                 // The connection ended while it was asked; another one is there, or is made.
                 Err(MessageError::Call(CallError::Draining)) => {
                     let again = self.peers.connection(node).await.map_err(unreached)?;
-                    let asked = self.exchange(again, request(), room.bytes, rest);
-                    asked.await.map(whole)
+                    let room = Room { bytes, part: None };
+                    self.exchange(again, request(), room, rest).await
                 }
                 asked => asked,
             };
@@ -406,129 +384,4 @@ async fn send(mut sender: transport::Sender, head: Bytes, data: Bytes) -> Result
         sender.send(data).await?;
     }
     sender.finish()
-}
-
-/// Buffers of messages that were read, for later ones: fresh memory costs a fault for each page,
-/// and has to be filled with zeros.
-#[derive(Debug, Default)]
-struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-impl Buffers {
-    /// One of at least so many bytes, and not of many more: a value may keep it.
-    fn take(self: &Arc<Self>, bytes: usize) -> Buffer {
-        let mut kept = self.0.lock();
-        let most = bytes + bytes / SPARE_PART;
-        let fits = kept
-            .iter()
-            .position(|all| (bytes..=most).contains(&all.len()));
-        let all = fits.map_or_else(|| vec![0; bytes], |at| kept.swap_remove(at));
-        let kept_by = self.clone();
-        Buffer { all, kept_by }
-    }
-}
-
-struct Buffer {
-    all: Vec<u8>,
-    kept_by: Arc<Buffers>,
-}
-
-impl AsMut<[u8]> for Buffer {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.all
-    }
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        &self.all
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let mut kept = self.kept_by.0.lock();
-        if kept.len() < BUFFERS_MAX && self.all.len() <= BUFFER_BYTES_MAX {
-            kept.push(std::mem::take(&mut self.all));
-        }
-    }
-}
-
-/// A reply that gives bytes of a value, in two places.
-struct Straight {
-    head: [u8; STRAIGHT_HEAD_BYTES],
-    part: Part,
-}
-
-impl Landing for Straight {
-    fn bytes(&mut self) -> usize {
-        STRAIGHT_HEAD_BYTES + self.part.as_ref().len()
-    }
-
-    fn room(&mut self, filled: usize) -> &mut [u8] {
-        match filled.checked_sub(STRAIGHT_HEAD_BYTES) {
-            None => &mut self.head[filled..],
-            Some(landed) => &mut self.part.as_mut()[landed..],
-        }
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
-}
-
-/// An answer all of which is in one piece.
-fn whole(bytes: Bytes) -> Came {
-    Came { bytes, rest: None }
-}
-
-/// The body of a reply that says that all went well.
-async fn replied(answer: Answer) -> Result<Body, MessageError> {
-    let reply = answer.reply().await?;
-    match reply.status {
-        Status::OK => Ok(reply.body),
-        other => Err(MessageError::Status(other.0)),
-    }
-}
-
-/// The part of a buffer that is still to be filled.
-struct Rest {
-    buffer: Buffer,
-    missing: Range<usize>,
-}
-
-impl AsMut<[u8]> for Rest {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer.all[self.missing.clone()]
-    }
-}
-
-/// All of a message of at most so many bytes, of which the first may be here: in the piece that
-/// came if that is all, and else in one that the rest is decrypted into.
-async fn message(
-    mut first: Bytes,
-    mut body: Body,
-    bytes_max: usize,
-    buffers: &Arc<Buffers>,
-) -> Result<Bytes, MessageError> {
-    while first.len() < LENGTH_BYTES {
-        let more = body.chunk().await?.ok_or(MessageError::Short)?;
-        first = match first.is_empty() {
-            true => more,
-            false => [first, more].concat().into(),
-        };
-    }
-    let length = first.get_u64_le();
-    let bytes = usize::try_from(length)
-        .ok()
-        .filter(|bytes| *bytes <= bytes_max);
-    let bytes = bytes.ok_or(MessageError::TooLong(length))?;
-    if first.len() >= bytes {
-        return Ok(first.slice(..bytes));
-    }
-    let mut buffer = buffers.take(bytes);
-    buffer.all[..first.len()].copy_from_slice(&first);
-    let missing = first.len()..bytes;
-    drop(first);
-    let filled = body.fill(Rest { buffer, missing }).await?;
-    Ok(Bytes::from_owner(filled.buffer).slice(..bytes))
 }

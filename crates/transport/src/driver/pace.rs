@@ -12,8 +12,8 @@ const AHEAD: Duration = Duration::from_micros(250);
 /// How long the way is watched before that is reckoned anew.
 const WATCHED: Duration = Duration::from_millis(1);
 
-const BYTES_MIN: usize = 64 << 10;
-pub(crate) const BYTES_MAX: usize = 512 << 10;
+const AHEAD_BYTES_MIN: usize = 64 << 10;
+pub(crate) const AHEAD_BYTES_MAX: usize = 512 << 10;
 
 pub(super) struct Pace {
     bytes: usize,
@@ -28,7 +28,7 @@ impl Default for Pace {
     /// A way is fast until it is seen not to be.
     fn default() -> Self {
         Self {
-            bytes: BYTES_MAX,
+            bytes: AHEAD_BYTES_MAX,
             since: None,
             busy: Duration::ZERO,
             sent_bytes: 0,
@@ -54,8 +54,10 @@ impl Pace {
         }
         let per_time = self.sent_bytes as u128 * AHEAD.as_nanos() / self.busy.as_nanos();
         (self.busy, self.sent_bytes) = (Duration::ZERO, 0);
-        let bytes = usize::try_from(per_time).unwrap_or(BYTES_MAX);
-        let bytes = bytes.clamp(BYTES_MIN, BYTES_MAX).next_power_of_two();
+        let bytes = usize::try_from(per_time).unwrap_or(AHEAD_BYTES_MAX);
+        let bytes = bytes
+            .clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX)
+            .next_power_of_two();
         let was = std::mem::replace(&mut self.bytes, bytes);
         (was != bytes).then_some(bytes)
     }
@@ -78,14 +80,14 @@ mod tests {
     #[test]
     fn it_is_as_far_ahead_as_the_way_is_fast() {
         let mut pace = Pace::default();
-        assert_eq!(pace.bytes(), BYTES_MAX);
+        assert_eq!(pace.bytes(), AHEAD_BYTES_MAX);
         // 1 Gbit/s: 125 bytes in a microsecond.
         let step = Duration::from_micros(500);
-        assert_eq!(ahead(&mut pace, 62_500, step, 20), BYTES_MIN);
+        assert_eq!(ahead(&mut pace, 62_500, step, 20), AHEAD_BYTES_MIN);
         // 5 Gbit/s.
         assert_eq!(ahead(&mut pace, 312_500, step, 20), 256 << 10);
         // 40 Gbit/s.
-        assert_eq!(ahead(&mut pace, 2_500_000, step, 20), BYTES_MAX);
+        assert_eq!(ahead(&mut pace, 2_500_000, step, 20), AHEAD_BYTES_MAX);
     }
 
     #[test]
@@ -96,6 +98,6 @@ mod tests {
             let told = pace.sent(begun + Duration::from_secs(second), 100, false);
             assert_eq!(told, None);
         }
-        assert_eq!(pace.bytes(), BYTES_MAX);
+        assert_eq!(pace.bytes(), AHEAD_BYTES_MAX);
     }
 }
