@@ -18,8 +18,8 @@ use super::support::{Node, Starting, as_ours, dunlin, finish};
 /// How long a node that is gone keeps what it owned.
 pub const LEASE: Duration = Duration::from_secs(4);
 
-/// How long users wait for any answer: what a cluster promises when a node is lost.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+/// The same where etcd loses its leader: a tie makes an election of four seconds.
+pub const LONG_LEASE: Duration = Duration::from_secs(6);
 
 /// How long a change may take until it is seen: more than anything here takes.
 pub const SEEN_MAX: Duration = Duration::from_secs(30);
@@ -43,6 +43,8 @@ pub struct Cluster {
     pub bucket_host: Host,
     pub token: String,
     pub lan: Lan,
+    /// How long a node that is gone keeps what it owned.
+    lease: Duration,
     /// A node whose clock can be stepped, and the library that does it.
     stepped: Option<(usize, PathBuf)>,
     folder: tempfile::TempDir,
@@ -51,7 +53,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts it, with functions that all nodes know. None where no networks can be made: that is
     /// said, and a failure where they are asked for.
-    pub fn start(stepped: Option<(usize, PathBuf)>) -> Option<Self> {
+    pub fn start(lease: Duration, stepped: Option<(usize, PathBuf)>) -> Option<Self> {
         if let Err(missing) = Lan::possible() {
             assert!(std::env::var_os("REQUIRE_NETNS").is_none(), "{missing}");
             eprintln!("left out, for want of network namespaces: {missing}");
@@ -72,6 +74,7 @@ impl Cluster {
             bucket_host,
             token: String::new(),
             lan,
+            lease,
             stepped,
             folder: tempfile::tempdir().unwrap(),
         };
@@ -94,6 +97,11 @@ impl Cluster {
         cluster.deploy("nap", &sleeps(5_000));
         cluster.deploy("doze", &sleeps(1_500));
         Some(cluster)
+    }
+
+    /// How long users wait for any answer: what a cluster promises when a node is lost.
+    pub fn patience(&self) -> Duration {
+        self.lease * 2
     }
 
     fn path(&self, name: &str) -> String {
@@ -121,7 +129,7 @@ impl Cluster {
         let (data, certificates) = (self.path(NAMES[node]), self.path("ca"));
         let (etcd, bucket) = (self.etcd.address("hosts"), self.bucket.address("hosts"));
         let peer = format!("{}:8082", self.hosts[node].address());
-        let lease = LEASE.as_millis().to_string();
+        let lease = self.lease.as_millis().to_string();
         let flags = [
             ["--data", &data],
             ["--listen", &listen],
@@ -215,7 +223,7 @@ impl Cluster {
     /// Calls a function through a node.
     pub fn call(&self, node: usize, function: &str, body: &str) -> io::Result<Reply> {
         let head = self.head("POST", &format!("/e2e/{function}"));
-        Caller::with_patience(&self.nodes[node].address, PATIENCE)?.send(&head, body)
+        Caller::with_patience(&self.nodes[node].address, self.patience())?.send(&head, body)
     }
 
     /// Calls a function that takes its time; the answer comes by the channel.
@@ -233,7 +241,7 @@ impl Cluster {
 
     /// Asks a node to see to a call later.
     pub fn accept(&self, node: usize, function: &str, body: &str) -> io::Result<Reply> {
-        self.accept_within(PATIENCE, node, function, body)
+        self.accept_within(self.patience(), node, function, body)
     }
 
     /// The same with more patience: a bucket is asked again and again for ten seconds.

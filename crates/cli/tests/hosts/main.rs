@@ -13,11 +13,11 @@ mod stores;
 mod support;
 mod users;
 
-use cluster::Cluster;
+use cluster::{Cluster, LEASE, LONG_LEASE};
 
 #[test]
 fn nodes_are_killed_and_cut_off_and_replaced() {
-    let Some(mut cluster) = Cluster::start(None) else {
+    let Some(mut cluster) = Cluster::start(LEASE, None) else {
         return;
     };
     nodes::one_is_killed(&mut cluster);
@@ -28,7 +28,7 @@ fn nodes_are_killed_and_cut_off_and_replaced() {
 
 #[test]
 fn etcd_and_the_bucket_are_lost_and_come_back() {
-    let Some(mut cluster) = Cluster::start(None) else {
+    let Some(mut cluster) = Cluster::start(LONG_LEASE, None) else {
         return;
     };
     stores::one_member_of_etcd_is_lost(&mut cluster);
@@ -38,7 +38,7 @@ fn etcd_and_the_bucket_are_lost_and_come_back() {
 
 #[test]
 fn links_are_slow_and_clocks_jump() {
-    let Some(mut cluster) = Cluster::start(Some((1, links::clock_library()))) else {
+    let Some(mut cluster) = Cluster::start(LEASE, Some((1, links::clock_library()))) else {
         return;
     };
     links::a_link_is_slow(&mut cluster);

@@ -1,6 +1,6 @@
 //! Nodes that are lost, that hear nobody, and that are replaced one by one.
 
-use super::cluster::{Cluster, NAMES, PATIENCE};
+use super::cluster::{Cluster, NAMES};
 use super::users::User::{Calls, Leaves};
 
 /// `kill -9`: users of the others see at most that a call was lost, and nothing that was accepted
@@ -17,7 +17,8 @@ pub fn one_is_killed(cluster: &mut Cluster) {
     let seen = cluster.with_users(&users, |cluster, users| {
         users.more(20);
         cluster.nodes[2].kill();
-        let lost = long.recv_timeout(PATIENCE).expect("an answer").unwrap();
+        let lost = long.recv_timeout(cluster.patience());
+        let lost = lost.expect("an answer").unwrap();
         assert_eq!((lost.status, &*lost.code()), (502, "node-lost"), "{lost:?}");
         cluster.sees(0, |nodes| nodes.len() == 2);
         users.turn_page();
@@ -120,7 +121,8 @@ pub fn all_are_replaced(cluster: &mut Cluster) {
             cluster.runs(node, "doze");
             users.more(10);
             assert!(cluster.nodes[node].stop().success(), "all was finished");
-            let last = last.recv_timeout(PATIENCE).expect("an answer").unwrap();
+            let last = last.recv_timeout(cluster.patience());
+            let last = last.expect("an answer").unwrap();
             assert_eq!((last.status, &*last.body), (200, "slept"));
             users.more(10);
             cluster.start_again(node);

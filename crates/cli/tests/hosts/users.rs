@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use super::cluster::{Cluster, NAMES, PATIENCE};
+use super::cluster::{Cluster, NAMES};
 use super::support::caller::{Caller, Reply};
 
 /// Between two calls of one user: what is looked at is how calls fare, not how many there can be.
@@ -39,6 +39,8 @@ pub struct Users {
     page: AtomicUsize,
     is_over: AtomicBool,
     who: Vec<User>,
+    /// How long each waits for an answer.
+    patience: Duration,
 }
 
 /// Lets the users go home, also when the story fails.
@@ -86,7 +88,7 @@ impl Users {
             let body = format!("{}-{number}", NAMES[node]);
             let caller = match kept.take() {
                 Some(caller) => Ok(caller),
-                None => Caller::with_patience(address, PATIENCE),
+                None => Caller::with_patience(address, self.patience),
             };
             let reply = caller.and_then(|mut caller| {
                 let reply = caller.send(&head, &body)?;
@@ -144,6 +146,7 @@ impl Cluster {
     pub fn with_users(&mut self, who: &[User], story: impl FnOnce(&mut Self, &Users)) -> Vec<Seen> {
         let users = Users {
             who: who.to_vec(),
+            patience: self.patience(),
             ..Users::default()
         };
         let token = self.token.clone();

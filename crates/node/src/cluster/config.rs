@@ -84,7 +84,8 @@ impl ClusterConfig {
         let membership = &mut self.membership;
         membership.lease_ttl = ttl;
         membership.lease_margin = ttl / 5;
-        membership.renew_every = ttl / 5;
+        // Often: what is left of a lease when etcd loses its leader is what an election may take.
+        membership.renew_every = ttl / 10;
         membership.retry_after = ttl / 20;
         membership.request_timeout = ttl / 5;
         let transport = &mut self.transport;
