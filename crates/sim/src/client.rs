@@ -24,8 +24,8 @@ const BURST: Duration = Duration::from_millis(500);
 /// What all clients call.
 pub(crate) const FUNCTION: &str = "app/f";
 
-/// Does all that client `n` does; gives its invocation.
-pub(crate) async fn run(world: Arc<World>, n: u64) -> InvocationId {
+/// Does all that client `n` does.
+pub(crate) async fn run(world: Arc<World>, n: u64) {
     let mut throw = world.dice.throw("client", &[n]);
     let begins = match throw.chance(600) {
         true => throw.time(world.plan.span),
@@ -35,7 +35,6 @@ pub(crate) async fn run(world: Arc<World>, n: u64) -> InvocationId {
     tokio::time::sleep(begins).await;
     let id = submit(&world, n, &mut throw).await;
     wait(&world, id, &mut throw).await;
-    id
 }
 
 fn submission(n: u64, throw: &mut Throw) -> Submission {

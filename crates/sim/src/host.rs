@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::link::Link;
 use crate::neighbours::Neighbours;
 use crate::place::{Attempts, Places};
+use crate::ways::{self, Share};
 use crate::world::{BEGAN_MS, World};
 use crate::{rooms, seats};
 
@@ -35,6 +36,7 @@ pub(crate) struct Host {
     pub neighbours: Neighbours,
     /// Once it is open.
     invoker: OnceLock<Invoker>,
+    share: OnceLock<Share>,
     standing: Mutex<Standing>,
     tasks: Mutex<JoinSet<()>>,
     /// The queue is to stop, and then the node to leave.
@@ -88,6 +90,7 @@ impl Host {
             neighbours: Neighbours::new(membership.clone()),
             membership,
             invoker: OnceLock::new(),
+            share: OnceLock::new(),
             standing: Mutex::default(),
             tasks: Mutex::default(),
             stop: CancellationToken::new(),
@@ -112,7 +115,13 @@ impl Host {
         let queues = Arc::new(Members::new(host.membership.clone()));
         let for_ever = CancellationToken::new();
         host.spawn(queues.clone().follow(for_ever));
-        host.spawn(host.clone().runs_its_queue(store.clone(), queues));
+        let queue = host.clone().runs_its_queue(store.clone(), queues.clone());
+        let share = ways::keep(host.clone(), store.clone(), queues, host.stop.clone());
+        let leave = host.leave.clone();
+        host.spawn(async move {
+            tokio::join!(queue, share);
+            leave.cancel();
+        });
         host.spawn(seats::keep(host.clone()));
         host.spawn(rooms::reserve(host.clone(), store));
         host
@@ -142,6 +151,16 @@ impl Host {
         self.invoker.get()
     }
 
+    /// Its part of the state, once it has one.
+    pub fn share(&self) -> Option<&Share> {
+        self.share.get()
+    }
+
+    pub fn shares(&self, share: Share) {
+        // Nobody else sets it.
+        let _set = self.share.set(share);
+    }
+
     /// Whether it takes new calls.
     pub fn is_open(&self) -> bool {
         *self.standing.lock() == Standing::Serving
@@ -168,7 +187,7 @@ impl Host {
             }
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return self.leave.cancel(),
+                () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(PAUSE) => (),
             }
         };
@@ -176,7 +195,6 @@ impl Host {
         service
             .run(Arc::new(Attempts(self.clone())), stop.cancelled())
             .await;
-        self.leave.cancel();
     }
 
     async fn opens(
@@ -222,6 +240,7 @@ impl Host {
     /// Stops as it is told to: drains its queue, leaves, and ends.
     pub async fn stops(self: Arc<Self>) {
         *self.standing.lock() = Standing::Draining;
+        self.world.witness.lock().leaves(self.membership.id());
         self.stop.cancel();
         self.left.cancelled().await;
         self.dies();

@@ -1,8 +1,8 @@
-//! A cluster in one thread, out of one number: the real scheduler, membership and queues, over a
+//! A cluster in one thread, out of one number: the real scheduler, membership, queues and state, over a
 //! store, a network and machines that fail as the seed says.
 //!
 //! ```text
-//!  Plan (seed) ──▶ play ──▶ clients ─▶ Host × n: Membership, Invoker, decide, decide_group
+//!  Plan (seed) ──▶ play ──▶ clients ─▶ Host × n: Membership, Invoker, State, decide, decide_group
 //!                   │                    │ Link: a Store, and a way to the other nodes
 //!                   │                    ▼
 //!                   │                  Post: all that is on its way, in the order of its time
@@ -11,7 +11,7 @@
 //!                   └──▶ Witness ◀──── Shelf, Watchers: what the store holds, and who is told
 //! ```
 //!
-//! What a host runs is the code of `membership`, `scheduler` and `invoker`, with their own tasks,
+//! What a host runs is the code of `membership`, `scheduler`, `invoker` and `state`, with their own tasks,
 //! on tokio's paused clock. Of the platform only what stands around them is simulated: the store
 //! (which passes the conformance suite of `storage`), the network, processes, places for calls.
 //!
@@ -40,7 +40,9 @@ mod post;
 mod rooms;
 mod seats;
 mod shelf;
+mod values;
 mod watchers;
+mod ways;
 mod weather;
 mod witness;
 mod world;

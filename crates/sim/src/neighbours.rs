@@ -61,6 +61,11 @@ impl Neighbours {
         })
     }
 
+    /// What is cancelled once a node is no member any more; none if no tenure of it is known.
+    pub fn gone(&self, node: &NodeId) -> Option<CancellationToken> {
+        Some(self.tenures.lock().get(node)?.1.clone())
+    }
+
     /// Follows the roster, for ever.
     pub async fn follow(&self) {
         let mut changes = self.membership.changes();

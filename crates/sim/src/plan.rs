@@ -17,6 +17,8 @@ pub struct Plan {
     pub seats: usize,
     /// Clients that submit one invocation each, and wait for its end.
     pub clients: u64,
+    /// Clients that read and replace the values which all nodes share.
+    pub writers: u64,
     /// Time in which all of them begin, and all that goes wrong does so.
     pub span: Duration,
     /// Time without trouble after it, by whose end everything must have come to its own.
@@ -67,6 +69,8 @@ pub enum Fault {
     FencingIgnored,
     /// Clocks lose more than the margin of a lease.
     ClocksTooSlow,
+    /// Owners of values go on when their claim is over.
+    ClaimsIgnored,
     /// Reservations are written whatever the ledger's revision is.
     LedgersOverwritten,
 }
@@ -83,6 +87,7 @@ impl Plan {
             places: 2 + up_to(2),
             seats: 8,
             clients: 300,
+            writers: 24,
             span: Duration::from_secs(40),
             calm: Duration::from_secs(60),
             troubles: Troubles {
@@ -142,6 +147,12 @@ pub struct Summary {
     pub groups: u64,
     /// Groups that had to decide again, since others had come before them.
     pub groups_again: u64,
+    /// Values that were read.
+    pub looked: u64,
+    /// Values that were put, and acknowledged.
+    pub replaced: u64,
+    /// Times that the loss of a value was told.
+    pub losses: u64,
     /// The store's last revision.
     pub revision: u64,
     /// A hash over every change of the store, with its time.

@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::link::Link;
 use crate::weather::Mishap;
 use crate::world::World;
-use crate::{Plan, Summary, Violation};
+use crate::{Plan, Summary, Violation, values};
 
 /// From one look at whether all is well to the next.
 const LOOK: Duration = Duration::from_millis(100);
@@ -42,6 +42,9 @@ pub async fn play(plan: &Plan) -> Result<Summary, Violation> {
     let mut clients = JoinSet::new();
     for n in 0..plan.clients {
         clients.spawn(client::run(world.clone(), n));
+    }
+    for n in 0..plan.writers {
+        clients.spawn(values::run(world.clone(), n));
     }
     let summary = settle(&world, &mut clients).await;
     clients.shutdown().await;
@@ -135,10 +138,7 @@ async fn leaves(world: Arc<World>, host: Arc<Host>, back: Duration, life: u64) {
 }
 
 /// Waits until all clients have what they wait for and every invocation its outcome.
-async fn settle(
-    world: &Arc<World>,
-    clients: &mut JoinSet<model::InvocationId>,
-) -> Result<(), Violation> {
+async fn settle(world: &Arc<World>, clients: &mut JoinSet<()>) -> Result<(), Violation> {
     let end = world.plan.span + world.plan.calm;
     loop {
         while let Some(done) = clients.try_join_next() {

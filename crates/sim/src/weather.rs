@@ -143,6 +143,15 @@ impl Weather {
         present.map(|trouble| trouble.to).max()
     }
 
+    /// Whether some nodes did not reach the store, or each other, at any time in between.
+    pub fn was_troubled(&self, from: Duration, to: Duration) -> bool {
+        let mut troubles = self.troubles.iter();
+        troubles.any(|trouble| {
+            let is_of_one = matches!(trouble.what, What::SlowNode(_));
+            !is_of_one && trouble.from < to && from < trouble.to
+        })
+    }
+
     /// A message of a node to the store.
     pub fn asks(&self, now: Duration, number: u64, node: usize) -> Way {
         let cut = self.until(
@@ -168,6 +177,17 @@ impl Weather {
             |what| matches!(what, What::Split(at) if (one < at) != (other < at)),
         );
         self.way(now, number, cut)
+    }
+
+    /// A message on a connection of two nodes, which sends again what is lost: all that loses one
+    /// is a cut.
+    pub fn connected(&self, now: Duration, number: u64, one: usize, other: usize) -> Way {
+        let way = self.between(now, number, one, other);
+        let is_cut = |what| matches!(what, What::Split(at) if (one < at) != (other < at));
+        match way {
+            Way::Lost if self.until(now, is_cut).is_none() => Way::Arrives(now + LATE_MAX),
+            way => way,
+        }
     }
 
     /// What is sent into a cut is lost, or sent again until the cut is over.

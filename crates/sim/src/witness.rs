@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use membership::{Membership, Resource};
-use model::InvocationId;
+use model::{InvocationId, NodeId};
 use scheduler::{Holder, Ledger, Resources};
 use storage::{Change, Event, Op, Txn};
 use xxhash_rust::xxh3::Xxh3;
@@ -36,6 +36,12 @@ pub(crate) struct Witness {
     members: BTreeMap<usize, Membership>,
     /// The records of members that the store has.
     records: BTreeMap<String, u64>,
+    /// Tenures, by when they ended.
+    left: Vec<(Duration, String, u64)>,
+    /// Nodes that leave, with their tenures.
+    leaving: BTreeMap<String, u64>,
+    /// When there were fewer than two members last.
+    alone: Duration,
     /// All invocations, and when each became final.
     invocations: BTreeMap<InvocationId, Option<Duration>>,
     /// What each run gave.
@@ -63,6 +69,9 @@ impl Witness {
             places: 0,
             members: BTreeMap::new(),
             records: BTreeMap::new(),
+            left: Vec::new(),
+            leaving: BTreeMap::new(),
+            alone: Duration::ZERO,
             invocations: BTreeMap::new(),
             runs: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -151,13 +160,25 @@ impl Witness {
 
     /// A node's record has come or gone: its tenure must be over by then, by its own account.
     fn record(&mut self, now: Duration, node: &str, token: Option<u64>) {
+        if self.records.len() < 2 {
+            self.alone = now;
+        }
         let before = match token {
             Some(token) => {
                 self.summary.tenures += 1;
                 self.records.insert(node.to_owned(), token)
             }
-            None => self.records.remove(node),
+            None => {
+                let before = self.records.remove(node);
+                let token = before.unwrap_or_default();
+                self.left.push((now, node.to_owned(), token));
+                self.leaving.remove(node);
+                before
+            }
         };
+        if self.records.len() < 2 {
+            self.alone = now;
+        }
         let index = node.parse().ok().and_then(|id| index_of(&id));
         let member = index.and_then(|index| self.members.get(&index));
         let own = member
@@ -171,6 +192,24 @@ impl Witness {
                 format!("{node} is a member at {own}, and the store says no"),
             );
         }
+    }
+
+    /// A node is told to stop: what it has in memory only goes with it.
+    pub fn leaves(&mut self, node: &NodeId) {
+        if let Some(token) = self.records.get(node.as_str()) {
+            self.leaving.insert(node.as_str().to_owned(), *token);
+        }
+    }
+
+    /// How many tenures have ended since, or are about to.
+    pub fn left_since(&self, since: Duration) -> usize {
+        let ended = self.left.iter().filter(|(left, ..)| *left >= since);
+        ended.count() + self.leaving.len()
+    }
+
+    /// Whether there was a time since when a node could have no other.
+    pub fn was_alone_since(&self, since: Duration) -> bool {
+        self.alone >= since || self.records.len() < 2
     }
 
     /// A resource has a new owner: no earlier one may hold itself for that.

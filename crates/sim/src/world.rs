@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::link::{Answer, Answered, Ask};
 use crate::post::Post;
 use crate::shelf::Shelf;
+use crate::values::Values;
 use crate::watchers::Watchers;
 use crate::weather::{Way, Weather};
 use crate::witness::Witness;
@@ -34,6 +35,7 @@ pub(crate) struct World {
     pub blobs: Blobs,
     /// Who waits for which invocation, at which node and since when.
     pub waits: Mutex<BTreeMap<InvocationId, (usize, Duration)>>,
+    pub values: Mutex<Values>,
     /// Those that are up.
     pub hosts: Mutex<Vec<Option<Arc<Host>>>>,
     shelf: Mutex<Shelf>,
@@ -69,6 +71,7 @@ impl World {
             witness: Mutex::new(Witness::new(plan.seed)),
             blobs: Blobs::in_memory(),
             waits: Mutex::default(),
+            values: Mutex::new(Values::new()),
             hosts: Mutex::new(vec![None; plan.nodes]),
             shelf: Mutex::new(shelf),
             watchers: Mutex::default(),

@@ -45,6 +45,8 @@ fn whatever_fails_all_invariants_hold() {
     assert!(sum(|of| of.forwarded) > 0, "nodes help each other");
     assert!(sum(|of| of.fenced) > 0, "some owner is too late");
     assert!(sum(|of| of.groups_again) > 0, "groups contend for room");
+    assert!(sum(|of| of.replaced) > 5000, "values are put");
+    assert!(sum(|of| of.losses) > 0, "what was in memory only is lost");
     let nodes: usize = SEEDS.map(|seed| Plan::of(seed).nodes).sum();
     assert!(sum(|of| of.tenures) > nodes as u64, "nodes come back");
 }
@@ -130,6 +132,11 @@ fn an_owner_that_writes_without_its_token_is_found() {
 #[test]
 fn clocks_that_lose_more_than_the_margin_are_found() {
     is_found(Fault::ClocksTooSlow, &["the store says no", "still acts"]);
+}
+
+#[test]
+fn owners_of_values_that_ignore_their_claims_are_found() {
+    is_found(Fault::ClaimsIgnored, &["value"]);
 }
 
 #[test]

@@ -148,8 +148,14 @@ impl AppState {
         open: Open,
         holding: Option<&Arc<Holding>>,
     ) -> Result<Arc<Value>, StateError> {
-        let value = self.key_of(key, open, holding).await?;
-        self.admit(value, open)
+        let value = self.key_of(key, open, holding).await;
+        match value.and_then(|value| self.admit(value, open)) {
+            // Only an owner can say that there is none.
+            Err(StateError::NotFound) if holding.is_some_and(|holding| !holding.holds()) => {
+                Err(StateError::Elsewhere)
+            }
+            admitted => admitted,
+        }
     }
 
     /// The same, and whether there is a value does not matter.

@@ -59,8 +59,8 @@ pub use key::{KEY_BYTES_MAX, Key, KeyError, Name};
 pub use state::State;
 pub use sweep::Service;
 pub use tier::{
-    ANSWER_HEAD_BYTES, Answer, Came, Claim, Cluster, ClusterError, Data, Done, Keeper, Member,
-    Mirror, Op, PIECE_BYTES, Room, SLOTS, Serve, Slot,
+    ANSWER_HEAD_BYTES, Answer, Came, Claim, Claims, Cluster, ClusterError, Data, Done, Keeper,
+    Member, Mirror, Op, PIECE_BYTES, Room, SLOTS, Serve, Slot,
 };
 pub use turns::Mode;
 pub use value::{Info, Put, Span, Value};

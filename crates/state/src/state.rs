@@ -83,7 +83,7 @@ impl State {
     ) -> (Self, Keeper) {
         let slots = Arc::new(Slots::default());
         let global = EmbeddedGlobal::shared(store.clone(), bucket, slots.clone());
-        let tier = Arc::new(Tier::new(cluster, slots, store, &config));
+        let tier = Arc::new(Tier::new(cluster, slots, store, &config, &*clock));
         let state = Self::made(Arc::new(global.clone()), config, clock, Some(tier.clone()));
         let keeper = Keeper::new(state.clone(), tier, global);
         (state, keeper)

@@ -20,7 +20,9 @@
 //!           └────────────── closed ◀──── the claim ended ──── open
 //! ```
 
+mod bell;
 mod bytes;
+mod claims;
 mod cluster;
 mod copies;
 mod holding;
@@ -43,8 +45,9 @@ use std::sync::Arc;
 use storage::Store;
 
 use crate::Config;
-use crate::clock::{Clock as _, SystemClock, micros};
+use crate::clock::{Clock, micros};
 
+pub use claims::Claims;
 pub use cluster::{ANSWER_HEAD_BYTES, Came, Claim, Cluster, ClusterError, Member, Room};
 pub(crate) use copies::Copies;
 pub(crate) use holding::{Holding, Phase};
@@ -79,9 +82,10 @@ impl Tier {
         slots: Arc<Slots>,
         store: Arc<dyn Store>,
         config: &Config,
+        clock: &dyn Clock,
     ) -> Self {
         // Numbers of a node's earlier life are not used again.
-        let first = micros(SystemClock.now());
+        let first = micros(clock.now());
         Self {
             cluster,
             slots,

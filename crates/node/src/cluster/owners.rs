@@ -8,7 +8,6 @@
 //! What is long goes without a copy of its own from where it is to the socket, and from the socket
 //! to where it is read: only a request's data is copied once, a piece at a time.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +15,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use invoker::{Members, Nodes as _};
-use membership::{Membership, Ownership, Resource};
+use membership::Membership;
 use memory::Part;
 use model::NodeId;
-use scheduler::Standing;
-use state::{Came, ClusterError, Room, Serve, Slot};
-use storage::Txn;
+use state::{Came, Claim, Claims, ClusterError, Member, Room, Serve, Slot};
 use tokio::sync::watch;
 use transport::{CallError, Connection, Handler, Incoming, PeerError, Peers, Request, Status};
 
@@ -43,12 +40,10 @@ const REPLY_BYTES_MAX: usize = 16 << 20;
 
 /// The cluster, as state asks for it.
 pub(super) struct Owners {
-    membership: Membership,
+    claims: Claims,
     neighbours: Arc<Neighbours>,
     queues: Arc<Members>,
     peers: Peers,
-    /// By the slots' numbers.
-    resources: Vec<Resource>,
     buffers: Arc<Buffers>,
 }
 
@@ -59,20 +54,13 @@ impl Owners {
         queues: Arc<Members>,
         peers: Peers,
     ) -> Self {
-        let names = Slot::all().map(|slot| slot.to_string().parse::<Resource>());
         Self {
-            membership,
+            claims: Claims::new(membership),
             neighbours,
             queues,
             peers,
-            // A slot's name is never too long, nor empty.
-            resources: names.flatten().collect(),
             buffers: Arc::default(),
         }
-    }
-
-    fn resource(&self, slot: Slot) -> &Resource {
-        &self.resources[slot.number()]
     }
 
     /// Sends a request, and reads all of its reply to where there is room for it.
@@ -181,73 +169,32 @@ impl Owners {
 
 #[async_trait]
 impl state::Cluster for Owners {
-    fn me(&self) -> Option<state::Member> {
-        let tenure = self.membership.tenure()?;
-        Some(state::Member {
-            node: self.membership.id().clone(),
-            token: tenure.token,
-        })
+    fn me(&self) -> Option<Member> {
+        self.claims.me()
     }
 
-    fn members(&self) -> Vec<state::Member> {
-        self.membership.look(|roster| {
-            let member = |(node, peer): (&NodeId, &membership::Peer)| state::Member {
-                node: node.clone(),
-                token: peer.token,
-            };
-            roster.peers().iter().map(member).collect()
-        })
+    fn members(&self) -> Vec<Member> {
+        self.claims.members()
     }
 
-    fn owner(&self, slot: Slot) -> Option<state::Member> {
-        self.membership.look(|roster| {
-            let (owner, token) = roster.owner(self.resource(slot))?;
-            let node = owner.node.clone();
-            Some(state::Member { node, token })
-        })
+    fn owner(&self, slot: Slot) -> Option<Member> {
+        self.claims.owner(slot)
     }
 
     fn should_own(&self, slot: Slot) -> bool {
-        let name = self.resource(slot).as_str().as_bytes();
-        let here = self.membership.id();
-        self.membership
-            .look(|roster| roster.preferred(name) == Some(here))
+        self.claims.should_own(slot)
     }
 
-    fn keepers(&self, slot: Slot, count: usize) -> Vec<state::Member> {
-        let (name, here) = (
-            self.resource(slot).as_str().as_bytes(),
-            self.membership.id(),
-        );
-        self.membership.look(|roster| {
-            let peers = roster.peers().iter();
-            let mut others: BTreeMap<_, _> = peers
-                .filter(|(node, _)| *node != here && roster.standing(node) < Standing::Draining)
-                .collect();
-            let mut keepers = Vec::new();
-            while keepers.len() < count
-                && let Some(node) = membership::owner(name, others.keys().copied())
-                && let Some(peer) = others.remove(node)
-            {
-                keepers.push(state::Member {
-                    node: node.clone(),
-                    token: peer.token,
-                });
-            }
-            keepers
-        })
+    fn keepers(&self, slot: Slot, count: usize) -> Vec<Member> {
+        self.claims.keepers(slot, count)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.queues.changes()
     }
 
-    async fn claim(&self, slot: Slot) -> Result<Option<Arc<dyn state::Claim>>, ClusterError> {
-        let claimed = self.membership.claim(self.resource(slot)).await;
-        match claimed.map_err(|error| ClusterError::Claim(error.into()))? {
-            membership::Claim::Mine(ownership) => Ok(Some(Arc::new(Owned(ownership)))),
-            membership::Claim::Theirs(_) => Ok(None),
-        }
+    async fn claim(&self, slot: Slot) -> Result<Option<Arc<dyn Claim>>, ClusterError> {
+        self.claims.claim(slot).await
     }
 
     async fn ask(
@@ -297,30 +244,6 @@ impl state::Cluster for Owners {
 impl fmt::Debug for Owners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owners").finish_non_exhaustive()
-    }
-}
-
-/// A slot that this node owns.
-#[derive(Debug)]
-struct Owned(Ownership);
-
-#[async_trait]
-impl state::Claim for Owned {
-    fn token(&self) -> u64 {
-        self.0.token()
-    }
-
-    fn holds(&self) -> bool {
-        self.0.check().is_ok()
-    }
-
-    fn guard(&self, txn: Txn) -> Txn {
-        self.0.guard(txn)
-    }
-
-    async fn release(&self) -> Result<(), ClusterError> {
-        let released = self.0.release().await;
-        released.map_err(|error| ClusterError::Claim(error.into()))
     }
 }
 

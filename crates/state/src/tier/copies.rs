@@ -50,6 +50,8 @@ pub(crate) struct Set {
     pub apps: BTreeSet<AppName>,
     /// Whether there is a record of this claim.
     pub recorded: bool,
+    /// Whether the record may be another than this: it has some of these members then.
+    pub unsure: bool,
 }
 
 impl Set {
@@ -104,8 +106,11 @@ impl Copies {
                 Took::Refused(error) => return Err(GlobalError::Copy(error.to_string())),
             }
         }
+        let is_only_here = set.members.is_empty();
         drop(set);
         match gone.is_empty() {
+            // Nobody else could have refused what came too late.
+            true if is_only_here && !holding.claim.holds() => Err(GlobalError::Fenced),
             true => Ok(()),
             false => self.leave_out(&holding, &gone).await,
         }
@@ -158,7 +163,9 @@ impl Copies {
         if !set.recorded {
             // There are no values yet, so that whoever is ready for them has all there are.
             for member in self.tier.cluster.keepers(holding.slot, self.count) {
-                if let Took::Yes = self.send(&member, holding, CopyOp::Reset).await {
+                if let Took::Yes = self.send(&member, holding, CopyOp::Reset).await
+                    && !next.members.contains(&member)
+                {
                     next.members.push(member);
                 }
             }
@@ -185,13 +192,21 @@ impl Copies {
         set: &mut Set,
         mut next: Set,
     ) -> Result<(), GlobalError> {
-        next.recorded = true;
+        (next.recorded, next.unsure) = (true, false);
         if next == *set {
             return Ok(());
         }
-        record::write(&*self.tier.store, holding, &next).await?;
-        *set = next;
-        Ok(())
+        let written = record::write(&*self.tier.store, holding, &next).await;
+        match written {
+            Ok(()) => *set = next,
+            // It may be written all the same: from now on all of both have everything.
+            Err(_) => {
+                next.members.retain(|member| !set.members.contains(member));
+                set.members.append(&mut next.members);
+                set.unsure = true;
+            }
+        }
+        written
     }
 }
 

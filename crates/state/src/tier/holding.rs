@@ -115,7 +115,8 @@ impl Holding {
 
     /// From now on it is known what the key is.
     pub fn settle(&self, app: &AppName, key: &Key) {
-        if let Some(known) = self.apps.lock().get_mut(app)
+        if self.has_lost.load(Ordering::Acquire)
+            && let Some(known) = self.apps.lock().get_mut(app)
             && known.settled.len() < SETTLED_KEYS_MAX
         {
             known.settled.insert(key.clone());

@@ -1,12 +1,14 @@
 //! Claims the slots that this node should own, and gives up those that it should not.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{Claim, Holding, Phase, Slot, Tier, marks};
 use crate::clock::{micros, millis};
@@ -23,6 +25,9 @@ pub struct Keeper {
     state: State,
     tier: Arc<Tier>,
     global: EmbeddedGlobal,
+    /// Slots that others take for this node's and that it does not have: the token of each one's
+    /// claim, and since when.
+    strays: Mutex<BTreeMap<Slot, (u64, Instant)>>,
 }
 
 impl Keeper {
@@ -31,6 +36,7 @@ impl Keeper {
             state,
             tier,
             global,
+            strays: Mutex::default(),
         }
     }
 
@@ -38,7 +44,10 @@ impl Keeper {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let config = self.state.node.config.clone();
         let owed = self.tier.clone().release_owed(config);
+        let tells = tell_of_changes(&self.tier);
         tokio::select! {
+            biased;
+            () = tells => {}
             () = self.follow(stop) => {}
             () = owed => {}
         }
@@ -54,6 +63,7 @@ impl Keeper {
                 tracing::warn!(%error, "the parts of the state are claimed later");
             }
             tokio::select! {
+                biased;
                 () = &mut stop => return,
                 changed = tokio::time::timeout(PAUSE, changes.changed()) => {
                     if let Ok(Err(_)) = changed {
@@ -73,17 +83,17 @@ impl Keeper {
         }
         tier.lockers.free_gone(&self.state, &tier.cluster.members());
         tier.watches.forget_idle();
-        let should: HashSet<Slot> = Slot::all()
+        let should: BTreeSet<Slot> = Slot::all()
             .filter(|slot| tier.cluster.should_own(*slot))
             .collect();
         let leaving = tier.slots.all();
         let leaving = leaving.into_iter();
         let leaving = leaving.filter(|holding| !should.contains(&holding.slot));
         self.hand_over(leaving.collect(), should.is_empty()).await;
+        self.release_strays(&should).await;
         let me = tier.cluster.me().map(|me| me.node);
         let wanted = should.into_iter().filter(|slot| {
-            let held = tier.slots.get(*slot);
-            let held = held.is_some_and(|holding| !holding.is(Phase::Closed));
+            let held = self.has(*slot);
             // Another one that owns it gives it up by itself, or loses it.
             let owner = tier.cluster.owner(*slot);
             !held && owner.is_none_or(|owner| Some(owner.node) == me)
@@ -91,6 +101,53 @@ impl Keeper {
         let claimed = self.claim(wanted.collect()).await;
         self.repair().await;
         claimed
+    }
+
+    fn has(&self, slot: Slot) -> bool {
+        let holding = self.tier.slots.get(slot);
+        holding.is_some_and(|holding| !holding.is(Phase::Closed))
+    }
+
+    /// Gives up what this node neither has nor should have, and what nobody else can have as long
+    /// as its claim is there: the answer to a claim, or a release, was lost.
+    async fn release_strays(&self, should: &BTreeSet<Slot>) {
+        let cluster = &self.tier.cluster;
+        let Some(me) = cluster.me() else {
+            return;
+        };
+        let found = Slot::all().filter(|slot| !should.contains(slot) && !self.has(*slot));
+        let found: BTreeMap<Slot, u64> = found
+            .filter_map(|slot| {
+                let owner = cluster.owner(slot)?;
+                (owner.node == me.node).then_some((slot, owner.token))
+            })
+            .collect();
+        let now = Instant::now();
+        let strays: Vec<Slot> = {
+            let mut strays = self.strays.lock();
+            strays.retain(|slot, (token, _)| found.get(slot) == Some(token));
+            for (slot, token) in found {
+                strays.entry(slot).or_insert((token, now));
+            }
+            // Of what was given up just now one hears in time.
+            let old = strays
+                .iter()
+                .filter(|(_, (_, since))| now - *since >= PAUSE);
+            old.map(|(slot, _)| *slot).collect()
+        };
+        let released = stream::iter(strays)
+            .map(|slot| async move {
+                let released = match cluster.claim(slot).await {
+                    Ok(Some(claim)) => claim.release().await,
+                    Ok(None) => Ok(()),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = released {
+                    tracing::warn!(%error, %slot, "a part of the state was not given up");
+                }
+            })
+            .buffer_unordered(AT_ONCE);
+        released.collect::<Vec<()>>().await;
     }
 
     async fn claim(&self, wanted: Vec<Slot>) -> Result<(), StateError> {
@@ -126,7 +183,7 @@ impl Keeper {
         for holding in &opening {
             self.tier.slots.put(holding.clone());
         }
-        let slots: HashSet<Slot> = opening.iter().map(|holding| holding.slot).collect();
+        let slots: BTreeSet<Slot> = opening.iter().map(|holding| holding.slot).collect();
         let recovered = self.global.recover(|name| slots.contains(&Slot::of(name)));
         let mut failed = recovered.await.err().map(StateError::from);
         let unrecovered = failed.is_some();
@@ -242,6 +299,9 @@ impl Keeper {
         if !drains && holding.copies.read().await.is_only_here() {
             return false;
         }
+        if !drains && let Some(copies) = &self.state.node.copies {
+            copies.stay(&self.state, holding).await;
+        }
         if !bound && let Err(error) = marks::unmark(&*self.tier.store, holding).await {
             // The next owner tells of a loss that was none.
             tracing::warn!(%error, slot = %holding.slot, "marks of values stay");
@@ -251,10 +311,20 @@ impl Keeper {
     }
 }
 
+/// Has those who wait for a slot's owner look again whenever something changes.
+async fn tell_of_changes(tier: &Tier) {
+    let mut changes = tier.cluster.changes();
+    while changes.changed().await.is_ok() {
+        tier.slots.tell();
+    }
+    // Nobody changes anything any more.
+    std::future::pending().await
+}
+
 async fn give_up(holding: &Holding) {
     holding.enter(Phase::Closed);
     if let Err(error) = holding.claim.release().await {
-        // It ends with the membership, or is found to be this node's when it is claimed anew.
+        // It ends with the membership, is claimed anew, or is a stray.
         tracing::warn!(%error, slot = %holding.slot, "a part of the state was not given up");
     }
 }

@@ -95,6 +95,7 @@ impl Relay {
                     .or_insert_with(|| tasks.spawn(follow));
             }
             tokio::select! {
+                biased;
                 changed = changes.changed() => if changed.is_err() { return },
                 Some(_ended) = tasks.join_next() => {}
             }

@@ -11,10 +11,11 @@ use memory::{Out, Part};
 use metrics::counter;
 use model::NodeId;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use super::bell::Ear;
 use super::reply::Reply;
 use super::wire::{Request, What};
 use super::{ClusterError, Done, Holding, Member, Op, Phase, Room, Slot, Tier};
@@ -275,11 +276,8 @@ impl Tier {
         let slot = Slot::of(&name);
         let config = &app.0.core.node.config;
         let until = Instant::now() + config.owner_wait_max;
-        let (mut cluster, mut slots) = (self.cluster.changes(), self.slots.changes());
-        let mut last = None;
+        let (mut changes, mut last) = (self.slots.changes(), None);
         loop {
-            cluster.mark_unchanged();
-            slots.mark_unchanged();
             let tried = match self.slots.open(slot) {
                 Some(holding) => match app.run_here(key, Some(&holding), op).await {
                     Err(StateError::Elsewhere) => Tried::Not(None),
@@ -298,7 +296,7 @@ impl Tier {
             if Instant::now() >= until {
                 return Err(StateError::Unreached(last));
             }
-            await_change(&mut cluster, &mut slots, until).await;
+            await_change(&mut changes, until).await;
         }
     }
 
@@ -401,7 +399,7 @@ impl Tier {
     /// Asks until it is answered, or of no use any more.
     async fn release_one(&self, node: NodeId, owner: u128, config: &Config) {
         let until = Instant::now() + config.lock_hold_max;
-        let (mut changes, mut slots) = (self.cluster.changes(), self.slots.changes());
+        let mut changes = self.slots.changes();
         while Instant::now() < until {
             let Some(me) = self.cluster.me() else {
                 // Who is no member holds no locks.
@@ -419,26 +417,16 @@ impl Tier {
             if let Ok(Reply::Done(_)) = asked.await {
                 return;
             }
-            await_change(&mut changes, &mut slots, until).await;
+            await_change(&mut changes, until).await;
         }
     }
 }
 
 /// Until something is heard, or for long enough to ask anew.
-async fn await_change(
-    cluster: &mut watch::Receiver<u64>,
-    slots: &mut watch::Receiver<u64>,
-    until: Instant,
-) {
+async fn await_change(changes: &mut Ear<'_>, until: Instant) {
     let pause = until.min(Instant::now() + PAUSE);
-    let changed = async {
-        tokio::select! {
-            _changed = cluster.changed() => {}
-            _changed = slots.changed() => {}
-        }
-    };
     // Either is reason enough to look.
-    let _heard = timeout_at(pause, changed).await;
+    let _heard = timeout_at(pause, changes.hear()).await;
 }
 
 /// Whether to do it twice is as good as once. An owner has its lock once, however often it asks.

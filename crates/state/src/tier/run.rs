@@ -31,6 +31,10 @@ impl AppState {
             false => self.value_of(key, open, holding).await?,
         };
         let done = value.run(op).await?;
+        if let (Some(holding), Op::Put { .. }) = (holding, op) {
+            // Not before: until there is the new value, the old one is lost.
+            holding.settle(self.name(), key);
+        }
         if let (Some(holding), Some(tier)) = (holding, &self.0.core.node.tier)
             && !holding.is_marked(self.name())
             && value.is_ephemeral()
@@ -59,11 +63,14 @@ impl AppState {
             Err(StateError::NotFound) => false,
             Err(error) => return Err(error),
         };
-        if exists || op.is_blind() {
+        let begins_anew = matches!(op, Op::Put { .. }) && op.is_blind();
+        if exists || op.is_blind() && !begins_anew {
             holding.settle(self.name(), key);
         }
-        match exists || matches!(op, Op::Put { .. }) && op.is_blind() {
+        match exists || begins_anew {
             true => Ok(()),
+            // Only an owner can say so.
+            false if !holding.holds() => Err(StateError::Elsewhere),
             false => Err(StateError::Lost),
         }
     }

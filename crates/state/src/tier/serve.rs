@@ -166,7 +166,6 @@ impl Serve {
         let until = Instant::now() + KNOWN_MAX;
         let mut changes = self.tier.slots.changes();
         loop {
-            changes.mark_unchanged();
             if let Some(holding) = self.tier.slots.get(slot) {
                 if holding.token() == claim && holding.holds() {
                     return Some(holding);
@@ -176,7 +175,7 @@ impl Serve {
                     return None;
                 }
             }
-            timeout_at(until, changes.changed()).await.ok()?.ok()?;
+            timeout_at(until, changes.hear()).await.ok()?;
         }
     }
 

@@ -6,22 +6,22 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 use storage::Txn;
-use tokio::sync::watch;
 
+use super::bell::{Bell, Ear};
 use super::{Holding, Phase, SLOTS, Slot};
 use crate::{GlobalError, Name};
 
 /// The slots of this node.
 pub(crate) struct Slots {
     holdings: [RwLock<Option<Arc<Holding>>>; SLOTS],
-    changes: watch::Sender<u64>,
+    changes: Bell,
 }
 
 impl Default for Slots {
     fn default() -> Self {
         Self {
             holdings: std::array::from_fn(|_| RwLock::default()),
-            changes: watch::Sender::new(0),
+            changes: Bell::default(),
         }
     }
 }
@@ -44,13 +44,13 @@ impl Slots {
         self.tell();
     }
 
-    /// Something about a holding changed.
+    /// Something changed about a holding, or about the cluster.
     pub fn tell(&self) {
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.ring();
     }
 
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    pub fn changes(&self) -> Ear<'_> {
+        self.changes.ear()
     }
 
     /// All holdings that are not closed.

@@ -201,6 +201,27 @@ async fn a_slot_is_not_given_away_before_another_node_has_its_values() {
 }
 
 #[tokio::test]
+async fn a_slot_that_is_given_away_outlives_a_new_owner_that_never_opened_it() {
+    let mut world = World::of(1).await;
+    let app = world.app("a");
+    let names: Vec<Key> = (0..40)
+        .map(|at| format!("k/{at}").parse().unwrap())
+        .collect();
+    for key in &names {
+        app.run(key, &put(b"kept", REPLICATED)).await.unwrap();
+    }
+    world.join("b");
+    // The one gives up what the other should have, which does not look.
+    world.settle_but("b").await;
+    assert!(names.iter().any(|key| world.owner(key).is_none()));
+    world.kill("b").await;
+    world.settle().await;
+    for key in &names {
+        assert_eq!(text(&app, key).await.unwrap(), b"kept");
+    }
+}
+
+#[tokio::test]
 async fn a_node_without_room_for_a_copy_refuses_the_change() {
     let config = Config {
         node_bytes_max: 1 << 20,

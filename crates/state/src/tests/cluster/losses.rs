@@ -1,9 +1,12 @@
 //! What is left of a node's values when it is gone.
 
-use super::world::{World, slot};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::world::{World, id, slot};
 use super::{bytes, put, swap};
 use crate::tests::key;
-use crate::{AppState, Durability, Key, Op, StateError};
+use crate::{AppState, Durability, Key, Op, Open, Put, StateError};
 
 async fn text(app: &AppState, key: &Key) -> Result<Vec<u8>, StateError> {
     bytes(app, key.as_str()).await
@@ -129,6 +132,78 @@ async fn a_loss_is_told_by_the_next_owner_too() {
     world.settle().await;
     let told = world.apps()[0].info(&lost).await;
     assert!(matches!(told, Err(StateError::Lost)), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_fails_begins_nothing_anew() {
+    let mut world = World::of(2).await;
+    let lost = world.key_of("b");
+    let app = world.app("a");
+    app.run(&lost, &put(b"gone", Durability::Ephemeral))
+        .await
+        .unwrap();
+    world.kill("b").await;
+    world.settle().await;
+    let too_long = Op::Put {
+        create: Some(Durability::Ephemeral),
+        put: Put {
+            expected: None,
+            ttl: Some(Duration::MAX),
+        },
+        data: b"anew"[..].into(),
+    };
+    let refused = app.run(&lost, &too_long).await;
+    assert!(
+        matches!(refused, Err(StateError::Ttl { .. })),
+        "{refused:?}"
+    );
+    let told = app.info(&lost).await;
+    assert!(matches!(told, Err(StateError::Lost)), "{told:?}");
+}
+
+#[tokio::test]
+async fn who_is_no_owner_any_more_does_not_say_that_there_is_nothing() {
+    let world = World::of(2).await;
+    let app = world.app("b");
+    let keys = world.keys_of("b", 2);
+    let kinds = [Durability::Durable, Durability::Ephemeral];
+    let mut held = Vec::new();
+    for (key, durability) in keys.iter().zip(kinds) {
+        app.run(key, &put(b"there", durability)).await.unwrap();
+        let tier = app.0.core.node.tier.as_ref().unwrap();
+        held.push(tier.slots.open(slot(key)).unwrap());
+    }
+    world.end("b");
+    for (key, holding) in keys.iter().zip(&held) {
+        let found = app.value_of(key, Open::default(), Some(holding)).await;
+        assert!(matches!(found, Err(StateError::Elsewhere)), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_slot_whose_release_nobody_heard_is_given_up_again() {
+    let mut world = World::of(1).await;
+    world.join("b");
+    let release = |is_lost| (world.net.is_deaf_to_releases).store(is_lost, Ordering::Relaxed);
+    release(true);
+    world.settle().await;
+    let mut moves = world.keys_of("a", 40).into_iter();
+    let moves = moves.find(|key| world.net.preferred(slot(key)) == Some(id("b")));
+    let moves = moves.expect("one of 40 keys should be the other's");
+    release(false);
+    world.settle().await;
+    assert_eq!(
+        world.owner(&moves).as_deref(),
+        Some("a"),
+        "one may still hear"
+    );
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.settle().await;
+    assert_eq!(world.owner(&moves).as_deref(), Some("b"));
+    let app = world.app("a");
+    app.run(&moves, &put(b"used", Durability::Ephemeral))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ pub struct Net {
     pub cut: Mutex<HashSet<(NodeId, NodeId)>>,
     /// Ways that answers do not come back.
     pub deaf: Mutex<HashSet<(NodeId, NodeId)>>,
+    /// Whether nobody hears what is given up.
+    pub is_deaf_to_releases: AtomicBool,
     changes: watch::Sender<u64>,
 }
 
@@ -120,6 +122,23 @@ impl Net {
     }
 }
 
+impl View {
+    /// What this node has claimed before.
+    fn owned(&self, slot: Slot) -> Option<Arc<dyn Claim>> {
+        let owners = self.net.owners.lock();
+        let (owner, mine) = owners
+            .get(&slot)
+            .filter(|(owner, _)| owner.node == self.node)?;
+        Some(Arc::new(Owned {
+            net: self.net.clone(),
+            slot,
+            token: owner.token,
+            alive: self.alive.clone(),
+            mine: mine.clone(),
+        }))
+    }
+}
+
 #[async_trait]
 impl Cluster for View {
     fn me(&self) -> Option<Member> {
@@ -168,7 +187,7 @@ impl Cluster for View {
         let txn = Txn::new().if_absent(own_key(slot));
         let txn = txn.put(own_key(slot), self.node.as_str().to_owned());
         let TxnOutcome::Committed { revision } = self.net.store.transact(txn).await.unwrap() else {
-            return Ok(None);
+            return Ok(self.owned(slot));
         };
         let mine = Arc::new(AtomicBool::new(true));
         let owner = Member {
@@ -247,6 +266,9 @@ impl Claim for Owned {
     }
 
     async fn release(&self) -> Result<(), ClusterError> {
+        if self.net.is_deaf_to_releases.load(Ordering::Relaxed) {
+            return Err(ClusterError::Claim("nothing was heard".into()));
+        }
         self.mine.store(false, Ordering::Relaxed);
         let txn = self.guard(Txn::new().delete(own_key(self.slot)));
         if self.net.store.transact(txn).await.unwrap().is_committed() {
@@ -276,6 +298,7 @@ impl World {
             serves: Mutex::default(),
             cut: Mutex::default(),
             deaf: Mutex::default(),
+            is_deaf_to_releases: AtomicBool::new(false),
             changes: watch::Sender::new(0),
         };
         let mut world = Self {
@@ -349,6 +372,11 @@ impl World {
         let node = self.nodes.remove(&id(name)).unwrap();
         node.alive.store(false, Ordering::Relaxed);
         self.lose(name).await;
+    }
+
+    /// By its own clock a node's membership is over, and so is what it owned.
+    pub fn end(&self, name: &str) {
+        self.nodes[&id(name)].alive.store(false, Ordering::Relaxed);
     }
 
     /// The others take a node for dead, whatever it thinks.

@@ -83,6 +83,7 @@ fn decode(bytes: &[u8]) -> Result<Set, WireError> {
         members: read.many(16, member)?,
         apps: read.many(8, app)?.into_iter().collect(),
         recorded: true,
+        unsure: false,
     };
     read.end()?;
     Ok(set)
@@ -101,6 +102,7 @@ mod tests {
             }],
             apps: ["shop".parse().unwrap()].into(),
             recorded: true,
+            unsure: false,
         };
         let bytes = encode(&set);
         let golden = [

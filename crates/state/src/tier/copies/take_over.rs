@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::{Copies, CopyOp, Set, record};
+use super::{Copies, CopyAsk, CopyOp, Set, record};
 use crate::global::{CHUNK_BYTES, Head};
+use crate::tier::reply::Reply;
 use crate::tier::{Done, Holding, Member, PIECE_BYTES, marks};
 use crate::{Name, State, StateError};
 
@@ -46,10 +47,67 @@ impl Copies {
             members: if here { Vec::new() } else { vec![source] },
             apps: last.apps,
             recorded: false,
+            unsure: false,
         };
         self.repair(state, holding).await?;
         tier.kept.forget(slot, &state.node.budget);
+        let left = {
+            let set = holding.copies.read().await;
+            let others = last.members.into_iter();
+            others.filter(|one| !set.members.contains(one)).collect()
+        };
+        self.forget(holding, left).await;
         Ok(())
+    }
+
+    /// Has this node, which gives the slot up, be one of those with copies until the next owner has
+    /// seen to it that there are enough: else only that one had what was acknowledged.
+    pub async fn stay(&self, state: &State, holding: &Arc<Holding>) {
+        let mut set = holding.copies.write().await;
+        let Some(me) = self.tier.cluster.me().filter(|_| !set.apps.is_empty()) else {
+            return;
+        };
+        let stayed = async {
+            self.keep(state, holding, CopyOp::Reset)?;
+            for value in state.values_of(holding) {
+                let Some((head, chunks)) = value.copied() else {
+                    continue;
+                };
+                self.keep(state, holding, push(value.name.clone(), head, &chunks))?;
+            }
+            let mut next = set.clone();
+            next.members.push(me);
+            Ok::<(), StateError>(self.write(holding, &mut set, next).await?)
+        };
+        if let Err(error) = stayed.await {
+            // Those that should have copies have them.
+            tracing::debug!(%error, slot = %holding.slot, "no copies stay here");
+            self.tier.kept.forget(holding.slot, &state.node.budget);
+        }
+    }
+
+    /// Keeps copies of a slot for its next owner.
+    fn keep(&self, state: &State, holding: &Holding, op: CopyOp<'_>) -> Result<(), StateError> {
+        let (slot, claim) = (holding.slot, holding.token());
+        let ask = CopyAsk { slot, claim, op };
+        match self.tier.kept.answer(ask, &state.node.budget) {
+            Reply::Done(_) => Ok(()),
+            Reply::Refused(error) => Err(error),
+            _ => Err(StateError::Elsewhere),
+        }
+    }
+
+    /// Has nodes forget copies that nobody counts on any more.
+    async fn forget(&self, holding: &Holding, left: Vec<Member>) {
+        let live = self.tier.cluster.members();
+        let me = self.tier.cluster.me();
+        let others = left.into_iter();
+        let others = others.filter(|member| live.contains(member) && Some(member) != me.as_ref());
+        for member in others {
+            if let Err(error) = self.ask(&member, holding, CopyOp::Forget).await {
+                tracing::debug!(%error, node = %member.node, "copies stay that nobody counts on");
+            }
+        }
     }
 
     /// Waits until this node knows of its own claim: then it knows of all who were members when an
@@ -165,22 +223,27 @@ impl Copies {
             return Ok(());
         }
         let cluster = &self.tier.cluster;
-        let (live, wanted) = (cluster.members(), cluster.keepers(holding.slot, self.count));
+        let live = cluster.members();
         let mut next = set.clone();
         next.members.retain(|member| live.contains(member));
-        let mut failed = None;
-        for member in &wanted {
-            if next.members.contains(member) {
-                continue;
+        let (mut ready, mut failed) = (Vec::new(), None);
+        // Where one that should have copies is not reached, the one after it has them meanwhile.
+        for member in cluster.keepers(holding.slot, usize::MAX) {
+            if ready.len() == self.count {
+                break;
             }
-            match self.fill(state, member, holding).await {
-                Ok(()) => next.members.push(member.clone()),
-                Err(error) => failed = Some((member, error)),
+            let has_all = next.members.contains(&member);
+            if has_all || self.fills(state, &member, holding, &mut failed).await {
+                ready.push(member);
             }
         }
-        if failed.is_none() {
+        match failed {
             // Others have taken the place of those that are not wanted any more.
-            next.members.retain(|member| wanted.contains(member));
+            None => next.members = ready,
+            Some(_) => {
+                ready.retain(|member| !next.members.contains(member));
+                next.members.append(&mut ready);
+            }
         }
         let left = set.members.iter();
         let left: Vec<_> = left
@@ -189,11 +252,7 @@ impl Copies {
             .collect();
         self.write(holding, &mut set, next).await?;
         drop(set);
-        for member in left.iter().filter(|member| live.contains(member)) {
-            if let Err(error) = self.ask(member, holding, CopyOp::Forget).await {
-                tracing::debug!(%error, node = %member.node, "copies stay that nobody counts on");
-            }
-        }
+        self.forget(holding, left).await;
         if let Some((member, error)) = failed {
             let (node, slot) = (&member.node, holding.slot);
             tracing::warn!(%error, %node, %slot, "a node has no copies yet");
@@ -211,8 +270,26 @@ impl Copies {
             return false;
         }
         let wanted = self.tier.cluster.keepers(holding.slot, self.count);
-        wanted.len() != set.members.len()
+        set.unsure
+            || wanted.len() != set.members.len()
             || wanted.iter().any(|member| !set.members.contains(member))
+    }
+
+    /// Gives a node all values of the slot, and says whether it has them.
+    async fn fills(
+        &self,
+        state: &State,
+        member: &Member,
+        holding: &Arc<Holding>,
+        failed: &mut Option<(Member, StateError)>,
+    ) -> bool {
+        match self.fill(state, member, holding).await {
+            Ok(()) => true,
+            Err(error) => {
+                failed.get_or_insert_with(|| (member.clone(), error));
+                false
+            }
+        }
     }
 
     /// Gives a node all values of the slot.
@@ -227,15 +304,20 @@ impl Copies {
             let Some((head, chunks)) = value.copied() else {
                 continue;
             };
-            let chunks = chunks.iter();
-            let chunks = chunks.map(|(number, bytes)| (*number, &bytes[..]));
-            let op = CopyOp::Push {
-                name: value.name.clone(),
-                head,
-                chunks: chunks.collect(),
-            };
+            let op = push(value.name.clone(), head, &chunks);
             self.ask(member, holding, op).await?;
         }
         Ok(())
+    }
+}
+
+/// All of a value.
+fn push(name: Name, head: Head, chunks: &[(u64, Bytes)]) -> CopyOp<'_> {
+    let chunks = chunks.iter();
+    let chunks = chunks.map(|(number, bytes)| (*number, &bytes[..]));
+    CopyOp::Push {
+        name,
+        head,
+        chunks: chunks.collect(),
     }
 }
