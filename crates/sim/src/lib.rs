@@ -1,5 +1,5 @@
-//! A cluster in one thread, out of one number: the real scheduler, membership, queues and state, over a
-//! store, a network and machines that fail as the seed says.
+//! A cluster in one thread, out of one number: the real scheduler, membership, queues and state,
+//! over a store, a network and machines that fail as the seed says.
 //!
 //! ```text
 //!  Plan (seed) ──▶ play ──▶ clients ─▶ Host × n: Membership, Invoker, State, decide, decide_group
@@ -11,13 +11,15 @@
 //!                   └──▶ Witness ◀──── Shelf, Watchers: what the store holds, and who is told
 //! ```
 //!
-//! What a host runs is the code of `membership`, `scheduler`, `invoker` and `state`, with their own tasks,
-//! on tokio's paused clock. Of the platform only what stands around them is simulated: the store
-//! (which passes the conformance suite of `storage`), the network, processes, places for calls.
+//! What a host runs is the code of `membership`, `scheduler`, `invoker` and `state`, with their own
+//! tasks, on tokio's paused clock. Of the platform only what stands around them is simulated: the
+//! store (which passes the conformance suite of `storage`), the network, processes, places for
+//! calls.
 //!
 //! What the witness holds, at each change of the store and each act of a node:
 //! - No invocation has two outcomes, or none in the end; none is run by two nodes that are members.
-//! - No acknowledged write is lost.
+//! - No acknowledged write is lost, and no value is older than what was acknowledged: see
+//!   `values.rs`.
 //! - No two nodes own a resource at one token or at one moment, none writes after the next owner,
 //!   and no node is a member by its own account once the store says no.
 //! - No wake-up is lost: who waits for an end that is there hears of it.
