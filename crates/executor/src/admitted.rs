@@ -13,7 +13,7 @@ use sandbox::Body;
 use crate::executor::{admit, fits, run_in_lane};
 use crate::gate::{NoPlace, Place};
 use crate::pool::Pool;
-use crate::{Executor, Finished, HttpReply, Job, Rejected, Scope};
+use crate::{Executor, Finished, HttpReply, Job, Leftover, Rejected, Scope};
 
 /// A job that has its place. Dropping it gives the place back.
 pub struct Admitted {
@@ -109,9 +109,22 @@ impl Admitted {
         args: Vec<String>,
         env: Vec<(String, String)>,
     ) -> Result<Finished, Rejected> {
+        self.invoke_to(None, body, args, env).await
+    }
+
+    /// As [`Self::invoke`], for one who hands the reply to another task: the sandbox may be left
+    /// to `leftover`, to be reset after that.
+    pub async fn invoke_to(
+        self,
+        leftover: Option<Arc<Leftover>>,
+        body: Bytes,
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+    ) -> Result<Finished, Rejected> {
         let bytes = fits(&self.job, &body)?;
         let begun = self.executor.begin(self.pool, self.job, self.place, bytes);
-        let (running, way) = begun.await?;
+        let (mut running, way) = begun.await?;
+        running.leftover = leftover;
         Ok(run_in_lane(running, way, body, args, env).await)
     }
 

@@ -27,7 +27,7 @@ use crate::gate::Place;
 use crate::lane::Lane;
 use crate::meter::{CpuMeter, Fault, Metered};
 use crate::pool::{Lesson, Pool};
-use crate::{Finished, Job};
+use crate::{Finished, Job, Leftover};
 
 /// How a call in a sandbox ended.
 pub(crate) type Ended = Result<Completion, Fault>;
@@ -53,6 +53,8 @@ pub(crate) struct Running {
     pub lane: Lane,
     /// Whether the guest may ask anything of the platform.
     pub asks: bool,
+    /// Where its sandbox is left instead of being reset, if it runs inline.
+    pub leftover: Option<Arc<Leftover>>,
     /// Whether its caller waits on this thread, so that a reset elsewhere would only wake another.
     pub resets_here: bool,
     pub input_bytes: u64,
@@ -78,6 +80,7 @@ impl Running {
             start: StartKind::Restored,
             lane: Lane::Guest,
             asks: false,
+            leftover: None,
             resets_here: false,
             input_bytes: 0,
             done: None,
@@ -172,6 +175,7 @@ impl Running {
         let claim = Arc::new(Claim::default());
         self.claim = Some(claim.clone());
         self.lane = Lane::Guest;
+        self.leftover = None;
         let (pool, job, start) = (self.pool.clone(), self.job.clone(), self.start);
         // The call's own backstop comes first; this one is for a guest that holds its thread.
         let patience = self.patience() + pool.services.config.deadline_grace;
@@ -333,8 +337,10 @@ impl Drop for Running {
             };
             self.settle(status, usage, false);
         }
-        if let Some(sandbox) = self.sandbox.take() {
-            self.pool.give_back(sandbox, self.resets_here);
+        match (self.sandbox.take(), self.leftover.take()) {
+            (Some(sandbox), Some(leftover)) => leftover.leave(self.pool.clone(), sandbox),
+            (Some(sandbox), None) => self.pool.give_back(sandbox, self.resets_here),
+            (None, _) => {}
         }
     }
 }

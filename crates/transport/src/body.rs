@@ -210,7 +210,21 @@ impl Drop for Sender {
     }
 }
 
+/// A reply on its way to the connection's socket.
+pub struct Leaving(Arc<Call>);
+
+impl Leaving {
+    /// Waits until the socket has all of it, or never will.
+    pub async fn gone(self) {
+        poll_fn(|cx| self.0.poll_over(cx)).await;
+    }
+}
+
 impl Sender {
+    pub(crate) fn leaving(&self) -> Leaving {
+        Leaving(Arc::clone(&self.call))
+    }
+
     /// Begins the reply; what remains of it, if anything, is sent by what is returned.
     pub(crate) fn reply(
         mut self,

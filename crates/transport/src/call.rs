@@ -397,6 +397,16 @@ impl Call {
         state.pieces.clear();
     }
 
+    /// Waits until nothing more is sent or received.
+    pub(crate) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.closed.is_some() {
+            return Poll::Ready(());
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// Waits for room in the send buffer and takes `bytes` of it.
     pub(crate) fn poll_room(
         &self,

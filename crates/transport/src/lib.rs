@@ -43,7 +43,7 @@ pub mod metrics;
 mod frame_tests;
 
 pub use authority::{Authority, AuthorityCertificate, NodeCertificate, authorities};
-pub use body::{Body, Sender};
+pub use body::{Body, Leaving, Sender};
 pub use call::Landing;
 pub use code::{GoAway, Open, Priority, Reset, Status};
 pub use config::Config;

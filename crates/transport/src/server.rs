@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::body::{Body, Sender};
+use crate::body::{Body, Leaving, Sender};
 use crate::call::Command;
 use crate::code::{GoAway, Priority, Status};
 use crate::config::Config;
@@ -59,7 +59,17 @@ pub struct Responder(pub(crate) Sender);
 impl Responder {
     /// Replies with all of the body.
     pub fn reply(self, status: Status, body: impl Into<Bytes>) -> Result<(), CallError> {
-        self.0.reply(status, body.into(), true).map(|_| ())
+        self.reply_tracked(status, body).map(drop)
+    }
+
+    /// The same, for one who has something to do once the reply has gone.
+    pub fn reply_tracked(
+        self,
+        status: Status,
+        body: impl Into<Bytes>,
+    ) -> Result<Leaving, CallError> {
+        let sender = self.0.reply(status, body.into(), true)?;
+        Ok(sender.leaving())
     }
 
     /// Replies with a body that is to come.

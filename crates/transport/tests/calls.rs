@@ -306,6 +306,20 @@ async fn a_sender_waits_when_nobody_reads_and_is_told_when_the_call_is_over() {
 }
 
 #[tokio::test]
+async fn a_handler_hears_when_its_reply_has_gone() {
+    let config = Config::default();
+    assert!(
+        (config.window_bytes as usize) > 100_000,
+        "nothing else holds it back"
+    );
+    let (_cluster, mut serving, connection) = pair(config).await;
+    let reply = connection.call(Request::new(TRACKED, "")).await.unwrap();
+    assert_eq!(reply.1.len(), 100_000);
+    let gone = serving.hung.recv().await.unwrap();
+    assert!(gone.await.is_ok(), "the handler went on");
+}
+
+#[tokio::test]
 async fn a_handler_may_reply_without_reading_its_request() {
     let (_cluster, _serving, connection) = pair(Config::default()).await;
     let (mut sender, answer) = connection.stream(Request::new(DEAF, "")).await.unwrap();

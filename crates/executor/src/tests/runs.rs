@@ -4,6 +4,7 @@ use sandbox::{LogSink, Prepared};
 use testkit::KeptLog;
 
 use super::*;
+use crate::Leftover;
 
 #[tokio::test]
 async fn a_reply_comes_back_with_its_usage() {
@@ -102,6 +103,32 @@ async fn a_quick_version_moves_inline() {
         house.run(house.job(&Guest::Echo), "").await.expect("runs");
     }
     assert_eq!(house.pool().lane, Some(Lane::Inline));
+}
+
+#[tokio::test]
+async fn an_inline_call_leaves_its_sandbox_to_who_replies() {
+    let house = house();
+    let job = || house.job(&Guest::Echo);
+    for _ in 0..3 {
+        house.run(job(), "").await.expect("runs");
+        house.until(|| house.pool().idle == 1).await;
+    }
+    let resets = house.backend.counts().resets;
+    for is_reset in [true, false] {
+        let leftover = Arc::<Leftover>::default();
+        let admitted = house.executor.admit(job()).await.expect("there is room");
+        let left = Some(leftover.clone());
+        let called = admitted.invoke_to(left, Bytes::new(), Vec::new(), Vec::new());
+        called.await.expect("runs");
+        assert_eq!((house.running(), house.pool().idle), (0, 0));
+        if is_reset {
+            leftover.reset();
+            assert_eq!(house.pool().idle, 1, "at once");
+        }
+        drop(leftover);
+        house.until(|| house.pool().idle == 1).await;
+    }
+    assert_eq!(house.backend.counts().resets, resets + 2);
 }
 
 #[tokio::test]

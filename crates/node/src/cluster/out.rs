@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
 use sandbox::{Body, BodyError};
-use transport::{CallError, Responder, Sender};
+use transport::{CallError, Leaving, Responder, Sender};
 
 use super::wire::{self, ACCEPTED};
 
@@ -126,16 +126,22 @@ impl Out {
     }
 
     /// Sends the rest, and that it was all.
-    pub async fn finish(mut self) -> Result<(), CallError> {
+    pub async fn finish(self) -> Result<(), CallError> {
+        self.finish_tracked().await.map(drop)
+    }
+
+    /// The same; gives a reply that is small on its way.
+    pub async fn finish_tracked(mut self) -> Result<Option<Leaving>, CallError> {
         if let To::Reply(responder) = self.to {
             if self.pending.len() <= TOGETHER_BYTES {
-                return responder.reply(ACCEPTED, self.pending.freeze());
+                let leaving = responder.reply_tracked(ACCEPTED, self.pending.freeze());
+                return leaving.map(Some);
             }
             self.to = To::Reply(responder);
         }
         self.flush().await?;
         match self.to {
-            To::Begun(sender) => sender.finish(),
+            To::Begun(sender) => sender.finish().map(|()| None),
             _ => Err(CallError::Over),
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use executor::{Admitted, Executor, Finished, HttpReply, Job, Rejected};
+use executor::{Admitted, Executor, Finished, HttpReply, Job, Leftover, Rejected};
 use futures::{FutureExt as _, stream};
 use gateway::InvocationSpan;
 use http_body::Frame;
@@ -233,7 +233,9 @@ impl Running {
         }
         let bytes_max = self.target.spec.settings.limits.input_bytes_max;
         let body = collect(&mut pieces, bytes_max).await?;
-        let invoked = self.admitted.invoke(body, args, env);
+        let leftover = Arc::<Leftover>::default();
+        let invoked = self.admitted;
+        let invoked = invoked.invoke_to(Some(leftover.clone()), body, args, env);
         let finished = invoked.instrument(self.span.span()).await;
         if let Some(debt) = &self.debt {
             debt.settle().await;
@@ -252,7 +254,11 @@ impl Running {
         head.put(&mut out.pending);
         out.data(reply).await?;
         wire::put_done(&outcome, &mut out.pending);
-        Ok(out.finish().await?)
+        if let Some(leaving) = out.finish_tracked().await? {
+            leaving.gone().await;
+            leftover.reset();
+        }
+        Ok(())
     }
 
     async fn http(
