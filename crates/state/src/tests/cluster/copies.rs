@@ -12,6 +12,16 @@ async fn text(app: &AppState, key: &Key) -> Result<Vec<u8>, StateError> {
     bytes(app, key.as_str()).await
 }
 
+/// Keys of many slots, with values.
+async fn forty(app: &AppState) -> Vec<Key> {
+    let names = (0..40).map(|at| format!("k/{at}").parse().unwrap());
+    let names: Vec<Key> = names.collect();
+    for key in &names {
+        app.run(key, &put(b"kept", REPLICATED)).await.unwrap();
+    }
+    names
+}
+
 /// The node that should have a key's copy.
 fn keeper(world: &World, key: &Key) -> String {
     let owner = world.owner(key).unwrap();
@@ -179,12 +189,7 @@ async fn an_owner_that_was_replaced_acknowledges_nothing_replicated() {
 async fn a_slot_is_not_given_away_before_another_node_has_its_values() {
     let mut world = World::of(1).await;
     let app = world.app("a");
-    let names: Vec<Key> = (0..40)
-        .map(|at| format!("k/{at}").parse().unwrap())
-        .collect();
-    for key in &names {
-        app.run(key, &put(b"kept", REPLICATED)).await.unwrap();
-    }
+    let names = forty(&app).await;
     world.join("b");
     world.settle().await;
     let moved = names
@@ -204,12 +209,7 @@ async fn a_slot_is_not_given_away_before_another_node_has_its_values() {
 async fn a_slot_that_is_given_away_outlives_a_new_owner_that_never_opened_it() {
     let mut world = World::of(1).await;
     let app = world.app("a");
-    let names: Vec<Key> = (0..40)
-        .map(|at| format!("k/{at}").parse().unwrap())
-        .collect();
-    for key in &names {
-        app.run(key, &put(b"kept", REPLICATED)).await.unwrap();
-    }
+    let names = forty(&app).await;
     world.join("b");
     // The one gives up what the other should have, which does not look.
     world.settle_but("b").await;

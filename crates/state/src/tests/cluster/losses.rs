@@ -12,6 +12,17 @@ async fn text(app: &AppState, key: &Key) -> Result<Vec<u8>, StateError> {
     bytes(app, key.as_str()).await
 }
 
+/// A node that has lost its only neighbour, and a key whose value went with that.
+async fn one_is_lost() -> (World, Key) {
+    let mut world = World::of(2).await;
+    let lost = world.key_of("b");
+    let put = put(b"gone", Durability::Ephemeral);
+    world.app("a").run(&lost, &put).await.unwrap();
+    world.kill("b").await;
+    world.settle().await;
+    (world, lost)
+}
+
 #[tokio::test]
 async fn durable_values_outlive_their_owner() {
     let mut world = World::of(3).await;
@@ -104,14 +115,8 @@ async fn the_loss_of_values_in_memory_is_told_until_they_are_made_anew() {
 
 #[tokio::test]
 async fn removing_a_lost_value_tells_its_loss_once() {
-    let mut world = World::of(2).await;
-    let lost = world.key_of("b");
+    let (world, lost) = one_is_lost().await;
     let app = world.app("a");
-    app.run(&lost, &put(b"gone", Durability::Ephemeral))
-        .await
-        .unwrap();
-    world.kill("b").await;
-    world.settle().await;
     let delete = Op::Delete { expected: None };
     let told = app.run(&lost, &delete).await;
     assert!(matches!(told, Err(StateError::Lost)), "{told:?}");
@@ -136,14 +141,8 @@ async fn a_loss_is_told_by_the_next_owner_too() {
 
 #[tokio::test]
 async fn a_change_that_fails_begins_nothing_anew() {
-    let mut world = World::of(2).await;
-    let lost = world.key_of("b");
+    let (world, lost) = one_is_lost().await;
     let app = world.app("a");
-    app.run(&lost, &put(b"gone", Durability::Ephemeral))
-        .await
-        .unwrap();
-    world.kill("b").await;
-    world.settle().await;
     let too_long = Op::Put {
         create: Some(Durability::Ephemeral),
         put: Put {

@@ -15,6 +15,10 @@ use crate::{Name, State, StateError};
 /// How long to wait until the claim is known here, and with it who was a member before it.
 const KNOWN_MAX: Duration = Duration::from_secs(5);
 
+/// Nodes that are tried instead of those that should have copies. Each may take its time to answer,
+/// and changes of the slot wait for that.
+const INSTEAD_MAX: usize = 1;
+
 /// A value as another node has it: its chunks, without those of zeros only.
 pub(crate) type Copied = (Name, Head, Vec<(u64, Bytes)>);
 
@@ -228,7 +232,7 @@ impl Copies {
         next.members.retain(|member| live.contains(member));
         let (mut ready, mut failed) = (Vec::new(), None);
         // Where one that should have copies is not reached, the one after it has them meanwhile.
-        for member in cluster.keepers(holding.slot, usize::MAX) {
+        for member in cluster.keepers(holding.slot, self.count + INSTEAD_MAX) {
             if ready.len() == self.count {
                 break;
             }
