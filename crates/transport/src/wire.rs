@@ -20,6 +20,11 @@ use crate::identity::Identity;
 /// Bytes read from the socket at a time: TLS by itself asks for 4 KiB.
 const READ_BYTES: usize = 64 << 10;
 
+/// Who decides how fast is sent: the first of these that the kernel has and lets us choose. BBR,
+/// which some systems prefer, paces itself by a timer and a wake-up for nearly each packet: between
+/// hosts that are near, that takes several times as long as sending.
+const CONGESTION_CONTROLS: [&str; 2] = ["cubic", "reno"];
+
 /// How peers know each other, and whether others can listen.
 #[derive(Clone)]
 pub enum Security {
@@ -81,6 +86,9 @@ fn agreed_on(protocol: Option<&[u8]>) -> io::Result<()> {
 pub(crate) fn prepare(tcp: &TcpStream, config: &Config) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let socket = SockRef::from(tcp);
+    // What the kernel does by itself is as right, if none of them may be chosen.
+    let mut controls = CONGESTION_CONTROLS.iter();
+    let _chosen = controls.any(|name| socket.set_tcp_congestion(name.as_bytes()).is_ok());
     socket.set_tcp_notsent_lowat(AHEAD_BYTES_MAX as u32)?;
     socket.set_tcp_user_timeout(Some(config.dead_after))
 }
@@ -167,5 +175,24 @@ impl AsyncWrite for Wire {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_not_paced_by_timers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let tcp = tcp.unwrap();
+        prepare(&tcp, &Config::default()).unwrap();
+        let control = SockRef::from(&tcp).tcp_congestion().unwrap();
+        let control = String::from_utf8(control).unwrap();
+        let name = control.trim_end_matches('\0');
+        assert!(CONGESTION_CONTROLS.contains(&name), "it is {name}");
     }
 }
