@@ -341,7 +341,7 @@ async fn read(
     bytes_max: u64,
     start: &mut StartKind,
 ) -> Result<Replied, PieceError> {
-    let head = ReplyHead::read(&pieces.head().await?)?;
+    let head = ReplyHead::read(pieces.head().await?)?;
     sent.hear(head.fill);
     *start = head.start;
     let (reply, mut piece) = pieces.whole(bytes_max).await?;
@@ -349,7 +349,7 @@ async fn read(
         match piece {
             Piece::Done(bytes) => {
                 return Ok(Replied {
-                    outcome: wire::read_outcome(&bytes)?,
+                    outcome: wire::read_outcome(bytes)?,
                     status: head.response.map(|(status, _)| status),
                     reply,
                 });

@@ -278,11 +278,11 @@ async fn finished(
     sent: &Sent,
     bytes_max: u64,
 ) -> Result<Finished, PieceError> {
-    let head = ReplyHead::read(&pieces.head().await?)?;
+    let head = ReplyHead::read(pieces.head().await?)?;
     sent.hear(head.fill);
     match pieces.whole(bytes_max).await? {
         (reply, Piece::Done(bytes)) => {
-            let outcome = wire::read_outcome(&bytes)?;
+            let outcome = wire::read_outcome(bytes)?;
             Ok(Finished { outcome, reply })
         }
         (_, Piece::Broken(why)) => Err(PieceError::Broken(why)),
@@ -337,7 +337,7 @@ impl Reading {
     /// The reply, once its head is there.
     async fn reply(mut self) -> Result<HttpReply, Failed> {
         let head = self.pieces.head().await.map_err(lost)?;
-        let head = ReplyHead::read(&head).map_err(lost)?;
+        let head = ReplyHead::read(head).map_err(lost)?;
         let ReplyHead {
             start,
             fill,
@@ -379,7 +379,7 @@ impl Reading {
                 None => break,
                 Some(Ok(Some(Piece::Data(bytes)))) => first.push(bytes),
                 Some(Ok(Some(Piece::Done(outcome)))) if first.len() < 2 => {
-                    let outcome = wire::read_outcome(&outcome)?;
+                    let outcome = wire::read_outcome(outcome)?;
                     return Ok(AtOnce::Whole(first.pop().unwrap_or_default(), outcome));
                 }
                 Some(Ok(Some(other))) => {
@@ -409,7 +409,7 @@ impl Reading {
                 Ok(Some((Frame::trailers(wire::read_trailers(&bytes)?), self)))
             }
             Piece::Done(bytes) => {
-                self.tell(wire::read_outcome(&bytes)?);
+                self.tell(wire::read_outcome(bytes)?);
                 Ok(None)
             }
             Piece::End => {
@@ -428,7 +428,7 @@ impl Reading {
 
     async fn outcome(&mut self) -> Result<Outcome, PieceError> {
         match self.next().await? {
-            Piece::Done(bytes) => wire::read_outcome(&bytes),
+            Piece::Done(bytes) => wire::read_outcome(bytes),
             Piece::Broken(why) => Err(PieceError::Broken(why)),
             _ => Err(PieceError::Unexpected),
         }

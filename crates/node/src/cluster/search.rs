@@ -213,7 +213,7 @@ impl<'a> Search<'a> {
             id: self.job.id,
             path: self.job.path.clone(),
             version: self.job.version,
-            traceparent: self.job.trace.to_string(),
+            trace: self.job.trace,
             may_wait: false,
             streams: false,
             stem: self.job.branch.as_deref().map(stem),

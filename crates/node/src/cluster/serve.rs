@@ -126,12 +126,11 @@ impl Calls {
     ) -> Result<Running, Refusal> {
         let malformed = |error: PieceError| Refusal::new(Why::Malformed, error.to_string());
         let head = pieces.head().await.map_err(malformed)?;
-        let head = Head::read(&head).map_err(malformed)?;
+        let head = Head::read(head).map_err(malformed)?;
         if !self.neighbours.is_open() {
             return Err(Refusal::new(Why::Closed, "it takes no new calls"));
         }
-        let trace = TraceParent::parse(head.traceparent.as_bytes());
-        let trace = trace.ok_or_else(|| Refusal::new(Why::Malformed, "it has no trace"))?;
+        let trace = head.trace;
         let select = Select::Version(head.version);
         // What was deployed an instant ago may be known to the other node, and not here yet.
         let target = self.registry.find(&head.path, &select).await;

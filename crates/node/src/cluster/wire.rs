@@ -6,16 +6,20 @@
 //!            HEAD  DATA*  BROKEN                  the reply broke off
 //! ```
 //!
-//! Heads are JSON, so that neighbours one release apart add fields that the other one skips.
+//! Refusals and trailers are JSON; for heads and outcomes see `heads`.
+
+mod heads;
 
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use model::{Digest, FunctionPath, InvocationId, Outcome, StartKind};
+use model::{Digest, FunctionPath, InvocationId, StartKind, TraceParent};
 use scheduler::Brief;
 use serde::{Deserialize, Serialize};
 use transport::{Body, CallError, Status};
+
+pub(super) use heads::{put_done, read_outcome};
 
 /// The call's reply follows.
 pub(super) const ACCEPTED: Status = Status::OK;
@@ -43,27 +47,24 @@ const DONE: u8 = 5;
 const BROKEN: u8 = 6;
 
 /// What is to run. What it runs with is only looked at where it is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Head<I = Input> {
     pub id: InvocationId,
     pub path: FunctionPath,
     pub version: Digest,
     /// The invocation's own place in its trace.
-    pub traceparent: String,
+    pub trace: TraceParent,
     /// Whether it may join the queue there.
-    #[serde(default)]
     pub may_wait: bool,
     /// Whether the body is sent once the call is accepted, and not at once.
-    #[serde(default)]
     pub streams: bool,
     /// Of a call that a function made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stem: Option<Stem>,
     pub input: I,
 }
 
 /// Where a call stands in its tree, whose root is elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stem {
     pub root: InvocationId,
     pub parent: InvocationId,
@@ -84,8 +85,7 @@ pub(super) struct Loan {
 }
 
 /// What it runs with, beside the body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     /// For commands and reactors.
     Plain {
@@ -101,8 +101,7 @@ pub(crate) enum Input {
 }
 
 /// An [`Input`] that is sent.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum InputRef<'a> {
     Plain {
         args: &'a [String],
@@ -151,13 +150,11 @@ impl From<Fill> for Brief {
 }
 
 /// How a reply begins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReplyHead {
     pub start: StartKind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fill: Option<Fill>,
     /// Of an http component that gave one.
-    #[serde(default)]
     pub response: Option<(u16, Headers)>,
 }
 
@@ -204,7 +201,7 @@ impl Why {
 /// A part of a request or reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// JSON of a [`Head`] or [`ReplyHead`].
+    /// A [`Head`] or [`ReplyHead`].
     Head(Bytes),
     /// Some bytes of the body, never none.
     Data(Bytes),
@@ -212,7 +209,7 @@ pub(super) enum Piece {
     Trailers(Bytes),
     /// All of the body was sent.
     End,
-    /// JSON of the outcome: all of the reply was sent.
+    /// The outcome: all of the reply was sent.
     Done(Bytes),
     /// Why the reply broke off.
     Broken(String),
@@ -231,6 +228,10 @@ pub(super) enum PieceError {
     Short,
     #[error("a piece cannot be read")]
     Json(#[from] serde_json::Error),
+    #[error("a piece cannot be read")]
+    Message(#[from] prost::DecodeError),
+    #[error("a piece has no {0}, or one that this release does not know")]
+    Lacks(&'static str),
     #[error("a piece of another kind was expected")]
     Unexpected,
     #[error("it broke off: {0}")]
@@ -239,37 +240,20 @@ pub(super) enum PieceError {
 
 fn put(kind: u8, payload: &[u8], out: &mut BytesMut) {
     out.reserve(KIND_AND_LENGTH + payload.len());
+    put_length(kind, payload.len(), out);
+    out.put_slice(payload);
+}
+
+fn put_length(kind: u8, length: usize, out: &mut BytesMut) {
+    out.reserve(KIND_AND_LENGTH);
     out.put_u8(kind);
     // Senders keep pieces far below what 32 bits count.
-    out.put_u32_le(payload.len() as u32);
-    out.put_slice(payload);
+    out.put_u32_le(length as u32);
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     // Structs of strings and numbers, which serde_json cannot fail on.
     serde_json::to_vec(value).unwrap_or_default()
-}
-
-impl<I: Serialize> Head<I> {
-    pub fn put(&self, out: &mut BytesMut) {
-        put(HEAD, &json(self), out);
-    }
-}
-
-impl Head {
-    pub fn read(bytes: &[u8]) -> Result<Self, PieceError> {
-        Ok(serde_json::from_slice(bytes)?)
-    }
-}
-
-impl ReplyHead {
-    pub fn put(&self, out: &mut BytesMut) {
-        put(HEAD, &json(self), out);
-    }
-
-    pub fn read(bytes: &[u8]) -> Result<Self, PieceError> {
-        Ok(serde_json::from_slice(bytes)?)
-    }
 }
 
 impl Refusal {
@@ -298,9 +282,7 @@ pub(super) fn put_data(bytes: &[u8], out: &mut BytesMut) {
 
 /// What announces so many bytes of the body.
 pub(super) fn put_data_length(length: usize, out: &mut BytesMut) {
-    out.reserve(KIND_AND_LENGTH);
-    out.put_u8(DATA);
-    out.put_u32_le(length as u32);
+    put_length(DATA, length, out);
 }
 
 pub(super) fn put_trailers(trailers: &HeaderMap, out: &mut BytesMut) {
@@ -311,16 +293,8 @@ pub(super) fn put_end(out: &mut BytesMut) {
     put(END, &[], out);
 }
 
-pub(super) fn put_done(outcome: &Outcome, out: &mut BytesMut) {
-    put(DONE, &json(outcome), out);
-}
-
 pub(super) fn put_broken(why: &str, out: &mut BytesMut) {
     put(BROKEN, why.as_bytes(), out);
-}
-
-pub(super) fn read_outcome(bytes: &[u8]) -> Result<Outcome, PieceError> {
-    Ok(serde_json::from_slice(bytes)?)
 }
 
 pub(super) fn read_trailers(bytes: &[u8]) -> Result<HeaderMap, PieceError> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use model::{Status as End, Usage};
+use model::{Outcome, Status as End, Usage};
 
 use super::*;
 
@@ -26,7 +26,11 @@ fn head() -> Head {
         id: InvocationId::new(7),
         path: "shop/f".parse().unwrap(),
         version: Digest::of(b"v"),
-        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+        trace: TraceParent {
+            trace: 5,
+            span: 6,
+            flags: 1,
+        },
         may_wait: true,
         streams: false,
         stem: None,
@@ -35,6 +39,27 @@ fn head() -> Head {
             env: vec![("K".into(), "v".into())],
         },
     }
+}
+
+/// The head as it is sent.
+fn to_send(head: &Head) -> Head<InputRef<'_>> {
+    Head {
+        id: head.id,
+        path: head.path.clone(),
+        version: head.version,
+        trace: head.trace,
+        may_wait: head.may_wait,
+        streams: head.streams,
+        stem: head.stem,
+        input: head.input.to_send(),
+    }
+}
+
+/// Its message, without what announces it.
+fn message(head: &Head) -> BytesMut {
+    let mut out = BytesMut::new();
+    to_send(head).put(&mut out);
+    out.split_off(KIND_AND_LENGTH)
 }
 
 fn outcome() -> Outcome {
@@ -63,7 +88,7 @@ async fn read(bytes: &[u8], size: usize) -> Result<Vec<Piece>, PieceError> {
 #[tokio::test]
 async fn pieces_are_the_same_however_they_are_cut() {
     let (mut out, sent) = (BytesMut::new(), head());
-    sent.put(&mut out);
+    to_send(&sent).put(&mut out);
     put_data(b"some bytes of a body", &mut out);
     put_data(b"", &mut out);
     put_end(&mut out);
@@ -81,9 +106,9 @@ async fn pieces_are_the_same_however_they_are_cut() {
         else {
             panic!("{size}: {all:?}");
         };
-        assert_eq!(Head::read(found).unwrap(), sent);
+        assert_eq!(Head::read(found.clone()).unwrap(), sent);
         assert_eq!(*data, Piece::Data("some bytes of a body".into()));
-        assert_eq!(read_outcome(done).unwrap(), outcome());
+        assert_eq!(read_outcome(done.clone()).unwrap(), outcome());
         assert_eq!(*broken, Piece::Broken("why".into()));
     }
 }
@@ -91,11 +116,11 @@ async fn pieces_are_the_same_however_they_are_cut() {
 #[tokio::test]
 async fn what_is_cut_short_or_no_piece_is_an_error() {
     let mut out = BytesMut::new();
-    head().put(&mut out);
+    to_send(&head()).put(&mut out);
     put_data(b"body", &mut out);
     for length in 1..out.len() {
         let whole = read(&out[..length], 8).await;
-        let head = KIND_AND_LENGTH + serde_json::to_vec(&head()).unwrap().len();
+        let head = KIND_AND_LENGTH + message(&head()).len();
         assert_eq!(whole.is_ok(), length == head, "{length}: {whole:?}");
     }
     assert!(matches!(
@@ -110,28 +135,56 @@ async fn what_is_cut_short_or_no_piece_is_an_error() {
 
 #[test]
 fn heads_are_pinned_and_fields_of_a_later_release_are_skipped() {
-    let json = concat!(
-        r#"{"id":"ID","path":{"app":"shop","function":"f"},"version":"V","traceparent":"T","#,
-        r#""new":1,"input":{"kind":"http","method":"GET","uri":"http://h/","#,
-        r#""headers":[["a","b"]]}}"#,
-    );
-    let version = Digest::of(b"v").to_string();
-    let id = InvocationId::new(7).to_string();
-    let json = json
-        .replace("ID", &id)
-        .replace("\"V\"", &format!("\"{version}\""));
-    let head = Head::read(json.as_bytes()).unwrap();
-    assert!(!head.may_wait && head.stem.is_none());
-    let Input::Http { headers, .. } = &head.input else {
-        panic!("{head:?}");
-    };
-    assert_eq!(headers[..], [("a".to_owned(), "b".to_owned())]);
+    let mut head = head();
+    head.id = InvocationId::from_parts(1, 2);
+    head.may_wait = false;
+    let bytes = message(&head);
+    let version = hex::encode(head.version.as_bytes());
+    let pinned = [
+        // The id: two numbers of eight bytes.
+        "0a12",
+        "090000010000000000",
+        "110200000000000000",
+        "1204",
+        "73686f70",
+        "1a01",
+        "66",
+        "2220",
+        &version,
+        // The trace, its span and flags.
+        "2a09",
+        "110500000000000000",
+        "310600000000000000",
+        "3801",
+        "5a0b",
+        "0a0161",
+        "12060a014b120176",
+    ];
+    assert_eq!(hex::encode(&bytes), pinned.concat());
+    let mut later = bytes.clone();
+    later.extend_from_slice(&[0xfa, 0x01, 1, 7]);
+    assert_eq!(Head::read(later.freeze()).unwrap(), head);
     let later = br#"{"why":"moon","message":"m"}"#;
     assert_eq!(Refusal::read(later).why, Why::Other);
 }
 
 #[test]
-fn what_is_sent_of_an_input_reads_back_as_the_input() {
+fn a_head_that_lacks_something_is_refused() {
+    let mut head = head();
+    head.trace.span = 0;
+    let lacks = Head::read(message(&head).freeze());
+    assert!(
+        matches!(lacks, Err(PieceError::Lacks("trace"))),
+        "{lacks:?}"
+    );
+    for cut in 0..18 {
+        let cut = message(&head).split_to(cut).freeze();
+        assert!(Head::read(cut).is_err());
+    }
+}
+
+#[test]
+fn what_is_sent_reads_back() {
     let stem = Stem {
         root: InvocationId::new(1),
         parent: InvocationId::new(2),
@@ -146,20 +199,41 @@ fn what_is_sent_of_an_input_reads_back_as_the_input() {
     for input in [head().input, http] {
         let whole = Head {
             stem: Some(stem),
-            input: input.clone(),
+            input,
             ..head()
         };
-        let sent = Head {
-            stem: whole.stem,
-            input: input.to_send(),
-            id: whole.id,
-            path: whole.path.clone(),
-            version: whole.version,
-            traceparent: whole.traceparent.clone(),
-            may_wait: whole.may_wait,
-            streams: whole.streams,
+        assert_eq!(Head::read(message(&whole).freeze()).unwrap(), whole);
+    }
+    for start in StartKind::ALL {
+        let reply = ReplyHead {
+            start,
+            fill: Some(Fill {
+                used: 1,
+                waiting: 2,
+            }),
+            response: Some((404, vec![("a".into(), "b".into())])),
         };
-        assert_eq!(Head::read(&json(&sent)).unwrap(), whole);
+        let mut out = BytesMut::new();
+        reply.put(&mut out);
+        let message = out.split_off(KIND_AND_LENGTH).freeze();
+        assert_eq!(ReplyHead::read(message).unwrap(), reply);
+        let ended = Outcome {
+            status: End::Ok,
+            start,
+            usage: Usage {
+                cpu_us: 1,
+                wall_ms: 2,
+                memory_peak_bytes: 3,
+                memory_kib_ms: 4,
+                input_bytes: 5,
+                output_bytes: 6,
+                log_bytes: 7,
+            },
+        };
+        let mut out = BytesMut::new();
+        put_done(&ended, &mut out);
+        let message = out.split_off(KIND_AND_LENGTH).freeze();
+        assert_eq!(read_outcome(message).unwrap(), ended);
     }
 }
 
