@@ -145,6 +145,10 @@ impl Node {
 
     /// Asks the node to drain and waits until it is gone; by force after [`STOP_WAIT_MAX`].
     pub fn stop(&mut self) {
+        // Once it is gone its number may be another's.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         let asked = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status();
@@ -152,7 +156,7 @@ impl Node {
         while asked.is_ok() && matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
             std::thread::sleep(LOOK_EVERY);
         }
-        // Both fail on a node that is gone already, which is what is wanted.
+        // Both fail if it has gone meanwhile, which is what is wanted.
         self.child.kill().ok();
         self.child.wait().ok();
     }

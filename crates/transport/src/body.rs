@@ -6,8 +6,9 @@ use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::call::{Call, Command, Commands, Landing, Read, Target};
+use crate::call::{Call, Command, Landing, Read, Target};
 use crate::code::{Reset, Status};
+use crate::driver::Commands;
 use crate::error::CallError;
 
 /// Bytes that a reader takes before the connection's task hears of it.

@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::UnboundedSender;
 
 use crate::code::{Open, Reset, Status};
 use crate::error::CallError;
@@ -79,8 +78,6 @@ pub(crate) enum Command {
     },
     Drain,
 }
-
-pub(crate) type Commands = UnboundedSender<Command>;
 
 /// A part of a body that was received.
 struct Piece {

@@ -13,11 +13,11 @@ use bytes::BytesMut;
 use model::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::code::GoAway;
 use crate::config::Config;
-use crate::driver::{Dialled, Driver, Parts, Role, Vouched};
+use crate::driver::{Dialled, Parts, Role, Vouched, drive};
 use crate::error::DialError;
 use crate::frame::{Decoder, Frame};
 use crate::handle::{Connection, Link};
@@ -82,7 +82,6 @@ fn start(
     config: &Config,
     security: &Security,
 ) -> Connection {
-    let (commands, receiver) = mpsc::unbounded_channel();
     let (closed_sender, closed) = watch::channel(None);
     let permits_max = agreed.requests_max as usize;
     let permits = Arc::new(Semaphore::new(permits_max.min(Semaphore::MAX_PERMITS)));
@@ -92,13 +91,13 @@ fn start(
         machine: Machine::new(Instant::now(), Side::Dialler, config, agreed),
         decoder,
         input,
-        commands: receiver,
         role: Role::Dialler(Dialled {
             permits: Arc::clone(&permits),
         }),
         closed: closed_sender,
     };
-    tokio::spawn(Driver::new(parts, config).run());
+    let (commands, running) = drive(config, |_| parts);
+    tokio::spawn(running.to_end());
     Connection(Arc::new(Link {
         peer: node.clone(),
         version: agreed.version,

@@ -10,8 +10,9 @@ use model::NodeId;
 use tokio::sync::{Semaphore, watch};
 
 use crate::body::{Body, Sender};
-use crate::call::{Call, Command, Commands, Landing, Target};
+use crate::call::{Call, Command, Landing, Target};
 use crate::code::{Open, Priority, Reset, Status};
+use crate::driver::Commands;
 use crate::error::{CallError, Close};
 use crate::hello::Features;
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use model::NodeId;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ use crate::call::Command;
 use crate::code::{GoAway, Priority, Status};
 use crate::config::Config;
 use crate::dial::{Greeted, greet, refuse, vouched, welcome};
-use crate::driver::{Driver, Parts, Role, Serving};
+use crate::driver::{Parts, Role, Serving, drive};
 use crate::error::{CallError, Close, DialError};
 use crate::machine::{Machine, Side};
 use crate::metrics;
@@ -221,25 +221,23 @@ impl Shared {
     }
 
     async fn run(&self, greeted: Greeted, seat: Seat<'_>, drain: CancellationToken) {
-        let (commands, receiver) = mpsc::unbounded_channel();
         let (closed, _) = watch::channel(None);
         let config = &self.config;
-        let parts = Parts {
+        let (commands, running) = drive(config, |commands| Parts {
             vouched: vouched(&greeted.wire, &self.security),
             wire: greeted.wire,
             machine: Machine::new(Instant::now(), Side::Acceptor, config, greeted.agreed),
             decoder: greeted.decoder,
             input: greeted.input,
-            commands: receiver,
             role: Role::Acceptor(Serving {
                 peer: seat.node.clone(),
                 handler: Arc::clone(&self.handler),
-                commands: commands.clone(),
+                commands,
                 send_buffer_bytes: config.send_buffer_bytes,
             }),
             closed,
-        };
-        let mut driver = std::pin::pin!(Driver::new(parts, config).run());
+        });
+        let mut driver = std::pin::pin!(running.to_end());
         let close = tokio::select! {
             close = &mut driver => close,
             () = drain.cancelled() => {

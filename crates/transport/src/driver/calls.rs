@@ -10,13 +10,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use crate::body::{Body, Sender};
-use crate::call::{Call, Command, Commands};
+use crate::call::{Call, Command};
 use crate::code::{Open, Reset};
 use crate::error::{CallError, Close};
 use crate::machine::{Action, End, Event};
 use crate::server::{Handler, Incoming, Responder};
 
-use super::{COMMANDS_MAX, Driver, Role};
+use super::{COMMANDS_MAX, Commands, Driver, Role};
 
 /// What a dialler has besides.
 pub(crate) struct Dialled {
@@ -74,6 +74,28 @@ impl Driver {
             }
         }
         true
+    }
+
+    /// Does what is asked, and sends as much as goes without a wait; gives it back if the
+    /// connection's task must do it.
+    pub(super) fn at_once(&mut self, command: Command) -> Option<Command> {
+        // It has not begun, or has ended.
+        let Some(waker) = self.waker.clone() else {
+            return Some(command);
+        };
+        let mut cx = Context::from_waker(&waker);
+        let now = Instant::now();
+        self.take_commands(&mut cx, now);
+        if !self.commands.is_empty() {
+            return Some(command);
+        }
+        self.command(now, command);
+        self.pass_time(&mut cx);
+        self.write(&mut cx, now);
+        if self.has_more || self.close.is_some() {
+            waker.wake();
+        }
+        None
     }
 
     fn command(&mut self, now: Instant, command: Command) {
@@ -235,6 +257,7 @@ impl Driver {
 
     /// Nothing is left waiting when the connection is gone.
     pub(super) fn end_all(&mut self, close: &Arc<Close>) {
+        self.waker = None;
         if let Role::Dialler(dialled) = &self.role {
             dialled.permits.close();
         }

@@ -10,6 +10,7 @@
 //! no second task, no lock around the socket, no copy between halves.
 
 mod calls;
+mod commands;
 pub(crate) mod pace;
 mod staged;
 
@@ -18,13 +19,14 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
+use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::watch;
 use tokio::time::{Sleep, timeout};
 use tokio_util::io::poll_read_buf;
@@ -40,6 +42,7 @@ use crate::wire::Wire;
 
 use calls::Entry;
 pub(crate) use calls::{Dialled, Serving};
+pub(crate) use commands::Commands;
 use pace::Pace;
 use staged::Staged;
 
@@ -70,7 +73,6 @@ pub(crate) struct Parts {
     pub(crate) decoder: Decoder,
     /// What came after the peer's greeting.
     pub(crate) input: BytesMut,
-    pub(crate) commands: UnboundedReceiver<Command>,
     pub(crate) role: Role,
     pub(crate) vouched: Option<Vouched>,
     pub(crate) closed: watch::Sender<Option<Arc<Close>>>,
@@ -95,6 +97,10 @@ pub(crate) struct Driver {
     staged: Staged,
     pace: Pace,
     unflushed: bool,
+    /// Whether there was more to write than one turn allows.
+    has_more: bool,
+    /// Wakes the connection's task, from when it begins until it ends.
+    waker: Option<Waker>,
     sleep: Pin<Box<Sleep>>,
     armed: Instant,
     check_every: Duration,
@@ -111,8 +117,54 @@ struct Counts {
     calls_cut: ::metrics::Counter,
 }
 
+/// Makes a connection of what `parts` gives: the way to it, and what runs it.
+pub(crate) fn drive(config: &Config, parts: impl FnOnce(Commands) -> Parts) -> (Commands, Running) {
+    let (queue, receiver) = mpsc::unbounded_channel();
+    let driver = Arc::new_cyclic(|driver| {
+        let commands = Commands::new(queue.clone(), driver.clone());
+        Mutex::new(Driver::new(parts(commands), receiver, config))
+    });
+    let commands = Commands::new(queue, Arc::downgrade(&driver));
+    (commands, Running(driver))
+}
+
+/// A connection that is to be run.
+pub(crate) struct Running(Arc<Mutex<Driver>>);
+
+impl Running {
+    /// Runs it to its end; every call has one by then.
+    pub(crate) async fn to_end(self) -> Arc<Close> {
+        let Self(driver) = self;
+        let connections = ::metrics::gauge!(metrics::CONNECTIONS);
+        connections.increment(1.0);
+        let mut close = poll_fn(|cx| driver.lock().poll(cx)).await;
+        if let Close::Io(error) = &close
+            && error.kind() == io::ErrorKind::UnexpectedEof
+        {
+            // What TLS says of an end that was not announced.
+            close = Close::Eof;
+        }
+        let close_max = driver.lock().close_max;
+        if !matches!(close, Close::Io(_) | Close::Dead(_) | Close::Eof) {
+            driver.lock().gather_last_words();
+            // A peer that does not take the last frames in time has them cut off.
+            let last_words = poll_fn(|cx| driver.lock().poll_last_words(cx));
+            let _ = timeout(close_max, last_words).await;
+        }
+        if !matches!(close, Close::Drained) {
+            ::metrics::counter!(metrics::CONNECTIONS_LOST_TOTAL).increment(1);
+        }
+        connections.decrement(1.0);
+        let close = Arc::new(close);
+        let mut driver = driver.lock();
+        driver.end_all(&close);
+        driver.closed.send_replace(Some(Arc::clone(&close)));
+        close
+    }
+}
+
 impl Driver {
-    pub(crate) fn new(parts: Parts, config: &Config) -> Self {
+    fn new(parts: Parts, commands: UnboundedReceiver<Command>, config: &Config) -> Self {
         let now = Instant::now();
         let side = match &parts.role {
             Role::Dialler(_) => "dialler",
@@ -126,7 +178,7 @@ impl Driver {
             input: parts.input,
             landed: None,
             is_landing: false,
-            commands: parts.commands,
+            commands,
             role: parts.role,
             vouched: parts.vouched,
             closed: parts.closed,
@@ -135,6 +187,8 @@ impl Driver {
             staged: Staged::default(),
             pace: Pace::default(),
             unflushed: false,
+            has_more: false,
+            waker: None,
             sleep: Box::pin(tokio::time::sleep_until(due.into())),
             armed: due,
             check_every: config.ping_after,
@@ -150,32 +204,10 @@ impl Driver {
         }
     }
 
-    /// Runs the connection to its end; every call has one by then.
-    pub(crate) async fn run(mut self) -> Arc<Close> {
-        let connections = ::metrics::gauge!(metrics::CONNECTIONS);
-        connections.increment(1.0);
-        let mut close = poll_fn(|cx| self.poll(cx)).await;
-        if let Close::Io(error) = &close
-            && error.kind() == io::ErrorKind::UnexpectedEof
-        {
-            // What TLS says of an end that was not announced.
-            close = Close::Eof;
-        }
-        if !matches!(close, Close::Io(_) | Close::Dead(_) | Close::Eof) {
-            // A peer that does not take the last frames in time has them cut off.
-            let _ = timeout(self.close_max, self.last_words()).await;
-        }
-        if !matches!(close, Close::Drained) {
-            ::metrics::counter!(metrics::CONNECTIONS_LOST_TOTAL).increment(1);
-        }
-        connections.decrement(1.0);
-        let close = Arc::new(close);
-        self.end_all(&close);
-        self.closed.send_replace(Some(Arc::clone(&close)));
-        close
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Close> {
+        if !(self.waker.as_ref()).is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
         loop {
             let now = Instant::now();
             let mut busy = self.take_commands(cx, now);
@@ -183,6 +215,8 @@ impl Driver {
             self.pass_time(cx);
             busy |= self.write(cx, now);
             if let Some(close) = self.close.take() {
+                // From now on nobody else sends.
+                self.waker = None;
                 return Poll::Ready(close);
             }
             if !busy {
@@ -286,7 +320,8 @@ impl Driver {
 
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut busy = false;
-        for _ in 0..WRITES_MAX {
+        self.has_more = false;
+        for turn in 1..=WRITES_MAX {
             while self.staged.has_room(self.pace.bytes()) {
                 let Some(frame) = self.machine.transmit(now) else {
                     break;
@@ -303,6 +338,7 @@ impl Driver {
                     self.counts.sent_bytes.increment(bytes as u64);
                     self.unflushed = true;
                     busy = true;
+                    self.has_more = turn == WRITES_MAX;
                     if let Some(bytes) = self.pace.sent(now, bytes, !self.staged.is_empty()) {
                         self.wire.set_unsent_bytes(bytes);
                     }
@@ -323,22 +359,22 @@ impl Driver {
         busy
     }
 
-    /// Sends what the machine still has to say, and closes this direction.
-    async fn last_words(&mut self) -> io::Result<()> {
+    /// Takes what the machine still has to say.
+    fn gather_last_words(&mut self) {
         let now = Instant::now();
         while let Some(frame) = self.machine.transmit(now) {
             self.staged.push(frame);
         }
-        poll_fn(|cx| {
-            while !self.staged.is_empty() {
-                let wire = Pin::new(&mut self.wire);
-                std::task::ready!(self.staged.poll_write(wire, cx))?;
-            }
-            Poll::Ready(Ok::<(), io::Error>(()))
-        })
-        .await?;
-        self.wire.flush().await?;
-        self.wire.shutdown().await
+    }
+
+    /// Sends it, and closes this direction.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.staged.is_empty() {
+            let wire = Pin::new(&mut self.wire);
+            ready!(self.staged.poll_write(wire, cx))?;
+        }
+        ready!(Pin::new(&mut self.wire).poll_flush(cx))?;
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 
     /// Tells the machine that time has passed when it wants to know, and has the peer's
