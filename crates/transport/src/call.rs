@@ -152,6 +152,20 @@ struct State {
     writer: Option<Waker>,
 }
 
+impl State {
+    /// Wakes the reader, unless it waits for a buffer to be filled: that it is, or that no more
+    /// comes, is soon enough.
+    fn wake_reader(&mut self) {
+        if self
+            .target
+            .as_mut()
+            .is_none_or(|target| target.missing() == 0)
+        {
+            wake(&mut self.reader);
+        }
+    }
+}
+
 /// The shared part of a call.
 pub(crate) struct Call {
     /// Its number on the connection, which the connection's task gives.
@@ -190,7 +204,7 @@ impl Call {
     pub(crate) fn replied(&self, status: Status) {
         let mut state = self.state.lock();
         state.status = Some(status);
-        wake(&mut state.reader);
+        state.wake_reader();
     }
 
     /// Bytes came; how many of them, sent on credit, are already where their reader wants them.
@@ -207,7 +221,7 @@ impl Call {
         if !bytes.is_empty() {
             state.pieces.push_back(Piece { bytes, on_credit });
         }
-        wake(&mut state.reader);
+        state.wake_reader();
         if on_credit { taken } else { 0 }
     }
 
@@ -229,9 +243,7 @@ impl Call {
         let outcome = read(&mut room[..room_bytes]);
         if let Poll::Ready(Ok(bytes)) = &outcome {
             target.filled += bytes;
-            if target.missing() == 0 {
-                wake(&mut state.reader);
-            }
+            state.wake_reader();
         }
         Some(outcome)
     }
