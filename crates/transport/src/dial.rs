@@ -97,7 +97,7 @@ fn start(
         closed: closed_sender,
     };
     let (commands, running) = drive(config, |_| parts);
-    tokio::spawn(running.to_end());
+    tokio::spawn(running.run());
     Connection(Arc::new(Link {
         peer: node.clone(),
         version: agreed.version,

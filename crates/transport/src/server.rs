@@ -237,7 +237,7 @@ impl Shared {
             }),
             closed,
         });
-        let mut driver = std::pin::pin!(running.to_end());
+        let mut driver = std::pin::pin!(running.run());
         let close = tokio::select! {
             close = &mut driver => close,
             () = drain.cancelled() => {

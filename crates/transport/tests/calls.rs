@@ -33,6 +33,32 @@ async fn many_calls_at_once_have_each_its_own_reply() {
 }
 
 #[tokio::test]
+async fn a_request_leaves_on_the_thread_that_asks() {
+    let elsewhere = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (cluster, config) = (Cluster::new(), Config::default());
+    let at = serve(config.clone(), cluster.security("b"), "127.0.0.1:0");
+    let serving = elsewhere.spawn(at).await.unwrap();
+    let connection = dial(&serving, "b", &config, &cluster.security("a")).await;
+    let connection = connection.unwrap();
+    // More than one write takes, so that the connection's task does the rest.
+    let body = made_up(4 << 20);
+    let echo = connection.call(Request::new(ECHO, body.clone())).await;
+    assert_eq!(echo.unwrap().1, body);
+    let asked = connection.ask(Request::new(HANG, "")).await.unwrap();
+    let (told, began) = std::sync::mpsc::channel();
+    let mut hung = serving.hung;
+    std::thread::spawn(move || told.send(hung.blocking_recv().is_some()));
+    // This thread is held meanwhile, and with it the connection's task.
+    assert_eq!(began.recv_timeout(Duration::from_secs(10)), Ok(true));
+    drop(asked);
+    elsewhere.shutdown_background();
+}
+
+#[tokio::test]
 async fn more_calls_than_the_limit_wait_for_their_turn_and_more_than_that_are_refused() {
     let config = Config {
         requests_max: 2,

@@ -342,7 +342,7 @@ async fn read(
     start: &mut StartKind,
 ) -> Result<Replied, PieceError> {
     let head = ReplyHead::read(pieces.head().await?)?;
-    sent.hear(head.fill);
+    sent.hear(head.brief);
     *start = head.start;
     let (reply, mut piece) = pieces.whole(bytes_max).await?;
     loop {

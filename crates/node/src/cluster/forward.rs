@@ -195,7 +195,7 @@ impl Way<'_> {
             wire::ACCEPTED => Ok((sender, Pieces::new(reply.body))),
             wire::REFUSED => {
                 let bytes = reply.body.collect(REFUSAL_BYTES_MAX).await;
-                Err(Failed::Refused(Refusal::read(&bytes.unwrap_or_default())))
+                Err(Failed::Refused(Refusal::read(bytes.unwrap_or_default())))
             }
             NO_SERVICE => {
                 let message = "it is of a release that runs no calls of others";
@@ -279,7 +279,7 @@ async fn finished(
     bytes_max: u64,
 ) -> Result<Finished, PieceError> {
     let head = ReplyHead::read(pieces.head().await?)?;
-    sent.hear(head.fill);
+    sent.hear(head.brief);
     match pieces.whole(bytes_max).await? {
         (reply, Piece::Done(bytes)) => {
             let outcome = wire::read_outcome(bytes)?;
@@ -340,10 +340,10 @@ impl Reading {
         let head = ReplyHead::read(head).map_err(lost)?;
         let ReplyHead {
             start,
-            fill,
+            brief,
             response,
         } = head;
-        self.sent.hear(fill);
+        self.sent.hear(brief);
         let Some((status, headers)) = response else {
             let outcome = self.outcome().await.map_err(lost)?;
             let done = Done::ended(outcome.clone());

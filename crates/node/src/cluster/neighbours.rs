@@ -9,12 +9,11 @@ use async_trait::async_trait;
 use membership::{Membership, Roster};
 use model::NodeId;
 use parking_lot::RwLock;
-use scheduler::{Assumed, Resources, Standing};
+use scheduler::{Assumed, Brief, Resources, Standing};
 use tokio_util::sync::CancellationToken;
 use transport::Resolve;
 
 use super::metrics;
-use super::wire::Fill;
 
 /// Follows the roster, so that no call has to.
 pub(super) struct Neighbours {
@@ -39,10 +38,10 @@ pub(super) struct Sent {
 
 impl Sent {
     /// Takes what the node said of itself with its answer.
-    pub fn hear(&self, fill: Option<Fill>) {
-        if let Some(fill) = fill {
+    pub fn hear(&self, brief: Option<Brief>) {
+        if let Some(brief) = brief {
             let node = self.assumed.node();
-            let hear = |roster: &mut Roster| roster.view_mut().hear(node, fill.into());
+            let hear = |roster: &mut Roster| roster.view_mut().hear(node, brief);
             self.membership.look_mut(hear);
         }
     }

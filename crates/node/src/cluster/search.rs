@@ -243,7 +243,7 @@ impl<'a> Search<'a> {
         can_repeat: bool,
     ) -> Result<Option<Ran<T>>, NotRun> {
         if let Err(Failed::Refused(refusal)) = &sent {
-            there.sent.hear(refusal.fill);
+            there.sent.hear(refusal.brief);
         }
         let There {
             node, explanation, ..

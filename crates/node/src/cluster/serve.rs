@@ -16,6 +16,7 @@ use invoker::{Registry, Select, Target};
 use metering::LogBook;
 use model::{InvocationId, NodeId, Outcome, StartKind, Status, TraceParent};
 use sandbox::{Body, BodyError, Branch, Graft};
+use scheduler::Brief;
 use tracing::Instrument as _;
 use transport::{CallError, Handler, Incoming, Peers};
 
@@ -24,9 +25,7 @@ use super::metrics;
 use super::neighbours::Neighbours;
 use super::out::{Cut, Out};
 use super::router::Service;
-use super::wire::{
-    self, Fill, Head, Input, Piece, PieceError, Pieces, Refusal, ReplyHead, Stem, Why,
-};
+use super::wire::{self, Head, Input, Piece, PieceError, Pieces, Refusal, ReplyHead, Stem, Why};
 
 /// The longest that a call of a tree goes on, whatever its sender says: days.
 const LEFT_MS_MAX: u64 = 7 * 24 * 3_600_000;
@@ -106,7 +105,7 @@ impl Handler for Calls {
             Err(Unsaid::Cut) => "cut",
             Err(Unsaid::Refused(..)) if self.neighbours.is_silent() => "cut",
             Err(Unsaid::Refused(mut refusal, out)) => {
-                refusal.fill = Some(fill(&self.executor));
+                refusal.brief = Some(brief(&self.executor));
                 if let Some(responder) = out.into_responder() {
                     // Nobody is told who has gone.
                     let _ = responder.reply(wire::REFUSED, refusal.to_bytes());
@@ -184,9 +183,9 @@ impl Calls {
     }
 }
 
-fn fill(executor: &Executor) -> Fill {
+fn brief(executor: &Executor) -> Brief {
     let (used, waiting) = executor.occupied();
-    Fill { used, waiting }
+    Brief { used, waiting }
 }
 
 fn refusal(rejected: &Rejected) -> Refusal {
@@ -247,7 +246,7 @@ impl Running {
         check_ended(&outcome)?;
         let head = ReplyHead {
             start: outcome.start,
-            fill: Some(fill(&self.executor)),
+            brief: Some(brief(&self.executor)),
             response: None,
         };
         head.put(&mut out.pending);
@@ -288,7 +287,7 @@ impl Running {
                 check_ended(&outcome)?;
                 let head = ReplyHead {
                     start: outcome.start,
-                    fill: Some(fill(&self.executor)),
+                    brief: Some(brief(&self.executor)),
                     response: None,
                 };
                 head.put(&mut out.pending);
@@ -299,7 +298,7 @@ impl Running {
         let (parts, body) = response.into_parts();
         let head = ReplyHead {
             start: done.start().unwrap_or(StartKind::Cold),
-            fill: Some(fill(&self.executor)),
+            brief: Some(brief(&self.executor)),
             response: Some((parts.status.as_u16(), wire::to_headers(&parts.headers))),
         };
         head.put(&mut out.pending);

@@ -6,7 +6,7 @@
 //!            HEAD  DATA*  BROKEN                  the reply broke off
 //! ```
 //!
-//! Refusals and trailers are JSON; for heads and outcomes see `heads`.
+//! Trailers are JSON; heads, refusals and outcomes are in the way of every call: see `heads`.
 
 mod heads;
 
@@ -134,41 +134,26 @@ impl Input {
 /// Names and values in order; bytes of values as characters of the same number.
 pub(crate) type Headers = Vec<(String, String)>;
 
-/// How full the node is that answers: fresher than its last word to all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Fill {
-    /// Places in use.
-    pub used: u32,
-    /// Calls that wait.
-    pub waiting: u32,
-}
-
-impl From<Fill> for Brief {
-    fn from(Fill { used, waiting }: Fill) -> Self {
-        Brief { used, waiting }
-    }
-}
-
 /// How a reply begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReplyHead {
     pub start: StartKind,
-    pub fill: Option<Fill>,
+    /// How full the node is: fresher than its last word to all.
+    pub brief: Option<Brief>,
     /// Of an http component that gave one.
     pub response: Option<(u16, Headers)>,
 }
 
 /// Why a call was not started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub why: Why,
     pub message: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fill: Option<Fill>,
+    /// How full the node is.
+    pub brief: Option<Brief>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
     /// No place is free, or no room in the queue.
     Full,
@@ -181,7 +166,6 @@ pub(super) enum Why {
     /// It does not understand what is asked.
     Malformed,
     /// A reason of a later release.
-    #[serde(other)]
     Other,
 }
 
@@ -258,18 +242,11 @@ pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
 
 impl Refusal {
     pub fn new(why: Why, message: impl Into<String>) -> Self {
-        let message = message.into();
-        let fill = None;
-        Self { why, message, fill }
-    }
-
-    pub fn to_bytes(&self) -> Bytes {
-        json(self).into()
-    }
-
-    pub fn read(bytes: &[u8]) -> Self {
-        let unread = || Self::new(Why::Other, "a refusal that this release cannot read");
-        serde_json::from_slice(bytes).unwrap_or_else(|_| unread())
+        Self {
+            why,
+            message: message.into(),
+            brief: None,
+        }
     }
 }
 

@@ -91,7 +91,8 @@ impl Driver {
         }
         self.command(now, command);
         self.pass_time(&mut cx);
-        self.write(&mut cx, now);
+        // Whoever asks has something else to do than to send what others have to say.
+        self.write(&mut cx, now, 1);
         if self.has_more || self.close.is_some() {
             waker.wake();
         }

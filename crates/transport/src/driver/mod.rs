@@ -97,7 +97,7 @@ pub(crate) struct Driver {
     staged: Staged,
     pace: Pace,
     unflushed: bool,
-    /// Whether there was more to write than one turn allows.
+    /// Whether there was more to write than was allowed.
     has_more: bool,
     /// Wakes the connection's task, from when it begins until it ends.
     waker: Option<Waker>,
@@ -133,7 +133,7 @@ pub(crate) struct Running(Arc<Mutex<Driver>>);
 
 impl Running {
     /// Runs it to its end; every call has one by then.
-    pub(crate) async fn to_end(self) -> Arc<Close> {
+    pub(crate) async fn run(self) -> Arc<Close> {
         let Self(driver) = self;
         let connections = ::metrics::gauge!(metrics::CONNECTIONS);
         connections.increment(1.0);
@@ -213,7 +213,7 @@ impl Driver {
             let mut busy = self.take_commands(cx, now);
             busy |= self.read(cx, now);
             self.pass_time(cx);
-            busy |= self.write(cx, now);
+            busy |= self.write(cx, now, WRITES_MAX);
             if let Some(close) = self.close.take() {
                 // From now on nobody else sends.
                 self.waker = None;
@@ -318,10 +318,11 @@ impl Driver {
         }
     }
 
-    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+    /// Writes what goes without a wait, in at most so many writes.
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant, writes_max: usize) -> bool {
         let mut busy = false;
         self.has_more = false;
-        for turn in 1..=WRITES_MAX {
+        for turn in 0..=writes_max {
             while self.staged.has_room(self.pace.bytes()) {
                 let Some(frame) = self.machine.transmit(now) else {
                     break;
@@ -329,7 +330,8 @@ impl Driver {
                 self.staged.push(frame);
             }
             self.act(now);
-            if self.staged.is_empty() {
+            self.has_more = turn == writes_max && !self.staged.is_empty();
+            if self.staged.is_empty() || self.has_more {
                 break;
             }
             match self.staged.poll_write(Pin::new(&mut self.wire), cx) {
@@ -338,7 +340,6 @@ impl Driver {
                     self.counts.sent_bytes.increment(bytes as u64);
                     self.unflushed = true;
                     busy = true;
-                    self.has_more = turn == WRITES_MAX;
                     if let Some(bytes) = self.pace.sent(now, bytes, !self.staged.is_empty()) {
                         self.wire.set_unsent_bytes(bytes);
                     }

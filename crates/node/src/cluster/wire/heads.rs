@@ -1,12 +1,14 @@
-//! Heads and outcomes of calls in bytes: protocol buffers, for they are in the way of every call,
-//! and neighbours one release apart add fields that the other one skips.
+//! Heads, refusals and outcomes of calls in bytes: protocol buffers, so that neighbours one release
+//! apart add fields that the other one skips.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use model::{Digest, FunctionPath, InvocationId, Outcome, StartKind, Status, TraceParent, Usage};
 use prost::Message;
+use scheduler::Brief;
 
 use super::{
-    DONE, Fill, HEAD, Head, Headers, Input, InputRef, PieceError, ReplyHead, Stem, json, put_length,
+    DONE, HEAD, Head, Headers, Input, InputRef, PieceError, Refusal, ReplyHead, Stem, Why, json,
+    put_length,
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -90,13 +92,23 @@ struct ReplyMessage {
     #[prost(uint32, tag = "1")]
     start: u32,
     #[prost(message, optional, tag = "2")]
-    fill: Option<FillMessage>,
+    brief: Option<BriefMessage>,
     #[prost(message, optional, tag = "3")]
     response: Option<ResponseMessage>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct RefusalMessage {
+    #[prost(uint32, tag = "1")]
+    why: u32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, optional, tag = "3")]
+    brief: Option<BriefMessage>,
+}
+
 #[derive(Clone, Copy, PartialEq, Message)]
-struct FillMessage {
+struct BriefMessage {
     #[prost(uint32, tag = "1")]
     used: u32,
     #[prost(uint32, tag = "2")]
@@ -291,9 +303,7 @@ impl ReplyHead {
         let response = self.response.as_ref();
         let message = ReplyMessage {
             start: number_of(self.start),
-            fill: self
-                .fill
-                .map(|Fill { used, waiting }| FillMessage { used, waiting }),
+            brief: self.brief.map(BriefMessage::from),
             response: response.map(|(status, headers)| ResponseMessage {
                 status: u32::from(*status),
                 headers: pairs(headers),
@@ -308,12 +318,59 @@ impl ReplyHead {
             let status = u16::try_from(status).map_err(|_| PieceError::Lacks("status"))?;
             Ok::<_, PieceError>((status, unpaired(headers)))
         };
-        let fill = message.fill;
         Ok(Self {
             start: start_of(message.start)?,
-            fill: fill.map(|FillMessage { used, waiting }| Fill { used, waiting }),
+            brief: message.brief.map(Brief::from),
             response: message.response.map(response).transpose()?,
         })
+    }
+}
+
+impl From<Brief> for BriefMessage {
+    fn from(Brief { used, waiting }: Brief) -> Self {
+        Self { used, waiting }
+    }
+}
+
+impl From<BriefMessage> for Brief {
+    fn from(BriefMessage { used, waiting }: BriefMessage) -> Self {
+        Self { used, waiting }
+    }
+}
+
+impl Refusal {
+    pub fn to_bytes(&self) -> Bytes {
+        let message = RefusalMessage {
+            why: match self.why {
+                Why::Other => 0,
+                Why::Full => 1,
+                Why::Closed => 2,
+                Why::Unknown => 3,
+                Why::Failed => 4,
+                Why::Malformed => 5,
+            },
+            message: self.message.clone(),
+            brief: self.brief.map(BriefMessage::from),
+        };
+        message.encode_to_vec().into()
+    }
+
+    pub fn read(bytes: Bytes) -> Self {
+        let Ok(message) = RefusalMessage::decode(bytes) else {
+            return Self::new(Why::Other, "a refusal that this release cannot read");
+        };
+        Self {
+            why: match message.why {
+                1 => Why::Full,
+                2 => Why::Closed,
+                3 => Why::Unknown,
+                4 => Why::Failed,
+                5 => Why::Malformed,
+                _ => Why::Other,
+            },
+            message: message.message,
+            brief: message.brief.map(Brief::from),
+        }
     }
 }
 
