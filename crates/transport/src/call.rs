@@ -440,3 +440,58 @@ fn wake(waker: &mut Option<Waker>) {
         waker.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A call with a buffer of four bytes whose reader waits for its status, and its wake-ups.
+    fn waits() -> (Arc<Call>, Arc<Wakes>) {
+        let call = Call::new(1, 1);
+        call.aim(Target::new(Box::new(vec![0; 4])));
+        let wakes = Arc::<Wakes>::default();
+        let waker = Waker::from(Arc::clone(&wakes));
+        assert!(
+            call.poll_status(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        (call, wakes)
+    }
+
+    #[test]
+    fn a_reader_that_has_a_buffer_is_woken_when_it_is_full() {
+        let (call, wakes) = waits();
+        call.replied(Status::OK);
+        call.push(Bytes::from_static(b"ab"), true);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+        let landed = call.land(9, |room| {
+            room.copy_from_slice(b"cd");
+            Poll::Ready(Ok::<_, ()>(2))
+        });
+        assert_eq!(landed, Some(Poll::Ready(Ok(2))));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn it_is_woken_before_if_no_more_comes() {
+        let (call, wakes) = waits();
+        call.replied(Status(7));
+        call.received(Ok(()));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        let (call, wakes) = waits();
+        call.over(Err(CallError::Deadline));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    }
+}
