@@ -80,9 +80,10 @@ impl Caller {
     {
         let begun = self.begin(target, &parts.headers);
         let departs = self.departs();
+        // In boxes, for they are large, and what they are part of is copied for each request.
         let called = match target.spec.kind {
-            Kind::Http => self.stream(target, &begun, parts, place, body).await,
-            _ => self.bytes(target, &begun, &parts, place, body).await,
+            Kind::Http => Box::pin(self.stream(target, &begun, parts, place, body)).await,
+            _ => Box::pin(self.bytes(target, &begun, &parts, place, body)).await,
         };
         departs.stays();
         let (mut response, origin) = called.unwrap_or_else(|mut failure| {

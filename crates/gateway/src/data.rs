@@ -43,10 +43,11 @@ impl Answer for Data {
 }
 
 impl Data {
+    /// What few requests need is in boxes: all of this future is copied for each request.
     async fn route(&self, request: Request<Incoming>) -> Result<Response<ReplyBody>, Failure> {
         let (mut parts, body) = request.into_parts();
         if lambda::invoked(&parts, &self.0.config.host).is_some() {
-            return Ok(lambda::invoke(&self.0, parts, body).await);
+            return Ok(Box::pin(lambda::invoke(&self.0, parts, body)).await);
         }
         if !self.0.admits(parts.headers.get(AUTHORIZATION)) {
             return Err(unauthorized());
@@ -57,7 +58,7 @@ impl Data {
         }
         let (target, select, place) = self.find(&parts).await?;
         if asks_for_async(&parts.headers) {
-            return self.accept(target, select, parts, place, body).await;
+            return Box::pin(self.accept(target, select, parts, place, body)).await;
         }
         Ok(self.0.caller.call(&target, parts, place, body).await)
     }
