@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It is one future that does what it can without waiting and then waits for all of it at once:
-//! no second task, no lock around the socket, no copy between halves.
+//! no second task, no copy between halves. Whoever asks for something does it meanwhile, as long as
+//! the task waits.
 
 mod calls;
 mod commands;
