@@ -170,6 +170,39 @@ fn heads_are_pinned_and_fields_of_a_later_release_are_skipped() {
 }
 
 #[test]
+fn replies_and_refusals_are_pinned() {
+    let mut out = BytesMut::new();
+    let reply = ReplyHead {
+        start: StartKind::Restored,
+        brief: Some(Brief {
+            used: 2,
+            waiting: 3,
+        }),
+        response: Some((404, vec![("a".into(), "b".into())])),
+    };
+    reply.put(&mut out);
+    let pinned = "08011204080210031a0b08940312060a0161120162";
+    assert_eq!(hex::encode(&out[KIND_AND_LENGTH..]), pinned);
+    out.clear();
+    let usage = Usage {
+        cpu_us: 1,
+        log_bytes: 7,
+        ..Usage::default()
+    };
+    let ended = Outcome {
+        status: End::Timeout,
+        start: StartKind::Reused,
+        usage,
+    };
+    put_done(&ended, &mut out);
+    let status = hex::encode(br#"{"status":"timeout"}"#);
+    let pinned = format!("0a14{status}100218014807");
+    assert_eq!(hex::encode(&out[KIND_AND_LENGTH..]), pinned);
+    let refusal = Refusal::new(Why::Unknown, "m");
+    assert_eq!(hex::encode(refusal.to_bytes()), "080312016d");
+}
+
+#[test]
 fn a_head_that_lacks_something_is_refused() {
     let mut head = head();
     head.trace.span = 0;

@@ -1,7 +1,7 @@
 //! Heads, refusals and outcomes of calls in bytes: protocol buffers, so that neighbours one release
 //! apart add fields that the other one skips.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use model::{Digest, FunctionPath, InvocationId, Outcome, StartKind, Status, TraceParent, Usage};
 use prost::Message;
 use scheduler::Brief;
@@ -197,11 +197,9 @@ fn number_of(start: StartKind) -> u32 {
 }
 
 fn put_message(kind: u8, message: &impl Message, out: &mut BytesMut) {
-    let length = message.encoded_len();
-    put_length(kind, length, out);
-    out.reserve(length);
+    put_length(kind, message.encoded_len(), out);
     // A buffer that grows has room for it.
-    let _ = message.encode(&mut out.limit(length));
+    let _ = message.encode(out);
 }
 
 impl Head<InputRef<'_>> {
@@ -275,7 +273,7 @@ impl Head {
         let trace = TraceParent {
             trace: message.trace.map_or(0, u128::from),
             span: message.span,
-            flags: message.trace_flags as u8,
+            flags: u8::try_from(message.trace_flags).map_err(|_| PieceError::Lacks("trace"))?,
         };
         if trace.trace == 0 || trace.span == 0 {
             return Err(PieceError::Lacks("trace"));
