@@ -18,8 +18,8 @@ pub struct Weights {
     pub fetch_us: u64,
     /// Bytes that go from node to node in a microsecond.
     pub bytes_per_us: u64,
-    /// Costs that differ by less are equal: chance decides between such nodes, so that many which
-    /// decide alike by what they last heard do not all choose the same one.
+    /// Costs that differ by less are equal: each deciding node has its own order of these, so that
+    /// many which decide alike by what they last heard do not all choose the same one.
     pub step_us: u64,
 }
 

@@ -1,6 +1,7 @@
 //! What is to be placed.
 
 use model::NodeId;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Policy, Resources, Tag};
 
@@ -34,6 +35,12 @@ pub struct Demand {
     pub avoid: Vec<NodeId>,
     /// How to choose.
     pub policy: Policy,
-    /// Decides between nodes that are equal.
+    /// Decides between nodes that are equal, and that have as many calls of the deciding one.
     pub seed: u64,
+}
+
+/// The seed for calls of a version: while they come one by one, they go from the deciding node to
+/// the same other one, where all that they touch is warm. Others that decide have other favourites.
+pub fn habit(here: &NodeId, version: Tag) -> u64 {
+    xxh3_64(here.as_str().as_bytes()) ^ version.0
 }

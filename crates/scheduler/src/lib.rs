@@ -34,7 +34,7 @@ mod view;
 
 pub use amount::Resources;
 pub use cost::{Cost, Weights};
-pub use demand::{Demand, Holding};
+pub use demand::{Demand, Holding, habit};
 pub use explain::{Candidate, Explanation, explain};
 pub use group::{GroupDecision, Share, decide_group};
 pub use place::{Decision, Placement, Tally, Via, decide};

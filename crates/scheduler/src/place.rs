@@ -63,6 +63,7 @@ pub struct Decision {
 pub(crate) struct Judged {
     pub via: Via,
     pub rank: Rank,
+    pub sent: u32,
     pub tie: u64,
     pub is_first: bool,
     near: Near,
@@ -70,8 +71,8 @@ pub(crate) struct Judged {
 
 impl Judged {
     /// What nodes are compared by.
-    pub fn order(&self) -> (bool, Rank, u64) {
-        (self.via == Via::Queue, self.rank, self.tie)
+    pub fn order(&self) -> (bool, Rank, u32, u64) {
+        (self.via == Via::Queue, self.rank, self.sent, self.tie)
     }
 }
 
@@ -214,6 +215,7 @@ impl<'a> Pass<'a> {
         Ok(Judged {
             via,
             rank: (self.rank)(&facts),
+            sent: node.sent,
             tie: mix(node.salt ^ demand.seed),
             is_first,
             near,

@@ -21,8 +21,8 @@ pub struct Facts {
     pub step_us: u64,
 }
 
-/// The order of nodes: the lowest is chosen, and chance decides between equals. Nodes with room
-/// come before those where the call would wait, whatever their ranks.
+/// The order of nodes: the lowest is chosen; of equals, the one with the fewest calls of the
+/// deciding node. Nodes with room come before those where the call would wait, whatever their ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
     /// What the policy looks at.

@@ -222,6 +222,70 @@ fn what_a_node_says_with_its_answer_counts_until_its_next_word() {
     assert_eq!(chosen(&view, &demand).0, id(0), "nobody knows it");
 }
 
+/// A call whose sandbox takes no time to speak of, from a node that takes none itself.
+fn brief_call(here: usize) -> Demand {
+    let (here, version) = (id(here), Tag(7));
+    Demand {
+        run_us: 10,
+        seed: habit(&here, version),
+        avoid: vec![here.clone()],
+        here,
+        version,
+        ..demand(Policy::Locality)
+    }
+}
+
+#[test]
+fn calls_one_by_one_have_one_favourite_and_calls_at_once_are_dealt_out() {
+    let mut view = view_of(&[const { 0 }; 9].map(load));
+    let demand = brief_call(0);
+    let (favourite, _) = chosen(&view, &demand);
+    for _ in 0..20 {
+        let sent = view.assume(&favourite, demand.needs).unwrap();
+        assert_ne!(chosen(&view, &demand).0, favourite);
+        // What it says meanwhile is no reason to forget that a call is there.
+        view.put(&favourite, Standing::Serving, &load(0));
+        assert_ne!(chosen(&view, &demand).0, favourite);
+        view.release(&sent);
+        assert_eq!(chosen(&view, &demand).0, favourite);
+    }
+    let mut dealt = BTreeMap::new();
+    for _ in 0..24 {
+        let (node, _) = chosen(&view, &demand);
+        view.assume(&node, demand.needs).unwrap();
+        *dealt.entry(node).or_insert(0) += 1;
+    }
+    assert_eq!(dealt.into_values().collect::<Vec<_>>(), [3; 8]);
+}
+
+#[test]
+fn each_node_that_decides_has_its_own_favourite() {
+    let view = view_of(&[const { 0 }; 100].map(load));
+    let mut favoured = BTreeMap::new();
+    for here in 0..100 {
+        let (node, _) = chosen(&view, &brief_call(here));
+        *favoured.entry(node).or_insert(0) += 1;
+    }
+    let most = favoured.values().max().unwrap();
+    assert!(favoured.len() > 50 && *most < 8, "{favoured:?}");
+}
+
+#[test]
+fn calls_of_a_node_that_was_away_do_not_count_when_it_is_back() {
+    let mut view = view_of(&[load(0), load(0), load(0)]);
+    let demand = brief_call(0);
+    let (favourite, _) = chosen(&view, &demand);
+    let before = view.assume(&favourite, demand.needs).unwrap();
+    assert!(view.remove(&favourite));
+    view.put(&favourite, Standing::Serving, &load(0));
+    assert_eq!(chosen(&view, &demand).0, favourite);
+    let after = view.assume(&favourite, demand.needs).unwrap();
+    view.release(&before);
+    assert_ne!(chosen(&view, &demand).0, favourite);
+    view.release(&after);
+    assert_eq!(chosen(&view, &demand).0, favourite);
+}
+
 #[test]
 fn what_a_node_no_longer_has_is_off_the_lists() {
     let mut warm = load(0);

@@ -76,11 +76,15 @@ pub(crate) struct Node {
     pub reserved: Resources,
     pub waiting: u32,
     pub waiting_max: u32,
+    /// Calls that were assumed there and are not over: what the deciding node knows for certain.
+    pub sent: u32,
     /// The revision of the ledger that `reserved` is from.
     pub ledger: u64,
     /// Which of all words that were taken its last one is, and which what it said since then.
     word: u64,
     brief: u64,
+    /// As many words had been taken when it became known.
+    known: u64,
 }
 
 /// A call that is counted at a node until it is over or the node speaks, whichever comes first.
@@ -92,6 +96,7 @@ pub struct Assumed {
     waits: bool,
     word: u64,
     brief: u64,
+    known: u64,
 }
 
 impl Assumed {
@@ -212,6 +217,7 @@ impl View {
     /// without it, all calls between two words would go to whoever was best at the first.
     pub fn assume(&mut self, id: &NodeId, needs: Resources) -> Option<Assumed> {
         let node = self.node_mut(id)?;
+        node.sent += 1;
         let waits = !needs.fits_in(node.free());
         match waits {
             false => node.used = node.used.plus(needs),
@@ -223,15 +229,20 @@ impl View {
             waits,
             word: node.word,
             brief: node.brief,
+            known: node.known,
         })
     }
 
     /// Takes off what was assumed, once the call is over; what the node said since then stands.
     pub fn release(&mut self, assumed: &Assumed) {
         let node = self.node_mut(&assumed.id);
-        let Some(node) = node.filter(|node| node.word == assumed.word) else {
+        let Some(node) = node.filter(|node| node.known == assumed.known) else {
             return;
         };
+        node.sent -= 1;
+        if node.word != assumed.word {
+            return;
+        }
         match assumed.waits {
             false if node.brief == assumed.brief => node.used = node.used.minus(assumed.needs),
             false => {
@@ -297,9 +308,11 @@ impl View {
             reserved: Resources::default(),
             waiting: 0,
             waiting_max: 0,
+            sent: 0,
             ledger: 0,
             word: 0,
             brief: 0,
+            known: self.words,
         };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.nodes.push(None);

@@ -266,7 +266,7 @@ impl Host {
             run_us: 20_000,
             avoid: avoid.to_vec(),
             policy: Policy::Locality,
-            seed: job.id.as_u128() as u64,
+            seed: scheduler::habit(self.membership.id(), job.version),
         };
         let choose = |roster: &Roster| {
             (roster.view().len() > 1).then(|| decide(roster.view(), &demand, &Weights::default()))

@@ -184,9 +184,10 @@ impl<'a> Search<'a> {
     fn demand(&self) -> Demand {
         let expected = self.placing.executor.expected(self.job);
         let run_us = u64::try_from(expected.time.as_micros()).unwrap_or(u64::MAX);
+        let version = Tag::from(&self.job.version);
         Demand {
             here: self.placing.membership.id().clone(),
-            version: Tag::from(&self.job.version),
+            version,
             image_bytes: self.placing.hints.image_bytes(&self.job.spec),
             needs: Resources {
                 places: 1,
@@ -197,7 +198,7 @@ impl<'a> Search<'a> {
             run_us,
             avoid: self.avoid.clone(),
             policy: Policy::Locality,
-            seed: self.job.id.as_u128() as u64,
+            seed: scheduler::habit(self.placing.membership.id(), version),
         }
     }
 
