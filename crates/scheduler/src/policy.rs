@@ -22,7 +22,7 @@ pub struct Facts {
 }
 
 /// The order of nodes: the lowest is chosen; of equals, the one with the fewest calls of the
-/// deciding node. Nodes with room come before those where the call would wait, whatever their ranks.
+/// deciding node. Nodes with room come before those where a call would wait, whatever their ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
     /// What the policy looks at.
