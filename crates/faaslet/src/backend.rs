@@ -113,6 +113,9 @@ impl Backend for Faaslets {
         if let Some(program) = find().await? {
             return Ok(Arc::new(program));
         }
+        if let Some(program) = self.0.components.find(spec).await? {
+            return Ok(program);
+        }
         let digest = spec.artifact;
         let artifact = artifacts
             .artifact(&digest)
@@ -132,7 +135,12 @@ impl Backend for Faaslets {
 
 impl Portable for Faaslets {
     fn product(&self, spec: &VersionSpec) -> Digest {
-        let (core, component) = (self.0.core.image_key(spec), self.0.components.product(spec));
+        let component = self.0.components.product(spec);
+        if spec.kind == Kind::Http {
+            return component;
+        }
+        // The artifact alone says which of the two it is.
+        let core = self.0.core.image_key(spec);
         let parts = [b"faaslet".as_slice(), core.as_bytes(), component.as_bytes()];
         Digest::of_parts(parts)
     }

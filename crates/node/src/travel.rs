@@ -21,11 +21,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use model::{Digest, FileList, NodeId, VersionSpec};
-use sandbox::{BodyError, Cache, Entry, EntryKind, Portable};
+use sandbox::{BodyError, Cache, Entry, EntryKind, Portable, Staged};
 use serde::{Deserialize, Serialize};
 use storage::{Blobs, Pinned, Revision, Store, Txn};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::{Carrier, FIRST_LOADS_TOTAL};
 
@@ -134,6 +135,15 @@ impl Travel {
         }
     }
 
+    /// As [`Travel::tell`], of what was here before: it was made for another version, or when the
+    /// store could not be told.
+    pub async fn tell_if_nobody_did(&self, backend: &Arc<dyn Portable>, spec: &VersionSpec) {
+        let found = self.0.store.get(key_of(&**backend, spec).as_bytes()).await;
+        if !matches!(found, Ok(Some(_))) {
+            self.tell(backend, spec, None).await;
+        }
+    }
+
     fn upload(&self, backend: Arc<dyn Portable>, entries: Vec<Entry>) {
         let Ok(place) = self.0.uploads.clone().try_acquire_owned() else {
             tracing::warn!("the bucket is behind: an image stays on the node that made it");
@@ -203,20 +213,19 @@ impl Inner {
     async fn take(&self, backend: &Arc<dyn Portable>, record: Record) -> Result<(), BodyError> {
         let maker: NodeId = record.maker.parse()?;
         let get = |part: Part| {
-            let maker = maker.clone();
-            async move {
-                let kind = EntryKind::of(&part.kind);
-                let kind = kind.ok_or_else(|| format!("`{}` is no kind of entry", part.kind))?;
-                let found = self.carrier.image(part.sum, &maker).await?;
-                let bytes = found.ok_or_else(|| format!("nobody has {}", part.sum))?;
-                Ok::<_, BodyError>((part, kind, bytes))
-            }
+            let (maker, carrier) = (maker.clone(), self.carrier.clone());
+            let cache = backend.cache().clone();
+            // On threads of their own: what is compared and written takes longer than the way here.
+            let got = self
+                .runtime
+                .spawn(async move { get(&carrier, cache, part, &maker).await });
+            let got = AbortOnDropHandle::new(got);
+            async move { got.await? }
         };
-        let gets: Vec<_> = record.entries.into_iter().map(get).collect();
-        let parts = stream::iter(gets).buffered(FETCHED_AT_ONCE);
-        let parts: Vec<_> = parts.try_collect().await?;
+        let gets = stream::iter(record.entries).map(get);
+        let parts: Vec<_> = gets.buffered(FETCHED_AT_ONCE).try_collect().await?;
         let cache = backend.cache().clone();
-        tokio::task::spawn_blocking(move || place(&cache, &parts)).await?
+        tokio::task::spawn_blocking(move || place(&cache, parts)).await?
     }
 
     async fn tell(
@@ -268,22 +277,43 @@ impl Inner {
     }
 }
 
+/// What is to be put in the cache.
+struct Got {
+    part: Part,
+    kind: EntryKind,
+    staged: Staged,
+}
+
+/// Gets a part of a record, and writes it beside the cache's entries.
+async fn get(
+    carrier: &Carrier,
+    cache: Arc<Cache>,
+    part: Part,
+    maker: &NodeId,
+) -> Result<Got, BodyError> {
+    let kind = EntryKind::of(&part.kind);
+    let kind = kind.ok_or_else(|| format!("`{}` is no kind of entry", part.kind))?;
+    let found = carrier.image(part.sum, maker).await?;
+    let bytes = found.ok_or_else(|| format!("nobody has {}", part.sum))?;
+    let stage = move || cache.stage(&bytes, part.sum);
+    let staged = tokio::task::spawn_blocking(stage).await??;
+    Ok(Got { part, kind, staged })
+}
+
 /// Puts all parts in the cache; what is there of another maker goes first, so that a crash leaves
 /// no mixture.
-fn place(cache: &Cache, parts: &[(Part, EntryKind, Bytes)]) -> Result<(), BodyError> {
+fn place(cache: &Cache, parts: Vec<Got>) -> Result<(), BodyError> {
     let mut missing = Vec::new();
-    for entry in parts {
-        let (Part { key, sum, .. }, kind, _) = entry;
-        if cache
-            .entry(key, *kind)?
-            .is_none_or(|there| there.sum != *sum)
-        {
-            cache.forget(key, *kind)?;
-            missing.push(entry);
+    for got in parts {
+        let Part { key, sum, .. } = &got.part;
+        let there = cache.entry(key, got.kind)?;
+        if there.is_none_or(|there| there.sum != *sum) {
+            cache.forget(key, got.kind)?;
+            missing.push(got);
         }
     }
-    for (part, kind, bytes) in missing {
-        cache.store(&part.key, *kind, bytes)?;
+    for Got { part, kind, staged } in missing {
+        cache.put(&part.key, kind, staged)?;
     }
     Ok(())
 }
@@ -348,25 +378,20 @@ mod tests {
         for kind in [EntryKind::Image, EntryKind::Meta] {
             cache.store(&key, kind, b"theirs").expect("an entry");
         }
-        let part = |kind: EntryKind, bytes: &'static [u8]| {
+        let got = |(kind, bytes): (EntryKind, &[u8])| {
             let part = Part {
                 key,
                 kind: kind.extension().to_owned(),
                 sum: Digest::of(bytes),
                 bytes: bytes.len() as u64,
             };
-            (part, kind, Bytes::from_static(bytes))
+            let staged = cache.stage(bytes, part.sum).expect("room");
+            Got { part, kind, staged }
         };
-        let parts = [
-            part(EntryKind::Image, b"image"),
-            part(EntryKind::Meta, b"theirs"),
-        ];
-        place(&cache, &parts).expect("they are placed");
-        for (part, kind, bytes) in parts {
-            let path = cache
-                .load(&part.key, kind)
-                .expect("a look")
-                .expect("an entry");
+        let parts: [(_, &[u8]); _] = [(EntryKind::Image, b"image"), (EntryKind::Meta, b"theirs")];
+        place(&cache, parts.map(got).into()).expect("they are placed");
+        for (kind, bytes) in parts {
+            let path = cache.load(&key, kind).expect("a look").expect("an entry");
             assert_eq!(std::fs::read(path).expect("its bytes"), bytes);
         }
     }

@@ -150,8 +150,10 @@ impl Backend for Walls {
         let portable = self.portable(spec)?;
         let brought = travel.bring(&portable, spec).await;
         let prepared = backend.prepare(spec, artifact, layers).await?;
-        if let Brought::Missing(stale) = brought {
-            travel.tell(&portable, spec, stale).await;
+        match brought {
+            Brought::Missing(stale) => travel.tell(&portable, spec, stale).await,
+            Brought::WasHere => travel.tell_if_nobody_did(&portable, spec).await,
+            Brought::Came => {}
         }
         Ok(prepared)
     }

@@ -5,9 +5,13 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use support::cluster::Cluster;
 use support::counting::Counting;
 use support::{ECHO, World, says, wasm};
+
+/// A command that is a component.
+const COMPONENT: &str = include_str!("support/fetch.wat");
 
 /// The files under a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -140,6 +144,28 @@ async fn what_is_compiled_once_is_run_by_all_also_without_a_bucket() {
     for world in [&two, &three] {
         let answer = world.call("/shop/echo", "hello").await;
         assert_eq!((answer.status, answer.text()), (200, "hello"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_of_what_was_made_before_travels_too() {
+    let cluster = Cluster::new();
+    let [one, two, three] = cluster.three().await;
+    // Nothing is made for the second, which differs in what no code or image depends on.
+    for (path, deadline_ms) in [("shop/fetch", 10_000), ("shop/slow", 20_000)] {
+        let limits = json!({ "deadline_ms": deadline_ms });
+        let deployed = one.deploy(path, "command", wasm(COMPONENT), limits).await;
+        assert_eq!(deployed.status, 201, "{}", deployed.text());
+    }
+    for world in [&two, &three] {
+        world.knows("shop/slow").await;
+    }
+    // With the artifact nowhere, nobody could compile it.
+    std::fs::remove_dir_all(cluster.shared().join("blobs")).expect("a folder");
+    std::fs::remove_dir_all(cluster.data(1).join("cluster-blobs")).expect("a folder");
+    for world in [&one, &two, &three] {
+        let answer = world.call("/shop/slow", "nowhere.test").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
     }
 }
 

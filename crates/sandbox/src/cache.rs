@@ -114,6 +114,14 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+/// Bytes on their way to be an entry; dropped, they are deleted.
+#[derive(Debug)]
+pub struct Staged {
+    entry: Partial,
+    sum: Partial,
+    digest: Digest,
+}
+
 /// A directory of checked entries; share it behind an `Arc`.
 #[derive(Debug)]
 pub struct Cache {
@@ -164,17 +172,34 @@ impl Cache {
         kind: EntryKind,
         bytes: &[u8],
     ) -> Result<PathBuf, CacheError> {
+        self.put(key, kind, self.stage(bytes, Digest::of(bytes))?)
+    }
+
+    /// Writes `bytes`, of which `digest` is, so that [`Cache::put`] has little left to do.
+    pub fn stage(&self, bytes: &[u8], digest: Digest) -> Result<Staged, CacheError> {
+        Ok(Staged {
+            entry: self.write_partial(bytes)?,
+            sum: self.write_partial(digest.hex().as_bytes())?,
+            digest,
+        })
+    }
+
+    /// Makes what is staged in this cache the entry `key`, in place of what was there; on return it
+    /// is durable.
+    pub fn put(
+        &self,
+        key: &Digest,
+        kind: EntryKind,
+        staged: Staged,
+    ) -> Result<PathBuf, CacheError> {
         let path = self.entry_path(key, kind);
-        let entry = self.write_partial(bytes)?;
-        let digest = Digest::of(bytes);
-        let sum = self.write_partial(digest.hex().as_bytes())?;
         let _placing = self.placing.lock();
-        self.place(entry, &path)?;
-        self.place(sum, &sum_path(&path))?;
+        self.place(staged.entry, &path)?;
+        self.place(staged.sum, &sum_path(&path))?;
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|source| self.failed("sync the directory", &self.dir, source))?;
-        self.by_sum.lock().insert(digest, path.clone());
+        self.by_sum.lock().insert(staged.digest, path.clone());
         if let Err(error) = self.trim() {
             tracing::warn!(%error, "the cache is not held to its bound");
         }
@@ -370,6 +395,7 @@ impl Cache {
 }
 
 /// A file being written: deleted when dropped, unless it was renamed to its place before.
+#[derive(Debug)]
 struct Partial {
     path: PathBuf,
     file: File,

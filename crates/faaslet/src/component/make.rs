@@ -158,16 +158,14 @@ impl Inner {
         Ok(None)
     }
 
-    /// Names what this node makes of a version of a component.
+    /// Names what this node makes of a component and its layers, for all versions of them.
     pub(super) fn product(&self, spec: &VersionSpec) -> Digest {
         let machines = self.plain.iter().chain(&self.concurrent);
         let keys: Vec<_> = machines
-            .map(|machine| machine.key(&spec.artifact))
+            .map(|machine| holding_key(machine, &spec.artifact, &spec.settings.layers))
             .collect();
         let keys = keys.iter().map(|key| key.as_bytes().as_slice());
-        let version = spec.digest();
-        let parts = [b"component".as_slice(), version.as_bytes()];
-        Digest::of_parts(parts.into_iter().chain(keys))
+        Digest::of_parts([b"component".as_slice()].into_iter().chain(keys))
     }
 
     /// The entries of the cache that [`Inner::load_cached`] reads, if all of them are there.

@@ -158,25 +158,26 @@ impl Components {
         spec: &VersionSpec,
         artifacts: &dyn Artifacts,
     ) -> Result<Arc<dyn Program>, LoadError> {
-        let cached = self
-            .blocking(spec, |inner, spec| inner.load_cached(&spec))
-            .await?;
-        let program = match cached {
-            Some(program) => program,
-            None => {
-                let artifact = fetch(artifacts, spec.artifact).await?;
-                let mut layers = Vec::new();
-                for layer in &spec.settings.layers {
-                    layers.push(fetch(artifacts, *layer).await?);
-                }
-                self.blocking(spec, move |inner, spec| {
-                    let made = inner.prepare(&spec, &artifact, &layers);
-                    made.map(|(_, program)| program)
-                })
-                .await?
-            }
+        if let Some(program) = self.find(spec).await? {
+            return Ok(program);
+        }
+        let artifact = fetch(artifacts, spec.artifact).await?;
+        let mut layers = Vec::new();
+        for layer in &spec.settings.layers {
+            layers.push(fetch(artifacts, *layer).await?);
+        }
+        let prepare = move |inner: &Inner, spec: VersionSpec| {
+            let made = inner.prepare(&spec, &artifact, &layers);
+            made.map(|(_, program)| program)
         };
-        Ok(Arc::new(program))
+        Ok(Arc::new(self.blocking(spec, prepare).await?))
+    }
+
+    /// Loads what was prepared, if it is in the cache.
+    pub async fn find(&self, spec: &VersionSpec) -> Result<Option<Arc<dyn Program>>, PrepareError> {
+        let load = |inner: &Inner, spec: VersionSpec| inner.load_cached(&spec);
+        let found = self.blocking(spec, load).await?;
+        Ok(found.map(|program| Arc::new(program) as _))
     }
 
     async fn blocking<T: Send + 'static>(

@@ -375,9 +375,11 @@ fn count_fetched(source: &'static str, bytes: &Bytes) {
 }
 
 async fn read_checked(path: PathBuf, digest: Digest) -> Option<Bytes> {
-    let read = move || std::fs::read(path).ok().map(Bytes::from);
-    let bytes = tokio::task::spawn_blocking(read).await.ok()??;
-    (Digest::of(&bytes) == digest).then_some(bytes)
+    let read = move || {
+        let bytes = Bytes::from(std::fs::read(path).ok()?);
+        (Digest::of(&bytes) == digest).then_some(bytes)
+    };
+    tokio::task::spawn_blocking(read).await.ok()?
 }
 
 #[cfg(test)]
