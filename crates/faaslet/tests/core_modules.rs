@@ -9,7 +9,7 @@ use bench::{Artifact, Bench, call_with, invoke, limits};
 use bytes::Bytes;
 use faaslet::{Config, Faaslets};
 use model::{Digest, Kind, Limits, Settings, Status, TrapKind, VersionSpec};
-use sandbox::{Backend, End, PrepareError};
+use sandbox::{Backend, End, Portable, PrepareError};
 
 const ECHO: &str = r#"(module
   (import "dunlin" "input_size" (func $size (result i32)))
@@ -516,6 +516,32 @@ async fn what_is_not_wasm_is_refused() {
         let invalid = matches!(error, PrepareError::Invalid { .. });
         assert!(if not_wasm { named } else { invalid }, "{error}");
     }
+}
+
+#[test]
+fn what_is_made_is_named_by_the_settings_that_it_depends_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = Faaslets::new(Config::new(dir.path())).unwrap();
+    let product = |kind, change: fn(&mut VersionSpec)| {
+        let mut spec = VersionSpec {
+            kind,
+            artifact: Digest::of(b"artifact"),
+            settings: Settings::default(),
+        };
+        change(&mut spec);
+        backend.product(&spec)
+    };
+    let env = |spec: &mut VersionSpec| {
+        spec.settings.env.insert("COLOUR".into(), "blue".into());
+    };
+    let component = product(Kind::Http, |_| ());
+    assert_eq!(component, product(Kind::Http, env));
+    // Initialisation sees it, and is in the image.
+    assert_ne!(product(Kind::Reactor, |_| ()), product(Kind::Reactor, env));
+    let layered = |spec: &mut VersionSpec| spec.settings.layers.push(Digest::of(b"layer"));
+    assert_ne!(component, product(Kind::Http, layered));
+    let other = |spec: &mut VersionSpec| spec.artifact = Digest::of(b"other");
+    assert_ne!(component, product(Kind::Http, other));
 }
 
 #[tokio::test]

@@ -138,8 +138,9 @@ impl Travel {
     /// As [`Travel::tell`], of what was here before: it was made for another version, or when the
     /// store could not be told.
     pub async fn tell_if_nobody_did(&self, backend: &Arc<dyn Portable>, spec: &VersionSpec) {
-        let found = self.0.store.get(key_of(&**backend, spec).as_bytes()).await;
-        if !matches!(found, Ok(Some(_))) {
+        let told = self.0.record(&key_of(&**backend, spec)).await;
+        // Also where that is not known: then telling says what keeps it from being told.
+        if !matches!(told, Ok(Some(_))) {
             self.tell(backend, spec, None).await;
         }
     }
@@ -215,7 +216,7 @@ impl Inner {
         let get = |part: Part| {
             let (maker, carrier) = (maker.clone(), self.carrier.clone());
             let cache = backend.cache().clone();
-            // On threads of their own: what is compared and written takes longer than the way here.
+            // In tasks of their own: what is compared and written takes longer than the way here.
             let got = self
                 .runtime
                 .spawn(async move { get(&carrier, cache, part, &maker).await });
