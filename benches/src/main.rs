@@ -18,6 +18,7 @@ mod faaslets;
 mod first_call;
 mod front;
 mod http;
+mod images;
 mod kernels;
 mod load;
 mod measure;
@@ -42,7 +43,7 @@ use report::Report;
 /// A bench: measures, and reports.
 type Bench = fn(&Setting) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 14] = [
+const BENCHES: [(&str, Bench); 15] = [
     ("start", start::run),
     ("http", http::run),
     ("density", density::run),
@@ -57,6 +58,7 @@ const BENCHES: [(&str, Bench); 14] = [
     ("vm", vm::run),
     ("scheduler", scheduler::run),
     ("cluster", cluster::run),
+    ("images", images::run),
 ];
 
 /// The environment's variable that names the `dunlin` to measure.

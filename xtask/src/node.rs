@@ -115,6 +115,11 @@ impl Node {
         Ok(())
     }
 
+    /// Where its data is.
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// What the node printed.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("node.log")).unwrap_or_default()

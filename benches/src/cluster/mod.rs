@@ -174,7 +174,7 @@ impl Bench<'_> {
     }
 }
 
-fn site(host: &Host) -> Site {
+pub fn site(host: &Host) -> Site {
     let there = host.clone();
     Site {
         address: host.address().to_string(),

@@ -20,7 +20,8 @@ use futures::future::{BoxFuture, Shared};
 use model::{Digest, FunctionPath, Limits, Reuse, StartKind, VersionSpec};
 use parking_lot::Mutex;
 use sandbox::{
-    Artifacts, Backend, LoadError, PrepareError, Program, Sandbox, SandboxError, State as Life,
+    Artifacts, Backend, LoadError, PrepareError, Presence, Program, Sandbox, SandboxError,
+    State as Life,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -178,12 +179,15 @@ impl Pool {
 
     /// Begins a run: counts it, and takes what it can start from.
     pub(crate) fn begin(&self, now: Instant) -> Taken {
+        // Dropped after the lock.
+        let _lost;
         let mut state = self.state.lock();
         if state.running == 0 && state.ended > 0 {
             let gap = now.saturating_duration_since(state.last_end);
             state.idle_times.saw(gap);
         }
         state.running += 1;
+        _lost = self.take_lost(&mut state);
         let Slot::Loaded(loaded) = &state.program else {
             return Taken::Load;
         };
@@ -195,6 +199,21 @@ impl Pool {
                 Taken::Idle(idle.sandbox, way)
             }
             None => Taken::Make(loaded, way),
+        }
+    }
+
+    /// Takes out a program that is of no use any more, with its sandboxes: the next call loads it
+    /// anew.
+    fn take_lost(&self, state: &mut State) -> Swept {
+        match &state.program {
+            Slot::Loaded(loaded) if loaded.program.presence() == Presence::Lost => {
+                let count = state.idle.len();
+                Swept {
+                    sandboxes: self.take_bottom(state, count),
+                    program: take_program(&mut state.program),
+                }
+            }
+            _ => Swept::default(),
         }
     }
 
@@ -422,7 +441,10 @@ pub(crate) fn make(loaded: &Loaded) -> Result<Box<dyn Sandbox>, SandboxError> {
 }
 
 fn way(loaded: &Loaded, pace: &Pace) -> Way {
-    let lane = match (loaded.cooperative, loaded.asks) {
+    // Who waits for memory that is still arriving holds its thread.
+    let is_here = loaded.program.presence() == Presence::Whole;
+    let cooperative = loaded.cooperative && is_here;
+    let lane = match (cooperative, loaded.asks || !is_here) {
         (true, _) => Lane::Inline,
         // It may wait, and what it asked for cannot be taken back and repeated.
         (false, true) => Lane::Guest,
@@ -430,7 +452,7 @@ fn way(loaded: &Loaded, pace: &Pace) -> Way {
     };
     Way {
         lane,
-        cooperative: loaded.cooperative,
+        cooperative,
         asks: loaded.asks,
     }
 }

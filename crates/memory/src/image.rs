@@ -15,8 +15,8 @@ use model::Digest;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::pieces::Piece;
-use crate::{ANNEX_BYTES, MemoryError, PAGE_BYTES};
+use crate::pieces::{Pages, Piece};
+use crate::{ANNEX_BYTES, Arriving, MemoryError, PAGE_BYTES, Presence};
 
 const MAGIC: &[u8; 8] = b"DUNIMG01";
 const HEADER_BYTES: usize = 24;
@@ -146,7 +146,7 @@ impl ImageBuilder {
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&memfd, seals).map_err(MemoryError::kernel("seal an image"))?;
         let whole = Piece {
-            file: Arc::new(memfd),
+            file: Arc::new(Pages::Whole(memfd)),
             page: 0,
             pages: self.bytes / PAGE_BYTES,
             file_page: 0,
@@ -155,6 +155,7 @@ impl ImageBuilder {
         let view = map_view(&pieces, self.bytes)?;
         Ok(Image {
             pieces,
+            arriving: Vec::new(),
             annex: None,
             bytes: self.bytes,
             view,
@@ -187,7 +188,7 @@ fn zero_page() -> Box<[u8; PAGE_BYTES]> {
     Box::new([0; PAGE_BYTES])
 }
 
-fn write_all_at(fd: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), MemoryError> {
+pub(crate) fn write_all_at(fd: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), MemoryError> {
     while !data.is_empty() {
         let written =
             rustix::io::pwrite(fd, data, at).map_err(MemoryError::kernel("fill an image"))?;
@@ -225,11 +226,27 @@ fn map_view(pieces: &[Piece], bytes: usize) -> Result<Option<NonNull<u8>>, Memor
     Ok(NonNull::new(view.cast()))
 }
 
+/// The files of these pieces that are not whole, each once.
+fn files_arriving(pieces: &[Piece]) -> Vec<Arc<Arriving>> {
+    let mut files: Vec<Arc<Arriving>> = Vec::new();
+    for piece in pieces {
+        if let Pages::Arriving(file) = &*piece.file
+            && file.presence() != Presence::Whole
+            && !files.iter().any(|known| Arc::ptr_eq(known, file))
+        {
+            files.push(file.clone());
+        }
+    }
+    files
+}
+
 /// A frozen guest memory.
 #[derive(Debug)]
 pub struct Image {
     /// Where its pages are, in the order in which they are mapped; what none holds is zeros.
     pieces: Vec<Piece>,
+    /// Files of pieces that were not whole when it was made.
+    arriving: Vec<Arc<Arriving>>,
     /// What is at the end of a range's reservation, where the guest's memory never comes to.
     annex: Option<OwnedFd>,
     bytes: usize,
@@ -266,6 +283,7 @@ impl Image {
                 .then(|| freeze_annex(annex))
                 .transpose()?,
             view: map_view(&pieces, bytes)?,
+            arriving: files_arriving(&pieces),
             pieces,
             bytes,
             stored,
@@ -332,6 +350,19 @@ impl Image {
             )
         }
         .map_err(MemoryError::kernel("give back the view of an image"))
+    }
+
+    /// How much of it is there: as much as of that file of its pages of which the least is.
+    pub fn presence(&self) -> Presence {
+        let mut presence = Presence::Whole;
+        for file in &self.arriving {
+            match file.presence() {
+                Presence::Whole => {}
+                Presence::Arriving => presence = Presence::Arriving,
+                Presence::Lost => return Presence::Lost,
+            }
+        }
+        presence
     }
 
     pub(crate) fn pieces(&self) -> &[Piece] {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Image (sealed memfd or files of the cache: pieces, those of its parents first)
-//!     │ MAP_PRIVATE over
+//!     │ MAP_PRIVATE over              ▲ a file may still be arriving (Arriving): guests wait at pages
+//!     │                                 that are not there (pager)
 //!     ▼
 //!   Slab ──take──▶ Range  [image … grown | unmapped reservation + guard | poll page]
 //!     ▲              │ reset: dirty pages (PAGEMAP_SCAN) copied back, growth undone
@@ -31,6 +32,7 @@ mod out;
 mod overlay;
 mod own;
 mod pagemap;
+mod pager;
 mod pieces;
 mod range;
 mod region;
@@ -45,7 +47,8 @@ pub use mapping::{Access, RANGE_MAPPINGS_MAX};
 pub use out::{Out, Part};
 pub use overlay::Overlay;
 pub use pagemap::dirty_tracking;
-pub use pieces::{Difference, PageRun, Piece, RUNS_MAX, open_pages};
+pub use pager::{Arriving, CHUNK_BYTES, Presence, pages_can_arrive};
+pub use pieces::{Difference, PageRun, Pages, Piece, RUNS_MAX};
 pub use range::{AnnexAccess, Range};
 pub use region::{REGION_UNIT_BYTES, Region};
 pub use slab::{Slab, SlabConfig};

@@ -1,14 +1,13 @@
 //! Where the pages of an image are: runs of pages of files, laid over one another, so that images
 //! of one origin hold what is common to them once, in memory and on disk.
 
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::{Image, MemoryError, PAGE_BYTES};
+use crate::pager::watch;
+use crate::{Arriving, Image, MemoryError, PAGE_BYTES, Presence};
 
 /// Runs of pages that a difference from another image has at most: each is a mapping or two of
 /// every range, and a process has some 65,000 of them.
@@ -16,11 +15,46 @@ pub const RUNS_MAX: usize = 160;
 /// The same, of a difference from nothing: between its runs are only zeros, which cost little.
 const ROOT_RUNS_MAX: usize = 8;
 
+/// A file of pages.
+#[derive(Debug)]
+pub enum Pages {
+    /// All of it is there, and stays as it is.
+    Whole(OwnedFd),
+    /// Its pages come while it is in use.
+    Arriving(Arc<Arriving>),
+}
+
+impl Pages {
+    /// Its length.
+    pub fn bytes(&self) -> Result<u64, MemoryError> {
+        let stat = rustix::fs::fstat(self.as_fd())
+            .map_err(MemoryError::kernel("look at a file of pages"))?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    /// How much of it is there.
+    pub fn presence(&self) -> Presence {
+        match self {
+            Self::Whole(_) => Presence::Whole,
+            Self::Arriving(arriving) => arriving.presence(),
+        }
+    }
+}
+
+impl AsFd for Pages {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Whole(file) => file.as_fd(),
+            Self::Arriving(arriving) => arriving.file(),
+        }
+    }
+}
+
 /// A run of pages of an image, and the file that holds them. A later piece hides an earlier one.
 #[derive(Clone, Debug)]
 pub struct Piece {
     /// The file.
-    pub file: Arc<OwnedFd>,
+    pub file: Arc<Pages>,
     /// Number of the first page in the image.
     pub page: usize,
     /// How many.
@@ -80,7 +114,7 @@ impl Difference {
     }
 
     /// The pieces of it that lie in `file`.
-    pub fn pieces(runs: &[PageRun], file: &Arc<OwnedFd>) -> Vec<Piece> {
+    pub fn pieces(runs: &[PageRun], file: &Arc<Pages>) -> Vec<Piece> {
         let mut file_page = 0;
         let mut piece = |run: &PageRun| {
             let at = file_page;
@@ -119,18 +153,10 @@ fn merge(runs: &mut Vec<PageRun>, most: usize) {
     *runs = merged;
 }
 
-/// Opens a file of pages.
-pub fn open_pages(path: &Path) -> Result<Arc<OwnedFd>, MemoryError> {
-    let file = File::open(path).map_err(MemoryError::kernel("open a file of pages"))?;
-    Ok(Arc::new(file.into()))
-}
-
 impl Piece {
     /// Whether its file holds it, and a memory of `bytes` has room for it.
     pub(crate) fn check(&self, bytes: usize) -> Result<(), MemoryError> {
-        let stat = rustix::fs::fstat(self.file.as_fd())
-            .map_err(MemoryError::kernel("look at a file of pages"))?;
-        let held = usize::try_from(stat.st_size).unwrap_or(0) / PAGE_BYTES;
+        let held = usize::try_from(self.file.bytes()?).unwrap_or(0) / PAGE_BYTES;
         let fits = |first: usize, room: usize| {
             first.checked_add(self.pages).is_some_and(|end| end <= room)
         };
@@ -151,24 +177,32 @@ impl Piece {
         if self.pages == 0 {
             return Ok(());
         }
+        let (start, bytes) = (base + self.page * PAGE_BYTES, self.pages * PAGE_BYTES);
         // SAFETY: the caller vouches for the addresses; `check` has seen that the file is as long.
         unsafe {
             rustix::mm::mmap(
-                (base + self.page * PAGE_BYTES) as *mut _,
-                self.pages * PAGE_BYTES,
+                start as *mut _,
+                bytes,
                 access,
                 MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
                 self.file.as_fd(),
                 (self.file_page * PAGE_BYTES) as u64,
             )
         }
-        .map(|_| ())
-        .map_err(MemoryError::kernel("map pages of an image"))
+        .map_err(MemoryError::kernel("map pages of an image"))?;
+        match &*self.file {
+            Pages::Arriving(arriving) if arriving.presence() == Presence::Arriving => {
+                watch(arriving, start, bytes, self.file_page)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use crate::ImageBuilder;
 
@@ -180,11 +214,11 @@ mod tests {
         pages.iter().flat_map(|fill| page(*fill)).collect()
     }
 
-    fn file(bytes: &[u8]) -> Arc<OwnedFd> {
+    fn file(bytes: &[u8]) -> Arc<Pages> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pages");
         std::fs::write(&path, bytes).unwrap();
-        open_pages(&path).unwrap()
+        Arc::new(Pages::Whole(File::open(&path).unwrap().into()))
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! - No accepted invocation is lost, however the process ends.
 //! - No crate but this one names a back-end.
 
+mod arrival;
 mod artifacts;
 mod chain;
 mod cluster;

@@ -28,12 +28,16 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::arrival::{Arrival, chunk_digests};
 use crate::cluster::{Carrier, FIRST_LOADS_TOTAL};
 
 /// Where records are in the store.
 const PREFIX: &str = "images/";
 /// Entries of one version that are fetched at once.
 const FETCHED_AT_ONCE: usize = 4;
+/// Bytes from which on a file of pages may come while guests run over it. Smaller ones are here
+/// sooner than a guest has asked for what it needs of them.
+const LATER_FROM_BYTES: u64 = 8 << 20;
 /// Versions that wait for the bucket to take what was made of them; of more, others get it from
 /// this node alone.
 const UPLOADS_MAX: usize = 64;
@@ -55,6 +59,13 @@ struct Part {
     kind: String,
     sum: Digest,
     bytes: u64,
+}
+
+impl Part {
+    fn entry_kind(&self) -> Result<EntryKind, BodyError> {
+        let kind = EntryKind::of(&self.kind);
+        kind.ok_or_else(|| format!("`{}` is no kind of entry", self.kind).into())
+    }
 }
 
 /// What became of the wish to have a version without making it.
@@ -210,9 +221,16 @@ impl Inner {
         Ok(Some((record, found.revision)))
     }
 
-    /// Gets all of a record, and only then puts it in the cache.
+    /// Gets what is not here of a record, and only then puts it in the cache; large files of pages
+    /// may still be on their way afterwards.
     async fn take(&self, backend: &Arc<dyn Portable>, record: Record) -> Result<(), BodyError> {
         let maker: NodeId = record.maker.parse()?;
+        let cache = backend.cache().clone();
+        let look = move || missing(&cache, record.entries);
+        let missing = tokio::task::spawn_blocking(look).await??;
+        let is_there = self.carrier.is_other(&maker) && memory::pages_can_arrive();
+        let may_wait = |part: &Part| is_there && comes_later(&part.kind, part.bytes);
+        let (later, now): (Vec<_>, Vec<_>) = missing.into_iter().partition(may_wait);
         let get = |part: Part| {
             let (maker, carrier) = (maker.clone(), self.carrier.clone());
             let cache = backend.cache().clone();
@@ -223,10 +241,18 @@ impl Inner {
             let got = AbortOnDropHandle::new(got);
             async move { got.await? }
         };
-        let gets = stream::iter(record.entries).map(get);
+        let gets = stream::iter(now).map(get);
         let parts: Vec<_> = gets.buffered(FETCHED_AT_ONCE).try_collect().await?;
         let cache = backend.cache().clone();
-        tokio::task::spawn_blocking(move || place(&cache, parts)).await?
+        tokio::task::spawn_blocking(move || place(&cache, parts)).await??;
+        for part in later {
+            let cache = backend.cache().clone();
+            let list = tokio::task::spawn_blocking(move || read_list(&cache, &part.key)).await??;
+            let ways = (self.carrier.clone(), backend.cache().clone(), maker.clone());
+            let arrival = Arrival::begin(ways, (part.key, part.sum, part.bytes), &list)?;
+            self.runtime.spawn(arrival.run());
+        }
+        Ok(())
     }
 
     async fn tell(
@@ -292,13 +318,49 @@ async fn get(
     part: Part,
     maker: &NodeId,
 ) -> Result<Got, BodyError> {
-    let kind = EntryKind::of(&part.kind);
-    let kind = kind.ok_or_else(|| format!("`{}` is no kind of entry", part.kind))?;
+    let kind = part.entry_kind()?;
     let found = carrier.image(part.sum, maker).await?;
     let bytes = found.ok_or_else(|| format!("nobody has {}", part.sum))?;
     let stage = move || cache.stage(&bytes, part.sum);
     let staged = tokio::task::spawn_blocking(stage).await??;
     Ok(Got { part, kind, staged })
+}
+
+/// Whether guests may begin before all of an entry is here. The code that they run is whole
+/// always: nothing could be done for one that waited for it in vain.
+fn comes_later(kind: &str, bytes: u64) -> bool {
+    kind == EntryKind::Pages.extension() && bytes >= LATER_FROM_BYTES
+}
+
+/// The entry of the digests of an entry's chunks, which is made unless it is there.
+fn list_of(cache: &Cache, entry: &Entry) -> Result<Option<Entry>, BodyError> {
+    if cache.load(&entry.key, EntryKind::Chunks)?.is_none()
+        && let Some(path) = cache.load(&entry.key, entry.kind)?
+    {
+        let list = chunk_digests(&std::fs::read(path)?);
+        cache.store(&entry.key, EntryKind::Chunks, &list)?;
+    }
+    Ok(cache.entry(&entry.key, EntryKind::Chunks)?)
+}
+
+fn read_list(cache: &Cache, key: &Digest) -> Result<Vec<u8>, BodyError> {
+    let path = cache.load(key, EntryKind::Chunks)?;
+    Ok(std::fs::read(path.ok_or("the digests of its chunks are missing")?)?)
+}
+
+/// The parts of a record that are not here, nor on their way.
+fn missing(cache: &Cache, parts: Vec<Part>) -> Result<Vec<Part>, BodyError> {
+    let mut missing = Vec::new();
+    for part in parts {
+        let kind = part.entry_kind()?;
+        // Only pages are on their way without being there, and they are named by their contents.
+        let entry = cache.entry(&part.key, kind)?;
+        let is_here = entry.is_some_and(|entry| entry.sum == part.sum);
+        if !is_here && !cache.is_expected(&part.key, kind) {
+            missing.push(part);
+        }
+    }
+    Ok(missing)
 }
 
 /// Puts all parts in the cache; what is there of another maker goes first, so that a crash leaves
@@ -330,11 +392,15 @@ async fn entries(
             return Ok(None);
         };
         let mut entries = Vec::new();
+        let cache = backend.cache();
         for (key, kind) in names {
-            match backend.cache().entry(&key, kind)? {
-                Some(entry) => entries.push(entry),
-                None => return Ok(None),
+            let Some(entry) = cache.entry(&key, kind)? else {
+                return Ok(None);
+            };
+            if comes_later(kind.extension(), entry.bytes) {
+                entries.extend(list_of(cache, &entry)?);
             }
+            entries.push(entry);
         }
         Ok(Some(entries))
     };

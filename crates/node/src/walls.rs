@@ -12,7 +12,8 @@ use microvm::{MicroVms, MicroVmsError};
 use model::{Isolation, VersionSpec};
 use parking_lot::Mutex;
 use sandbox::{
-    Artifacts, Backend, LoadError, Portable, PrepareError, Prepared, Program, Sandbox, SandboxError,
+    Artifacts, Backend, LoadError, Portable, PrepareError, Prepared, Presence, Program, Sandbox,
+    SandboxError,
 };
 use storage::Pinned;
 
@@ -113,6 +114,10 @@ impl Program for Kept {
 
     fn cooperative(&self) -> bool {
         self.program.cooperative()
+    }
+
+    fn presence(&self) -> Presence {
+        self.program.presence()
     }
 
     fn asks(&self) -> bool {

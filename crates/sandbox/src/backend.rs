@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use memory::Presence;
 use model::{Digest, VersionSpec};
 
 use crate::{BodyError, Call, Completion, LoadError, PrepareError, SandboxError, State};
@@ -59,6 +60,13 @@ pub trait Program: Send + Sync + 'static {
     /// Whether guests yield to other tasks while they compute. One that does not may hold its
     /// thread until its deadline.
     fn cooperative(&self) -> bool;
+
+    /// How much of what guests run over is here. They may have to wait, in the middle of an
+    /// instruction, for what is still arriving, and what runs over something lost fails: the
+    /// program is of no use any more then.
+    fn presence(&self) -> Presence {
+        Presence::Whole
+    }
 
     /// Whether guests may ask anything of the platform: then a call has effects outside of its
     /// sandbox, and cannot be repeated.

@@ -10,20 +10,23 @@
 //! not match its sum is deleted, logged and reported as missing, so that its owner makes it anew.
 //! The directory belongs to the node alone: mapping code from it trusts its other writers.
 //!
+//! Pages may be on their way here while they are in use; they are an entry once they are whole.
+//!
 //! It holds so many bytes. What was stored or loaded longest ago goes first, by the files' times of
 //! modification, so that a restart forgets nothing; whoever needs it again makes it anew.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use model::Digest;
+use memory::{Arriving, Pages, Presence};
+use model::{Digest, Hasher};
 use parking_lot::Mutex;
-use sha2::{Digest as _, Sha256};
 
 /// Bytes that a cache holds unless told otherwise.
 pub const CACHE_BYTES_MAX: u64 = 16 << 30;
@@ -45,6 +48,8 @@ pub enum EntryKind {
     Meta,
     /// Pages of guest memories, as they are mapped.
     Pages,
+    /// The digests of the chunks of another entry, for who cannot wait for all of it.
+    Chunks,
     /// Names of a program's functions, for what is said of its faults.
     Names,
     /// A process that belongs to an image.
@@ -52,11 +57,12 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    const ALL: [EntryKind; 6] = [
+    const ALL: [EntryKind; 7] = [
         EntryKind::Code,
         EntryKind::Image,
         EntryKind::Meta,
         EntryKind::Pages,
+        EntryKind::Chunks,
         EntryKind::Names,
         EntryKind::Process,
     ];
@@ -73,6 +79,7 @@ impl EntryKind {
             EntryKind::Image => "image",
             EntryKind::Meta => "meta",
             EntryKind::Pages => "pages",
+            EntryKind::Chunks => "chunks",
             EntryKind::Names => "names",
             EntryKind::Process => "process",
         }
@@ -129,6 +136,11 @@ pub struct Cache {
     sequence: AtomicU64,
     /// Where the bytes of each digest were stored last; their file may have changed since.
     by_sum: Mutex<HashMap<Digest, PathBuf>>,
+    /// Digests of files that were compared with their sums, and what they looked like then: one
+    /// that still does is not read again.
+    compared: Mutex<HashMap<PathBuf, (Stamp, Digest)>>,
+    /// Entries of pages that are on their way.
+    expected: Mutex<HashMap<Digest, Arc<Arriving>>>,
     /// Held while an entry and its sum take their places, so that racing writers do not mix theirs.
     placing: Mutex<()>,
     bytes_max: u64,
@@ -143,6 +155,8 @@ impl Cache {
             dir: dir.into(),
             sequence: AtomicU64::new(0),
             by_sum: Mutex::default(),
+            compared: Mutex::default(),
+            expected: Mutex::default(),
             placing: Mutex::new(()),
             bytes_max: u64::MAX,
             kept: KEPT,
@@ -200,6 +214,7 @@ impl Cache {
             .and_then(|dir| dir.sync_all())
             .map_err(|source| self.failed("sync the directory", &self.dir, source))?;
         self.by_sum.lock().insert(staged.digest, path.clone());
+        self.remember(&path, staged.digest);
         if let Err(error) = self.trim() {
             tracing::warn!(%error, "the cache is not held to its bound");
         }
@@ -256,14 +271,54 @@ impl Cache {
         }))
     }
 
-    /// Whether the entry `key` is there, by its files; its bytes are not looked at.
+    /// Whether the entry `key` is there, by its files, or on its way; its bytes are not looked at.
     pub fn has(&self, key: &Digest, kind: EntryKind) -> Result<bool, CacheError> {
+        if self.is_expected(key, kind) {
+            return Ok(true);
+        }
         let path = self.entry_path(key, kind);
         let there = |path: &Path| {
             let there = path.try_exists();
             there.map_err(|source| self.failed("look for the cache entry", path, source))
         };
         Ok(there(&path)? && there(&sum_path(&path))?)
+    }
+
+    /// The pages that are the entry `key`, also if they are still on their way; `None` as of
+    /// [`Cache::load`].
+    pub fn pages(&self, key: &Digest) -> Result<Option<Arc<Pages>>, CacheError> {
+        // First: what has come is in its place before it is not expected any more.
+        if let Some(arriving) = self.expected(key) {
+            return Ok(Some(Arc::new(Pages::Arriving(arriving))));
+        }
+        let Some(path) = self.load(key, EntryKind::Pages)? else {
+            return Ok(None);
+        };
+        let opened = present(File::open(&path));
+        let opened = opened.map_err(|source| self.failed("open the cache entry", &path, source))?;
+        Ok(opened.map(|file| Arc::new(Pages::Whole(file.into()))))
+    }
+
+    /// Has whoever looks for these pages find those that are on their way.
+    pub fn expect(&self, key: Digest, arriving: Arc<Arriving>) {
+        self.expected.lock().insert(key, arriving);
+    }
+
+    /// Whether an entry is on its way.
+    pub fn is_expected(&self, key: &Digest, kind: EntryKind) -> bool {
+        kind == EntryKind::Pages && self.expected(key).is_some()
+    }
+
+    /// They came, and are in their place, or will not come.
+    pub fn expect_no_more(&self, key: &Digest) {
+        self.expected.lock().remove(key);
+    }
+
+    fn expected(&self, key: &Digest) -> Option<Arc<Arriving>> {
+        let expected = self.expected.lock();
+        let found = expected.get(key);
+        let usable = found.filter(|arriving| arriving.presence() != Presence::Lost);
+        usable.cloned()
     }
 
     /// A file that had the bytes of this digest when it was stored: whoever reads it compares them.
@@ -282,21 +337,44 @@ impl Cache {
         let path = self.entry_path(key, kind);
         let _placing = self.placing.lock();
         let read = |path: &Path, source| self.failed("read the cache entry", path, source);
-        let Some(actual) = present(hash_file(&path)).map_err(|source| read(&path, source))? else {
+        let Some(actual) = present(self.digest(&path)).map_err(|source| read(&path, source))?
+        else {
             return Ok(None);
         };
         let sum = sum_path(&path);
         let promised = present(fs::read(&sum)).map_err(|source| read(&sum, source))?;
-        if promised.is_some_and(|promised| promised == actual.as_bytes()) {
+        if promised.is_some_and(|promised| promised == actual.hex().as_bytes()) {
             let used = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
             if let Err(error) = used {
                 tracing::debug!(%error, "a cache entry counts as older than it is");
             }
+            self.remember(&path, actual);
             return Ok(Some(path));
         }
         tracing::warn!(entry = %path.display(), "deleted a corrupt cache entry");
         self.delete(&path)?;
         Ok(None)
+    }
+
+    /// The digest of a file, which is read unless it looks as it did when it was compared.
+    fn digest(&self, path: &Path) -> io::Result<Digest> {
+        let file = File::open(path)?;
+        let stamp = Stamp::of(&file.metadata()?);
+        let known = self.compared.lock().get(path).copied();
+        match known {
+            Some((then, digest)) if then == stamp => Ok(digest),
+            _ => hash(file),
+        }
+    }
+
+    /// The file has the bytes of this digest, as it is now.
+    fn remember(&self, path: &Path, digest: Digest) {
+        if let Ok(metadata) = path.metadata() {
+            let stamp = Stamp::of(&metadata);
+            self.compared
+                .lock()
+                .insert(path.to_owned(), (stamp, digest));
+        }
     }
 
     /// Deletes every kind of entry of `key`; what maps one keeps its mapping.
@@ -314,6 +392,7 @@ impl Cache {
 
     fn delete(&self, path: &Path) -> Result<(), CacheError> {
         self.by_sum.lock().retain(|_, named| named != path);
+        self.compared.lock().remove(path);
         for path in [sum_path(path), path.to_owned()] {
             present(fs::remove_file(&path))
                 .map_err(|source| self.failed("delete the cache entry", &path, source))?;
@@ -394,6 +473,25 @@ impl Cache {
     }
 }
 
+/// What a file looks like without being read. Whatever is written to it, and whatever takes its
+/// place, looks otherwise: nobody can set when a file was last changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
 /// A file being written: deleted when dropped, unless it was renamed to its place before.
 #[derive(Debug)]
 struct Partial {
@@ -438,13 +536,12 @@ fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn hash_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
+fn hash(mut file: File) -> io::Result<Digest> {
+    let mut hasher = Hasher::default();
     let mut chunk = vec![0; HASH_CHUNK_BYTES];
     loop {
         match file.read(&mut chunk)? {
-            0 => return Ok(hex::encode(hasher.finalize())),
+            0 => return Ok(hasher.finish()),
             n => hasher.update(&chunk[..n]),
         }
     }

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use memory::{Difference, Image, PageRun, open_pages};
+use memory::{Difference, Image, PageRun};
 use model::Digest;
 use sandbox::PrepareError;
 use serde::{Deserialize, Serialize};
@@ -140,14 +140,10 @@ impl Held {
         };
         let (mut pieces, mut own_bytes) = (Vec::new(), 0);
         for stratum in &holding.strata {
-            let Some(path) = cache
-                .load(&stratum.file, EntryKind::Pages)
-                .map_err(failed)?
-            else {
+            let Some(file) = cache.pages(&stratum.file).map_err(failed)? else {
                 return Ok(None);
             };
-            own_bytes = path.metadata().map_or(0, |metadata| metadata.len());
-            let file = open_pages(&path).map_err(unusable)?;
+            own_bytes = file.bytes().map_err(unusable)?;
             let run = |&(page, pages): &(usize, usize)| PageRun { page, pages };
             let runs: Vec<_> = stratum.runs.iter().map(run).collect();
             pieces.extend(Difference::pieces(&runs, &file));

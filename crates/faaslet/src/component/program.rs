@@ -1,6 +1,9 @@
 //! A loaded component and its sandboxes.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use files::Layer;
@@ -10,7 +13,7 @@ use http::HeaderValue;
 use memory::{AnnexAccess, Image, Range, Slab};
 use model::{Kind, Status, VersionSpec};
 use sandbox::{
-    Call, CallLog, Completion, LogStream, Payload, Program, Sandbox, SandboxError, State,
+    Call, CallLog, Completion, LogStream, Payload, Presence, Program, Sandbox, SandboxError, State,
 };
 use wasmtime::component::Component;
 use wasmtime::{Engine, PoolConcurrencyLimitError, Store};
@@ -37,6 +40,8 @@ const TRACE: &str = "traceparent";
 /// ends without having been suspended.
 const FIRST_YIELD_TICKS: u64 = 2;
 const NEXT_YIELD_TICKS: u64 = 1;
+/// Why what runs over an image fails that did not come whole.
+const LOST: &str = "the rest of its image did not come from the node that made it";
 
 /// A loaded component.
 pub(super) struct ComponentProgram(Arc<Loaded>);
@@ -110,6 +115,12 @@ impl ComponentProgram {
 
 impl Program for ComponentProgram {
     fn sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
+        if self.presence() == Presence::Lost {
+            return Err(SandboxError::Failed {
+                doing: "made",
+                reason: LOST.to_owned(),
+            });
+        }
         let place = self.0.gate.enter(self.0.memories)?;
         let take = |own: &Own| own.slab.take(&own.image).map(Arc::new);
         let range = self.0.own.as_ref().map(take).transpose();
@@ -124,6 +135,11 @@ impl Program for ComponentProgram {
 
     fn cooperative(&self) -> bool {
         true
+    }
+
+    fn presence(&self) -> Presence {
+        let own = self.0.own.as_ref();
+        own.map_or(Presence::Whole, |own| own.image.presence())
     }
 
     fn asks(&self) -> bool {
@@ -153,7 +169,13 @@ impl Sandbox for ComponentSandbox {
             // Nobody can look while the call borrows the sandbox; if it is dropped, this holds.
             self.state = State::Spent;
             let range = self.range.clone();
-            let (store, completion) = self.program.call(call, range).await;
+            let image = range.as_ref().map(|range| range.image());
+            let arriving = image.filter(|image| image.presence() != Presence::Whole);
+            let call = self.program.call(call, range);
+            let (store, completion) = match arriving {
+                Some(image) => Box::pin(unless_lost(&image, call)).await,
+                None => call.await,
+            };
             // Giving the instance back to its pool can wait for the reset, after the reply.
             self.spent = store;
             completion
@@ -164,6 +186,12 @@ impl Sandbox for ComponentSandbox {
     fn reset(&mut self) -> Result<(), SandboxError> {
         self.spent = None;
         if let Some(range) = &self.range {
+            if range.image().presence() == Presence::Lost {
+                return Err(SandboxError::Failed {
+                    doing: "reset",
+                    reason: LOST.to_owned(),
+                });
+            }
             range.reset().map_err(|error| failed("reset", &error))?;
             range
                 .set_annex_access(AnnexAccess::Read)
@@ -254,10 +282,41 @@ impl Loaded {
         };
         let mut store = Store::new(&self.engine, guest);
         store.limiter(|guest| &mut guest.memory);
+        if let Some(range) = range
+            && range.image().presence() != Presence::Whole
+        {
+            let image = range.image();
+            // What a guest made of zeros that are not its own goes nowhere.
+            store.call_hook(move |_, _| match image.presence() {
+                Presence::Lost => Err(wasmtime::Error::msg(LOST)),
+                Presence::Whole | Presence::Arriving => Ok(()),
+            });
+        }
         store.set_epoch_deadline(FIRST_YIELD_TICKS);
         store.epoch_deadline_async_yield_and_update(NEXT_YIELD_TICKS);
         store
     }
+}
+
+/// Runs a call over an image that is still arriving, as long as it is not lost. A guest yields each
+/// millisecond, so that one which runs over zeros in the place of its pages is soon ended.
+async fn unless_lost(
+    image: &Image,
+    call: impl Future<Output = (Option<Store<Guest>>, Completion)>,
+) -> (Option<Store<Guest>>, Completion) {
+    let mut call = pin!(call);
+    poll_fn(|cx| {
+        let polled = match image.presence() {
+            Presence::Lost => Poll::Pending,
+            Presence::Whole | Presence::Arriving => call.as_mut().poll(cx),
+        };
+        // Also what has just ended may have run over zeros.
+        match image.presence() {
+            Presence::Lost => Poll::Ready((None, platform(LOST.to_owned()))),
+            Presence::Whole | Presence::Arriving => polled,
+        }
+    })
+    .await
 }
 
 /// The start and the length of a call's time.

@@ -15,6 +15,7 @@
 //! - No blob is on its way to a node twice.
 
 mod others;
+mod part;
 mod serve;
 
 use std::collections::HashMap;
@@ -28,12 +29,13 @@ use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use model::{Digest, NodeId};
 use parking_lot::Mutex;
-use sandbox::Cache;
+use sandbox::{BodyError, Cache};
 use storage::{Blobs, Fetch, StorageError};
 use tokio::runtime::Handle;
 
 pub(super) use self::others::Net;
-use self::others::{Ask, Others};
+use self::others::{Ask, AskError, Others};
+pub(crate) use self::part::{PART_BYTES_MAX, Span};
 pub(super) use self::serve::Serve;
 use super::metrics;
 
@@ -46,6 +48,8 @@ pub struct CarryConfig {
     pub pause_max: Duration,
     /// What all of an answer may take.
     pub fetch_max: Duration,
+    /// What a part of an image may take, for which a guest waits.
+    pub part_max: Duration,
     /// What the bucket may take before other nodes are asked as well.
     pub bucket_patience: Duration,
     /// The most bytes of a blob.
@@ -62,6 +66,7 @@ impl Default for CarryConfig {
             first_byte_max: Duration::from_secs(15),
             pause_max: Duration::from_secs(10),
             fetch_max: Duration::from_secs(300),
+            part_max: Duration::from_secs(2),
             bucket_patience: Duration::from_secs(2),
             blob_bytes_max: 4 << 30,
             receiving_max: 8,
@@ -175,6 +180,24 @@ impl Carrier {
         self.wished(name).await
     }
 
+    /// The same, if the node that made it does not give it.
+    pub async fn image_of_others(&self, digest: Digest) -> Found {
+        let space = Space::Images;
+        self.wished(Name { space, digest }).await
+    }
+
+    /// Whether another node is there that may have made something.
+    pub fn is_other(&self, node: &NodeId) -> bool {
+        *node != self.here() && self.0.others.nodes().contains(node)
+    }
+
+    /// A part of an image, of a node that has it: whatever its cache holds there, which is to be
+    /// compared.
+    pub async fn part(&self, node: &NodeId, span: &Span) -> Result<Option<Bytes>, BodyError> {
+        let said = self.0.others.part(node, span).await;
+        Ok(said.inspect_err(count_failure).inspect(count_given)?)
+    }
+
     async fn wished(&self, name: Name) -> Found {
         let inner = self.0.clone();
         self.flight(
@@ -265,33 +288,47 @@ impl Inner {
 
     /// What a node says; that it failed has been said here.
     async fn ask(&self, node: &NodeId, ask: Ask, name: Name) -> Result<Option<Bytes>, ()> {
-        match self.others.ask(node, ask, name).await {
-            Ok(found) => {
-                if let Some(bytes) = &found {
-                    count_fetched("peer", bytes);
-                }
-                Ok(found)
-            }
-            Err(error) => {
-                let why = error.why();
-                ::metrics::counter!(metrics::FETCH_FAILURES_TOTAL, "why" => why).increment(1);
-                let (digest, error) = (name.digest, &error as &dyn std::error::Error);
-                tracing::info!(%node, %digest, error, "a node did not give a blob");
-                Err(())
-            }
-        }
+        let said = self.others.ask(node, ask, name).await;
+        let said = said.inspect_err(count_failure).inspect(count_given);
+        said.map_err(|error| {
+            let (digest, error) = (name.digest, &error as &dyn std::error::Error);
+            tracing::info!(%node, %digest, error, "a node did not give a blob");
+        })
     }
 
     /// What is on this node already.
     async fn held(&self, name: Name) -> Option<Bytes> {
-        match self.blobs.get_here(&name.digest).await {
-            Ok(Some(bytes)) => return Some(bytes),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "a cached blob cannot be read"),
+        let bytes = self.unchecked(name).await?;
+        let is_it = move || (Digest::of(&bytes) == name.digest).then_some(bytes);
+        tokio::task::spawn_blocking(is_it).await.ok()?
+    }
+
+    /// The same, for another node, which compares what it gets: a file may have changed.
+    async fn unchecked(&self, name: Name) -> Option<Bytes> {
+        if let Some(path) = self.image_path(&name.digest) {
+            let read = tokio::task::spawn_blocking(|| std::fs::read(path));
+            if let Ok(Ok(bytes)) = read.await {
+                return Some(bytes.into());
+            }
         }
-        let named = |cache: &Arc<Cache>| cache.named(&name.digest);
-        let path = self.caches.lock().iter().find_map(named)?;
-        read_checked(path, name.digest).await
+        let blob = self.blobs.get_here(&name.digest).await;
+        blob.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a cached blob cannot be read");
+            None
+        })
+    }
+
+    /// A part of an image on this node, which whoever asked compares.
+    async fn part(&self, span: Span) -> Option<Bytes> {
+        let path = self.image_path(&span.image)?;
+        tokio::task::spawn_blocking(move || span.of(&path))
+            .await
+            .ok()?
+    }
+
+    fn image_path(&self, digest: &Digest) -> Option<PathBuf> {
+        let caches = self.caches.lock();
+        caches.iter().find_map(|cache| cache.named(digest))
     }
 
     /// What is brought is kept before the flight is over, and looked for when one begins: who comes
@@ -374,12 +411,16 @@ fn count_fetched(source: &'static str, bytes: &Bytes) {
     counter.increment(bytes.len() as u64);
 }
 
-async fn read_checked(path: PathBuf, digest: Digest) -> Option<Bytes> {
-    let read = move || {
-        let bytes = Bytes::from(std::fs::read(path).ok()?);
-        (Digest::of(&bytes) == digest).then_some(bytes)
-    };
-    tokio::task::spawn_blocking(read).await.ok()?
+/// Another node gave something, or said that it has it not.
+fn count_given(found: &Option<Bytes>) {
+    if let Some(bytes) = found {
+        count_fetched("peer", bytes);
+    }
+}
+
+fn count_failure(error: &AskError) {
+    let why = error.why();
+    ::metrics::counter!(metrics::FETCH_FAILURES_TOTAL, "why" => why).increment(1);
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use transport::{Body, CallError, PeerError, Peers, Request, Status};
 
 use super::super::neighbours::Neighbours;
 use super::super::router::Service;
-use super::{CarryConfig, Name, Space};
+use super::{CarryConfig, Name, Space, Span, part};
 
 /// The answer of a node that does not have the blob.
 pub(super) const MISSING: Status = Status(1);
@@ -129,6 +129,9 @@ pub(in crate::cluster) trait Others: Send + Sync {
 
     /// Asks a node for a blob: its bytes, which are those of the name; none if it has it not.
     async fn ask(&self, node: &NodeId, ask: Ask, name: Name) -> Result<Option<Bytes>, AskError>;
+
+    /// Asks a node for a part of an image, which is to be compared; none if it has it not.
+    async fn part(&self, node: &NodeId, span: &Span) -> Result<Option<Bytes>, AskError>;
 }
 
 /// The others over the network.
@@ -174,6 +177,13 @@ impl Others for Net {
     async fn ask(&self, node: &NodeId, ask: Ask, name: Name) -> Result<Option<Bytes>, AskError> {
         let gone = self.neighbours.gone(node).ok_or(AskError::Left)?;
         let asked = exchange(&self.peers, node, ask, name, &self.config, &self.receiving);
+        let asked = gone.run_until_cancelled(asked).await;
+        asked.unwrap_or(Err(AskError::Left))
+    }
+
+    async fn part(&self, node: &NodeId, span: &Span) -> Result<Option<Bytes>, AskError> {
+        let gone = self.neighbours.gone(node).ok_or(AskError::Left)?;
+        let asked = part::ask(&self.peers, node, span, &self.config);
         let asked = gone.run_until_cancelled(asked).await;
         asked.unwrap_or(Err(AskError::Left))
     }

@@ -8,7 +8,7 @@ use transport::{CallError, Handler, Incoming, Responder, Status};
 use super::super::metrics;
 use super::super::router::NO_SERVICE;
 use super::others::{Ask, FAILED, LENGTH_BYTES, MISSING};
-use super::{Carrier, Name};
+use super::{Carrier, Name, Span, part};
 
 /// Bytes of a blob that go with their length in one frame: less than every node takes.
 const TOGETHER_BYTES: usize = 32 << 10;
@@ -55,11 +55,24 @@ impl Serve {
         ::metrics::counter!(metrics::SENT_BYTES_TOTAL).increment(sent);
         Ok(())
     }
+
+    async fn give_part(&self, call: Incoming) {
+        let request = call.body.collect(REQUEST_BYTES_MAX).await;
+        let span = request.ok().and_then(|bytes| Span::read(&bytes));
+        // Who asks may have gone, and then nobody is to be told.
+        let _ = match span {
+            Some(span) => part::send(call.responder, self.carrier.0.part(span).await).await,
+            None => call.responder.reply(NO_SERVICE, "there is no such part"),
+        };
+    }
 }
 
 #[async_trait]
 impl Handler for Serve {
     async fn handle(&self, call: Incoming) {
+        if call.method == part::METHOD {
+            return self.give_part(call).await;
+        }
         let known = [Ask::Held, Ask::Bring];
         let ask = known.into_iter().find(|ask| ask.method() == call.method);
         let request = call.body.collect(REQUEST_BYTES_MAX).await;
@@ -72,7 +85,7 @@ impl Handler for Serve {
             return;
         };
         let found = match ask {
-            Ask::Held => Ok(self.carrier.0.held(name).await),
+            Ask::Held => Ok(self.carrier.0.unchecked(name).await),
             Ask::Bring => self.carrier.brought(name).await,
         };
         let _ = match found {

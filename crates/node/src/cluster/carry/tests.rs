@@ -49,6 +49,14 @@ impl Others for Seen {
             Ask::Bring => carrier.brought(name).await.map_err(|_| AskError::Status(2)),
         }
     }
+
+    async fn part(&self, node: &NodeId, span: &Span) -> Result<Option<Bytes>, AskError> {
+        if self.world.gone.lock().contains(node) {
+            return Err(AskError::Left);
+        }
+        let carrier = self.world.carriers.lock().get(node).cloned();
+        Ok(carrier.ok_or(AskError::Left)?.0.part(span.clone()).await)
+    }
 }
 
 struct Cluster {
