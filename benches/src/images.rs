@@ -64,13 +64,21 @@ fn measure(setting: &Setting) -> Result<Report> {
         cluster,
         echo,
     };
-    let mut report = Report::new("images", &["first call of", "MiB", "elsewhere ms", "here ms", "copy ms"]);
+    let mut report = Report::new(
+        "images",
+        &["first call of", "MiB", "elsewhere ms", "here ms", "copy ms"],
+    );
     for (entry, [quick, slow]) in entries(setting, keys.path())? {
         bench.deploy(setting, &entry)?;
-        report.figure(quick, bench.function(&entry, &entry.name, &mut report)?);
-        bench.maker.slow(SLOW_KBIT).map_err(|error| anyhow!(error))?;
+        let ratio = bench.function(&entry, &entry.name, &mut report)?;
+        report.figure(quick, ratio);
+        bench
+            .maker
+            .slow(SLOW_KBIT)
+            .map_err(|error| anyhow!(error))?;
         let name = format!("{}, slow link", entry.name);
-        report.figure(slow, bench.function(&entry, &name, &mut report)?);
+        let ratio = bench.function(&entry, &name, &mut report)?;
+        report.figure(slow, ratio);
         bench.maker.quick().map_err(|error| anyhow!(error))?;
     }
     Ok(report)
@@ -155,10 +163,17 @@ impl Bench {
         let agent = self.agent.clone();
         let node = self.called();
         node.wait_until_ready(&agent)?;
-        let url = format!("http://{}/v1/apps/{APP}/functions/{}", node.admin, entry.name);
+        let url = format!(
+            "http://{}/v1/apps/{APP}/functions/{}",
+            node.admin, entry.name
+        );
         let end = Instant::now() + KNOWN_WAIT_MAX;
         while agent.get(&url).call()?.status() != 200 {
-            ensure!(Instant::now() < end, "a node has not heard of {}", entry.name);
+            ensure!(
+                Instant::now() < end,
+                "a node has not heard of {}",
+                entry.name
+            );
         }
         let data = node.data.clone();
         let request = visit::request(Path::new(""), &data, APP, entry)?;
@@ -190,7 +205,9 @@ fn files_bytes(folder: &Path) -> Result<usize> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {
         // What is being written may have been renamed meanwhile.
-        bytes += entry?.metadata().map_or(0, |metadata| metadata.len() as usize);
+        bytes += entry?
+            .metadata()
+            .map_or(0, |metadata| metadata.len() as usize);
     }
     Ok(bytes)
 }

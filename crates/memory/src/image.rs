@@ -188,7 +188,11 @@ fn zero_page() -> Box<[u8; PAGE_BYTES]> {
     Box::new([0; PAGE_BYTES])
 }
 
-pub(crate) fn write_all_at(fd: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), MemoryError> {
+pub(crate) fn write_all_at(
+    fd: BorrowedFd<'_>,
+    mut data: &[u8],
+    mut at: u64,
+) -> Result<(), MemoryError> {
     while !data.is_empty() {
         let written =
             rustix::io::pwrite(fd, data, at).map_err(MemoryError::kernel("fill an image"))?;

@@ -345,7 +345,9 @@ fn list_of(cache: &Cache, entry: &Entry) -> Result<Option<Entry>, BodyError> {
 
 fn read_list(cache: &Cache, key: &Digest) -> Result<Vec<u8>, BodyError> {
     let path = cache.load(key, EntryKind::Chunks)?;
-    Ok(std::fs::read(path.ok_or("the digests of its chunks are missing")?)?)
+    Ok(std::fs::read(
+        path.ok_or("the digests of its chunks are missing")?,
+    )?)
 }
 
 /// The parts of a record that are not here, nor on their way.

@@ -36,8 +36,8 @@ pub use branch::{Branch, BranchError, CALLS_LENT_MAX, Graft, Lender, TreeLimits,
 pub use cache::{CACHE_BYTES_MAX, Cache, CacheError, Entry, EntryKind, Staged};
 pub use call::{Asks, Call, Completion, End, HttpCall, Payload};
 pub use error::{LoadError, PrepareError, SandboxError};
-pub use memory::Presence;
 pub use log::{CallLog, LogSink, LogStream};
+pub use memory::Presence;
 pub use portable::{Portable, all_there};
 pub use reply::{HeldLog, Reply, ReplyTooLong};
 pub use state::{State, StateError};

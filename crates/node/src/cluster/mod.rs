@@ -76,8 +76,8 @@ use crate::NodeError;
 
 pub(crate) use self::metrics::FIRST_LOADS_TOTAL;
 pub(crate) use away::{Accepted, Replied};
-pub(crate) use carry::{Carrier, PART_BYTES_MAX, Span};
 pub use carry::CarryConfig;
+pub(crate) use carry::{Carrier, PART_BYTES_MAX, Span};
 pub use certificates::{CertificateError, init_cluster, issue_certificate};
 pub use config::ClusterConfig;
 pub(crate) use forward::http_input;

@@ -424,4 +424,6 @@ fn count_failure(error: &AskError) {
 }
 
 #[cfg(test)]
+mod arrival_tests;
+#[cfg(test)]
 mod tests;

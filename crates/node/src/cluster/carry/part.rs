@@ -40,7 +40,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    fn to_bytes(&self) -> Bytes {
+    pub(super) fn to_bytes(&self) -> Bytes {
         let mut bytes = BytesMut::with_capacity(REQUEST_BYTES);
         bytes.put_slice(self.image.as_bytes());
         bytes.put_u64_le(self.start);

@@ -13,13 +13,16 @@ use super::others::{AskError, exchange};
 use super::*;
 
 /// A cluster in one process: asking a node is a call of its carrier.
-#[derive(Default)]
-struct World {
-    carriers: Mutex<HashMap<NodeId, Carrier>>,
+pub(super) struct World {
+    pub carriers: Mutex<HashMap<NodeId, Carrier>>,
     /// What was asked: of whom, how.
     asked: Mutex<Vec<(NodeId, Ask)>>,
+    /// Parts of images that were asked for.
+    pub parts: Mutex<Vec<Span>>,
+    /// A permit for each part that is given without somebody waiting for it.
+    pub ahead: Semaphore,
     /// Nodes that do not answer.
-    gone: Mutex<Vec<NodeId>>,
+    pub gone: Mutex<Vec<NodeId>>,
 }
 
 struct Seen {
@@ -51,6 +54,10 @@ impl Others for Seen {
     }
 
     async fn part(&self, node: &NodeId, span: &Span) -> Result<Option<Bytes>, AskError> {
+        self.world.parts.lock().push(span.clone());
+        if !span.prompt {
+            self.world.ahead.acquire().await.unwrap().forget();
+        }
         if self.world.gone.lock().contains(node) {
             return Err(AskError::Left);
         }
@@ -59,19 +66,26 @@ impl Others for Seen {
     }
 }
 
-struct Cluster {
-    folder: tempfile::TempDir,
-    world: Arc<World>,
+pub(super) struct Cluster {
+    pub folder: tempfile::TempDir,
+    pub world: Arc<World>,
     bucket: Blobs,
     caches: HashMap<NodeId, Blobs>,
 }
 
 impl Cluster {
-    fn of(count: usize) -> Self {
+    pub fn of(count: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bucket = Blobs::open_shared(&folder.path().join("bucket")).unwrap();
         let images = Blobs::open_shared(&folder.path().join("images")).unwrap();
-        let (world, mut caches) = (Arc::new(World::default()), HashMap::new());
+        let world = World {
+            carriers: Mutex::default(),
+            asked: Mutex::default(),
+            parts: Mutex::default(),
+            ahead: Semaphore::new(0),
+            gone: Mutex::default(),
+        };
+        let (world, mut caches) = (Arc::new(world), HashMap::new());
         for number in 0..count {
             let here: NodeId = format!("n{number}").parse().unwrap();
             let cache = folder.path().join(here.as_str());
