@@ -4,10 +4,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use bytes::Bytes;
 use faaslet::{ComponentConfig, Components};
 use http_body_util::BodyExt;
+use memory::{Arriving, Presence};
 use model::{Digest, InvocationId, Kind, Limits, Settings, Status, TrapKind, VersionSpec};
 use sandbox::Cache;
 use sandbox::{
@@ -85,6 +88,7 @@ impl LogSink for Silent {
 }
 
 struct Bed {
+    cache: Arc<Cache>,
     components: Components,
     limits: Limits,
 }
@@ -97,8 +101,14 @@ impl Bed {
         };
         let cache = Arc::new(Cache::new(dir).unwrap());
         Self {
-            components: Components::new(&config, &[], cache, Arc::new(files::Library::empty()))
-                .unwrap(),
+            components: Components::new(
+                &config,
+                &[],
+                cache.clone(),
+                Arc::new(files::Library::empty()),
+            )
+            .unwrap(),
+            cache,
             limits: Limits::default(),
         }
     }
@@ -357,4 +367,88 @@ async fn memory_that_a_call_grew_is_gone_for_the_next() {
         (call $respond (local.get $out)) (call $write (i32.const 5)) (call $finish)";
     let program = bed.load(&runtime_of(handle, 'a'), &[]).await;
     assert_eq!(bed.reply(&program).await, "Xello");
+}
+
+/// A program whose pages are still to come, and what they are.
+struct Coming {
+    bed: Bed,
+    program: Arc<dyn Program>,
+    arriving: Arc<Arriving>,
+    wanted: Receiver<usize>,
+    pages: Vec<u8>,
+}
+
+async fn coming(dir: &Path) -> Coming {
+    let runtime = runtime();
+    Bed::over(dir).prepare(&runtime, &[]).await.unwrap();
+    let [file] = files(dir, "pages").try_into().unwrap();
+    let pages = std::fs::read(&file).unwrap();
+    std::fs::remove_file(file).unwrap();
+    let bed = Bed::over(dir);
+    let (wants, wanted) = channel();
+    let arriving = Arriving::new(pages.len(), move |chunk| drop(wants.send(chunk))).unwrap();
+    bed.cache.expect(Digest::of(&pages), arriving.clone());
+    let program = bed.load(&runtime, &[]).await;
+    assert_eq!(program.presence(), Presence::Arriving);
+    Coming {
+        bed,
+        program,
+        arriving,
+        wanted,
+        pages,
+    }
+}
+
+#[tokio::test]
+async fn a_guest_runs_before_all_of_its_pages_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let story = coming(dir.path()).await;
+    let (arriving, pages) = (Arc::downgrade(&story.arriving), story.pages.clone());
+    let fetcher = thread::spawn(move || {
+        for chunk in story.wanted {
+            let arriving = arriving.upgrade().expect("somebody waits");
+            arriving
+                .fill(chunk, &pages[arriving.span(chunk)])
+                .expect("it fits");
+        }
+    });
+    let reply = story.bed.reply(&story.program).await;
+    assert_eq!(story.arriving.presence(), Presence::Arriving);
+    for chunk in story.arriving.missing(0, usize::MAX) {
+        let span = story.arriving.span(chunk);
+        story.arriving.fill(chunk, &story.pages[span]).unwrap();
+    }
+    let again = story.bed.reply(&story.program).await;
+    let whole = tempfile::tempdir().unwrap();
+    let bed = Bed::over(whole.path());
+    let expected = bed.reply(&bed.load(&runtime(), &[]).await).await;
+    assert_eq!([reply, again], [expected.clone(), expected]);
+    // Nobody wants anything any more.
+    let Coming { bed, program, .. } = story;
+    drop((bed, program, story.arriving));
+    fetcher.join().unwrap();
+}
+
+#[tokio::test]
+async fn what_runs_over_an_image_that_is_lost_fails_and_the_image_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let story = coming(dir.path()).await;
+    let arriving = story.arriving.clone();
+    let loser = thread::spawn(move || {
+        story.wanted.recv().expect("a guest waits");
+        arriving.lose().expect("zeros");
+    });
+    let mut sandbox = story.program.sandbox().unwrap();
+    let (status, reply) = story.bed.call(&mut sandbox).await;
+    loser.join().unwrap();
+    let Status::Platform { message } = status else {
+        panic!("it ended with {status:?}");
+    };
+    assert!(message.contains("the rest of its image"), "{message}");
+    assert_eq!(reply, "");
+    assert!(sandbox.reset().is_err());
+    assert!(story.program.sandbox().is_err());
+    assert_eq!(story.program.presence(), Presence::Lost);
+    let anew = story.bed.load(&runtime(), &[]).await;
+    assert_eq!(story.bed.reply(&anew).await, "h0llo");
 }
