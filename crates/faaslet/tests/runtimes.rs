@@ -386,7 +386,8 @@ async fn coming(dir: &Path) -> Coming {
     std::fs::remove_file(file).unwrap();
     let bed = Bed::over(dir);
     let (wants, wanted) = channel();
-    let arriving = Arriving::new(pages.len(), move |chunk| drop(wants.send(chunk))).unwrap();
+    let wants = move |chunk| wants.send(chunk).expect("somebody hears it");
+    let arriving = Arriving::new(pages.len(), wants).unwrap();
     bed.cache.expect(Digest::of(&pages), arriving.clone());
     let program = bed.load(&runtime, &[]).await;
     assert_eq!(program.presence(), Presence::Arriving);

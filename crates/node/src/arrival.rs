@@ -221,5 +221,5 @@ fn keep(cache: &Cache, arriving: &Arriving, key: Digest, sum: Digest) -> Result<
         return Err("its chunks are not those of the whole".into());
     }
     cache.put(&key, EntryKind::Pages, cache.stage(&bytes, sum)?)?;
-    Ok(())
+    Ok(cache.sync(&key, EntryKind::Pages)?)
 }

@@ -242,9 +242,11 @@ impl Inner {
             async move { got.await? }
         };
         let gets = stream::iter(now).map(get);
-        let parts: Vec<_> = gets.buffered(FETCHED_AT_ONCE).try_collect().await?;
+        let parts: Vec<Got> = gets.buffered(FETCHED_AT_ONCE).try_collect().await?;
+        let names = parts.iter().map(|got| (got.part.key, got.kind)).collect();
         let cache = backend.cache().clone();
         tokio::task::spawn_blocking(move || place(&cache, parts)).await??;
+        self.sync(backend.cache().clone(), names);
         for part in later {
             let cache = backend.cache().clone();
             let list = tokio::task::spawn_blocking(move || read_list(&cache, &part.key)).await??;
@@ -253,6 +255,17 @@ impl Inner {
             self.runtime.spawn(arrival.run());
         }
         Ok(())
+    }
+
+    /// Makes durable what came, which nobody waits for: what a crash takes comes again.
+    fn sync(&self, cache: Arc<Cache>, names: Vec<(Digest, EntryKind)>) {
+        self.runtime.spawn_blocking(move || {
+            for (key, kind) in names {
+                if let Err(error) = cache.sync(&key, kind) {
+                    tracing::warn!(%error, "a part of an image is not durable");
+                }
+            }
+        });
     }
 
     async fn tell(
@@ -319,10 +332,8 @@ async fn get(
     maker: &NodeId,
 ) -> Result<Got, BodyError> {
     let kind = part.entry_kind()?;
-    let found = carrier.image(part.sum, maker).await?;
-    let bytes = found.ok_or_else(|| format!("nobody has {}", part.sum))?;
-    let stage = move || cache.stage(&bytes, part.sum);
-    let staged = tokio::task::spawn_blocking(stage).await??;
+    let found = carrier.image(part.sum, maker, &cache).await?;
+    let staged = found.ok_or_else(|| format!("nobody has {}", part.sum))?;
     Ok(Got { part, kind, staged })
 }
 

@@ -121,12 +121,54 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+/// Bytes that are being written and are to be an entry; dropped, they are deleted.
+#[derive(Debug)]
+pub struct Staging {
+    cache: Arc<Cache>,
+    entry: Partial,
+    hasher: Hasher,
+}
+
 /// Bytes on their way to be an entry; dropped, they are deleted.
 #[derive(Debug)]
 pub struct Staged {
     entry: Partial,
     sum: Partial,
     digest: Digest,
+}
+
+impl Staging {
+    /// Writes what comes next.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CacheError> {
+        self.hasher.update(bytes);
+        let written = self.entry.file.write_all(bytes);
+        written.map_err(|source| self.cache.not_written(&self.entry.path, source))
+    }
+
+    /// All of it is written.
+    pub fn end(self) -> Result<Staged, CacheError> {
+        let digest = self.hasher.finish();
+        Ok(Staged {
+            entry: self.entry,
+            sum: self.cache.write_partial(digest.hex().as_bytes())?,
+            digest,
+        })
+    }
+}
+
+impl Staged {
+    /// How many bytes they are.
+    pub fn bytes(&self) -> u64 {
+        self.entry
+            .file
+            .metadata()
+            .map_or(0, |metadata| metadata.len())
+    }
+
+    /// The digest of the bytes.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
 }
 
 /// A directory of checked entries; share it behind an `Arc`.
@@ -186,10 +228,26 @@ impl Cache {
         kind: EntryKind,
         bytes: &[u8],
     ) -> Result<PathBuf, CacheError> {
-        self.put(key, kind, self.stage(bytes, Digest::of(bytes))?)
+        let staged = self.stage(bytes, Digest::of(bytes))?;
+        for partial in [&staged.entry, &staged.sum] {
+            let synced = partial.file.sync_all();
+            synced.map_err(|source| self.not_written(&partial.path, source))?;
+        }
+        let path = self.put(key, kind, staged)?;
+        self.sync_dir()?;
+        Ok(path)
     }
 
-    /// Writes `bytes`, of which `digest` is, so that [`Cache::put`] has little left to do.
+    /// Begins to write what is to be an entry.
+    pub fn begin(self: &Arc<Self>) -> Result<Staging, CacheError> {
+        Ok(Staging {
+            cache: self.clone(),
+            entry: self.write_partial(&[])?,
+            hasher: Hasher::default(),
+        })
+    }
+
+    /// Writes `bytes`, of which `digest` is.
     pub fn stage(&self, bytes: &[u8], digest: Digest) -> Result<Staged, CacheError> {
         Ok(Staged {
             entry: self.write_partial(bytes)?,
@@ -198,8 +256,8 @@ impl Cache {
         })
     }
 
-    /// Makes what is staged in this cache the entry `key`, in place of what was there; on return it
-    /// is durable.
+    /// Makes what is staged in this cache the entry `key`, in place of what was there. It is not
+    /// durable before [`Cache::sync`]: what a crash leaves of it is told by its sum.
     pub fn put(
         &self,
         key: &Digest,
@@ -210,15 +268,27 @@ impl Cache {
         let _placing = self.placing.lock();
         self.place(staged.entry, &path)?;
         self.place(staged.sum, &sum_path(&path))?;
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|source| self.failed("sync the directory", &self.dir, source))?;
         self.by_sum.lock().insert(staged.digest, path.clone());
         self.remember(&path, staged.digest);
         if let Err(error) = self.trim() {
             tracing::warn!(%error, "the cache is not held to its bound");
         }
         Ok(path)
+    }
+
+    /// Makes the entry `key` durable.
+    pub fn sync(&self, key: &Digest, kind: EntryKind) -> Result<(), CacheError> {
+        let path = self.entry_path(key, kind);
+        for path in [sum_path(&path), path] {
+            let synced = present(File::open(&path).and_then(|file| file.sync_all()));
+            synced.map_err(|source| self.not_written(&path, source))?;
+        }
+        self.sync_dir()
+    }
+
+    fn sync_dir(&self) -> Result<(), CacheError> {
+        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|source| self.failed("sync the directory", &self.dir, source))
     }
 
     /// Deletes what was used longest ago, as long as there is too much. The placing is held.
@@ -413,10 +483,13 @@ impl Cache {
             };
             partial.file.lock()?;
             partial.file.write_all(bytes)?;
-            partial.file.sync_all()?;
             Ok(partial)
         };
-        write().map_err(|source| self.failed("write the cache entry", &path, source))
+        write().map_err(|source| self.not_written(&path, source))
+    }
+
+    fn not_written(&self, path: &Path, source: io::Error) -> CacheError {
+        self.failed("write the cache entry", path, source)
     }
 
     fn place(&self, partial: Partial, path: &Path) -> Result<(), CacheError> {

@@ -33,7 +33,7 @@ pub mod host;
 pub use backend::{Artifacts, Backend, Prepared, Program, Sandbox};
 pub use body::{Body, BodyError, body_of, empty_body};
 pub use branch::{Branch, BranchError, CALLS_LENT_MAX, Graft, Lender, TreeLimits, Trunk};
-pub use cache::{CACHE_BYTES_MAX, Cache, CacheError, Entry, EntryKind, Staged};
+pub use cache::{CACHE_BYTES_MAX, Cache, CacheError, Entry, EntryKind, Staged, Staging};
 pub use call::{Asks, Call, Completion, End, HttpCall, Payload};
 pub use error::{LoadError, PrepareError, SandboxError};
 pub use log::{CallLog, LogSink, LogStream};

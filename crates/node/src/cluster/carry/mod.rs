@@ -17,6 +17,7 @@
 mod others;
 mod part;
 mod serve;
+mod sink;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use model::{Digest, NodeId};
 use parking_lot::Mutex;
-use sandbox::{BodyError, Cache};
+use sandbox::{BodyError, Cache, Staged};
 use storage::{Blobs, Fetch, StorageError};
 use tokio::runtime::Handle;
 
@@ -166,21 +167,32 @@ impl Carrier {
         &self.0.images
     }
 
-    /// What a deploy made, of a node that made it if it is still there.
-    pub async fn image(&self, digest: Digest, maker: &NodeId) -> Found {
-        let name = Name {
-            space: Space::Images,
-            digest,
-        };
-        if *maker != self.here()
-            && let Ok(Some(bytes)) = self.0.ask(maker, Ask::Held, name).await
-        {
-            return Ok(Some(bytes));
+    /// What a deploy made, of a node that made it if it is still there, written beside the entries
+    /// of a cache.
+    pub async fn image(
+        &self,
+        digest: Digest,
+        maker: &NodeId,
+        cache: &Arc<Cache>,
+    ) -> Result<Option<Staged>, BodyError> {
+        let space = Space::Images;
+        let name = Name { space, digest };
+        if *maker != self.here() {
+            let said = self.0.others.stage(maker, name, cache).await;
+            if let Ok(Some(staged)) = heard(maker, name, said) {
+                count_fetched("peer", staged.bytes());
+                return Ok(Some(staged));
+            }
         }
-        self.wished(name).await
+        let Some(bytes) = self.wished(name).await? else {
+            return Ok(None);
+        };
+        let cache = cache.clone();
+        let stage = move || cache.stage(&bytes, digest);
+        Ok(Some(tokio::task::spawn_blocking(stage).await??))
     }
 
-    /// The same, if the node that made it does not give it.
+    /// What a deploy made, if the node that made it does not give it.
     pub async fn image_of_others(&self, digest: Digest) -> Found {
         let space = Space::Images;
         self.wished(Name { space, digest }).await
@@ -195,7 +207,11 @@ impl Carrier {
     /// compared.
     pub async fn part(&self, node: &NodeId, span: &Span) -> Result<Option<Bytes>, BodyError> {
         let said = self.0.others.part(node, span).await;
-        Ok(said.inspect_err(count_failure).inspect(count_given)?)
+        let part = said.inspect_err(count_failure)?;
+        if let Some(part) = &part {
+            count_fetched("peer", part.len() as u64);
+        }
+        Ok(part)
     }
 
     async fn wished(&self, name: Name) -> Found {
@@ -288,34 +304,21 @@ impl Inner {
 
     /// What a node says; that it failed has been said here.
     async fn ask(&self, node: &NodeId, ask: Ask, name: Name) -> Result<Option<Bytes>, ()> {
-        let said = self.others.ask(node, ask, name).await;
-        let said = said.inspect_err(count_failure).inspect(count_given);
-        said.map_err(|error| {
-            let (digest, error) = (name.digest, &error as &dyn std::error::Error);
-            tracing::info!(%node, %digest, error, "a node did not give a blob");
-        })
+        let found = heard(node, name, self.others.ask(node, ask, name).await)?;
+        if let Some(bytes) = &found {
+            count_fetched("peer", bytes.len() as u64);
+        }
+        Ok(found)
     }
 
     /// What is on this node already.
     async fn held(&self, name: Name) -> Option<Bytes> {
-        let bytes = self.unchecked(name).await?;
-        let is_it = move || (Digest::of(&bytes) == name.digest).then_some(bytes);
-        tokio::task::spawn_blocking(is_it).await.ok()?
-    }
-
-    /// The same, for another node, which compares what it gets: a file may have changed.
-    async fn unchecked(&self, name: Name) -> Option<Bytes> {
-        if let Some(path) = self.image_path(&name.digest) {
-            let read = tokio::task::spawn_blocking(|| std::fs::read(path));
-            if let Ok(Ok(bytes)) = read.await {
-                return Some(bytes.into());
-            }
+        match self.blobs.get_here(&name.digest).await {
+            Ok(Some(bytes)) => return Some(bytes),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "a cached blob cannot be read"),
         }
-        let blob = self.blobs.get_here(&name.digest).await;
-        blob.unwrap_or_else(|error| {
-            tracing::warn!(%error, "a cached blob cannot be read");
-            None
-        })
+        read_checked(self.image_path(&name.digest)?, name.digest).await
     }
 
     /// A part of an image on this node, which whoever asked compares.
@@ -355,7 +358,7 @@ impl Inner {
         let mut reading = Box::pin(bucket.get(&name.digest));
         let read = tokio::time::timeout(self.bucket_patience, &mut reading).await;
         if let Ok(Ok(Some(bytes))) = read {
-            count_fetched("bucket", &bytes);
+            count_fetched("bucket", bytes.len() as u64);
             return Ok(Some(bytes));
         }
         if let Some(bytes) = self.ask_all(name).await {
@@ -366,7 +369,7 @@ impl Inner {
             Err(_) => reading.await,
         };
         if let Ok(Some(bytes)) = &read {
-            count_fetched("bucket", bytes);
+            count_fetched("bucket", bytes.len() as u64);
         }
         read
     }
@@ -406,16 +409,25 @@ impl Fetch for Fetcher {
     }
 }
 
-fn count_fetched(source: &'static str, bytes: &Bytes) {
+fn count_fetched(source: &'static str, bytes: u64) {
     let counter = ::metrics::counter!(metrics::FETCHED_BYTES_TOTAL, "source" => source);
-    counter.increment(bytes.len() as u64);
+    counter.increment(bytes);
 }
 
-/// Another node gave something, or said that it has it not.
-fn count_given(found: &Option<Bytes>) {
-    if let Some(bytes) = found {
-        count_fetched("peer", bytes);
-    }
+async fn read_checked(path: PathBuf, digest: Digest) -> Option<Bytes> {
+    let read = move || {
+        let bytes = Bytes::from(std::fs::read(path).ok()?);
+        (Digest::of(&bytes) == digest).then_some(bytes)
+    };
+    tokio::task::spawn_blocking(read).await.ok()?
+}
+
+/// What a node said of a blob; that it failed has been said here.
+fn heard<T>(node: &NodeId, name: Name, said: Result<T, AskError>) -> Result<T, ()> {
+    said.inspect_err(count_failure).map_err(|error| {
+        let (digest, error) = (name.digest, &error as &dyn std::error::Error);
+        tracing::info!(%node, %digest, error, "a node did not give a blob");
+    })
 }
 
 fn count_failure(error: &AskError) {

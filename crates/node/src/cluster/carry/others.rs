@@ -10,7 +10,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Buf as _, Bytes, BytesMut};
 use membership::Membership;
-use model::{Digest, Hasher, NodeId};
+use model::{Digest, NodeId};
+use sandbox::{BodyError, Cache, Staged};
 use scheduler::Standing;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -18,6 +19,7 @@ use transport::{Body, CallError, PeerError, Peers, Request, Status};
 
 use super::super::neighbours::Neighbours;
 use super::super::router::Service;
+use super::sink::{Memory, Sink, Stage};
 use super::{CarryConfig, Name, Space, Span, part};
 
 /// The answer of a node that does not have the blob.
@@ -28,8 +30,6 @@ pub(super) const FAILED: Status = Status(2);
 const REQUEST_BYTES: usize = 1 + size_of::<Digest>();
 /// Bytes of the length before a blob.
 pub(super) const LENGTH_BYTES: usize = size_of::<u64>();
-/// Bytes that are set aside for a blob before any of it has come.
-const ASIDE_BYTES_MAX: usize = 16 << 20;
 
 /// What is asked for. The numbers are on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,9 @@ pub(in crate::cluster) enum AskError {
         /// Bytes that were announced.
         said: u64,
     },
+    /// What it sent could not be written.
+    #[error("what it sent cannot be kept")]
+    Kept(#[source] BodyError),
     /// It sent other bytes than those of the name.
     #[error("it sent other bytes, with the digest {0}")]
     Damaged(Digest),
@@ -113,6 +116,7 @@ impl AskError {
             Self::Call(_) => "cut",
             Self::Slow(_) => "slow",
             Self::Status(_) => "refused",
+            Self::Kept(_) => "kept",
             Self::TooLong { .. } | Self::Length { .. } | Self::Damaged(_) => "damaged",
         }
     }
@@ -129,6 +133,14 @@ pub(in crate::cluster) trait Others: Send + Sync {
 
     /// Asks a node for a blob: its bytes, which are those of the name; none if it has it not.
     async fn ask(&self, node: &NodeId, ask: Ask, name: Name) -> Result<Option<Bytes>, AskError>;
+
+    /// Asks a node for a blob that it has, and writes it in a cache while it comes.
+    async fn stage(
+        &self,
+        node: &NodeId,
+        name: Name,
+        cache: &Arc<Cache>,
+    ) -> Result<Option<Staged>, AskError>;
 
     /// Asks a node for a part of an image, which is to be compared; none if it has it not.
     async fn part(&self, node: &NodeId, span: &Span) -> Result<Option<Bytes>, AskError>;
@@ -176,7 +188,22 @@ impl Others for Net {
 
     async fn ask(&self, node: &NodeId, ask: Ask, name: Name) -> Result<Option<Bytes>, AskError> {
         let gone = self.neighbours.gone(node).ok_or(AskError::Left)?;
-        let asked = exchange(&self.peers, node, ask, name, &self.config, &self.receiving);
+        let terms = (&self.config, &self.receiving);
+        let asked = exchange(&self.peers, node, ask, name, terms, Memory::default());
+        let asked = gone.run_until_cancelled(asked).await;
+        asked.unwrap_or(Err(AskError::Left))
+    }
+
+    async fn stage(
+        &self,
+        node: &NodeId,
+        name: Name,
+        cache: &Arc<Cache>,
+    ) -> Result<Option<Staged>, AskError> {
+        let gone = self.neighbours.gone(node).ok_or(AskError::Left)?;
+        let terms = (&self.config, &self.receiving);
+        let sink = Stage::new(cache.clone());
+        let asked = exchange(&self.peers, node, Ask::Held, name, terms, sink);
         let asked = gone.run_until_cancelled(asked).await;
         asked.unwrap_or(Err(AskError::Left))
     }
@@ -190,14 +217,14 @@ impl Others for Net {
 }
 
 /// Asks, and reads the answer.
-pub(super) async fn exchange(
+pub(super) async fn exchange<S: Sink>(
     peers: &Peers,
     node: &NodeId,
     ask: Ask,
     name: Name,
-    config: &CarryConfig,
-    receiving: &Semaphore,
-) -> Result<Option<Bytes>, AskError> {
+    (config, receiving): (&CarryConfig, &Semaphore),
+    sink: S,
+) -> Result<Option<S::Kept>, AskError> {
     let request = || {
         let request = Request::new(ask.method(), name.to_bytes());
         request.bulk().timeout(config.fetch_max)
@@ -217,7 +244,8 @@ pub(super) async fn exchange(
         Status::OK => {
             // It is never closed.
             let _place = receiving.acquire().await;
-            receive(reply.body, &name.digest, config).await.map(Some)
+            let received = receive(reply.body, &name.digest, config, sink).await;
+            received.map(Some)
         }
         MISSING => Ok(None),
         Status(other) => Err(AskError::Status(other)),
@@ -231,7 +259,12 @@ async fn piece(body: &mut Body, config: &CarryConfig) -> Result<Option<Bytes>, A
 }
 
 /// Reads a blob, and compares it with its name while it comes.
-async fn receive(mut body: Body, digest: &Digest, config: &CarryConfig) -> Result<Bytes, AskError> {
+async fn receive<S: Sink>(
+    mut body: Body,
+    digest: &Digest,
+    config: &CarryConfig,
+    mut sink: S,
+) -> Result<S::Kept, AskError> {
     let mut first = BytesMut::new();
     while first.len() < LENGTH_BYTES {
         let Some(chunk) = piece(&mut body, config).await? else {
@@ -248,28 +281,23 @@ async fn receive(mut body: Body, digest: &Digest, config: &CarryConfig) -> Resul
     if said > max {
         return Err(AskError::TooLong { bytes: said, max });
     }
-    let aside = usize::try_from(said).unwrap_or(usize::MAX);
-    let mut all = BytesMut::with_capacity(aside.min(ASIDE_BYTES_MAX));
-    let mut hasher = Hasher::default();
+    sink.expect(said);
+    let mut sent = 0;
     let mut chunk = Some(first.freeze());
     while let Some(bytes) = chunk {
-        let sent = all.len() as u64 + bytes.len() as u64;
+        sent += bytes.len() as u64;
         if sent > said {
             return Err(AskError::Length { sent, said });
         }
-        hasher.update(&bytes);
-        all.extend_from_slice(&bytes);
+        sink.take(bytes).await?;
         chunk = piece(&mut body, config).await?;
     }
-    if (all.len() as u64) < said {
-        return Err(AskError::Length {
-            sent: all.len() as u64,
-            said,
-        });
+    if sent < said {
+        return Err(AskError::Length { sent, said });
     }
-    let found = hasher.finish();
+    let (kept, found) = sink.end().await?;
     match found == *digest {
-        true => Ok(all.freeze()),
+        true => Ok(kept),
         false => Err(AskError::Damaged(found)),
     }
 }

@@ -1,5 +1,9 @@
 //! Gives other nodes the blobs that they ask for.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
@@ -29,6 +33,43 @@ impl Serve {
             carrier,
             sending: Semaphore::new(sending_max),
         }
+    }
+
+    /// Sends a file of a cache as it is: whoever gets it compares it.
+    async fn send_file(&self, responder: Responder, path: PathBuf) -> Result<(), CallError> {
+        let _place = self.sending.acquire().await;
+        let opened = blocking(|| {
+            let file = File::open(path)?;
+            let bytes = file.metadata()?.len();
+            Ok((file, bytes))
+        });
+        let Ok((file, bytes)) = opened.await else {
+            return responder.reply(MISSING, Bytes::new());
+        };
+        let (mut file, mut left) = (Some(file), bytes);
+        let mut sender = responder.stream(Status::OK)?;
+        sender
+            .send(Bytes::copy_from_slice(&bytes.to_le_bytes()))
+            .await?;
+        while left > 0
+            && let Some(mut reading) = file.take()
+        {
+            let length = left.min(PIECE_BYTES as u64) as usize;
+            let read = blocking(move || {
+                let mut piece = BytesMut::zeroed(length);
+                reading.read_exact(&mut piece)?;
+                Ok((reading, piece.freeze()))
+            });
+            // A stream that ends before its length says that something went wrong.
+            let Ok((reading, piece)) = read.await else {
+                break;
+            };
+            (file, left) = (Some(reading), left - length as u64);
+            sender.send(piece).await?;
+        }
+        sender.finish()?;
+        ::metrics::counter!(metrics::SENT_BYTES_TOTAL).increment(bytes - left);
+        Ok(())
     }
 
     async fn send(&self, responder: Responder, blob: Bytes) -> Result<(), CallError> {
@@ -67,6 +108,13 @@ impl Serve {
     }
 }
 
+/// Runs what reads files where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
+
 #[async_trait]
 impl Handler for Serve {
     async fn handle(&self, call: Incoming) {
@@ -84,8 +132,14 @@ impl Handler for Serve {
                 .reply(NO_SERVICE, "there is no such blob or method");
             return;
         };
+        if ask == Ask::Held
+            && let Some(path) = self.carrier.0.image_path(&name.digest)
+        {
+            let _ = self.send_file(call.responder, path).await;
+            return;
+        }
         let found = match ask {
-            Ask::Held => Ok(self.carrier.0.unchecked(name).await),
+            Ask::Held => Ok(self.carrier.0.held(name).await),
             Ask::Bring => self.carrier.brought(name).await,
         };
         let _ = match found {

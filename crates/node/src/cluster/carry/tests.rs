@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use transport::{Handler, Incoming, Peers, Resolve, Security, Server, Status};
 
 use super::others::{AskError, exchange};
+use super::sink::Memory;
 use super::*;
 
 /// A cluster in one process: asking a node is a call of its carrier.
@@ -51,6 +52,18 @@ impl Others for Seen {
             Ask::Held => Ok(carrier.0.held(name).await),
             Ask::Bring => carrier.brought(name).await.map_err(|_| AskError::Status(2)),
         }
+    }
+
+    async fn stage(
+        &self,
+        node: &NodeId,
+        name: Name,
+        cache: &Arc<Cache>,
+    ) -> Result<Option<Staged>, AskError> {
+        let found = self.ask(node, Ask::Held, name).await?;
+        let stage = |bytes: Bytes| cache.stage(&bytes, name.digest);
+        let staged = found.map(stage).transpose();
+        staged.map_err(|error| AskError::Kept(error.into()))
     }
 
     async fn part(&self, node: &NodeId, span: &Span) -> Result<Option<Bytes>, AskError> {
@@ -279,7 +292,14 @@ async fn asked_of(
     let (space, digest) = (Space::Artifacts, Digest::of(b"wasm"));
     let (terms, places) = (CarryConfig::default(), Semaphore::new(1));
     let name = Name { space, digest };
-    let asked = exchange(&peers, &there, Ask::Held, name, &terms, &places);
+    let asked = exchange(
+        &peers,
+        &there,
+        Ask::Held,
+        name,
+        (&terms, &places),
+        Memory::default(),
+    );
     let (asked, ()) = tokio::join!(asked, during(killed.clone()));
     killed.cancel();
     serving.await.unwrap();
