@@ -1,8 +1,9 @@
 //! An image over which guests run before all of it is here.
 //!
 //! ```text
-//!  a guest waits for a page ─▶ its chunk ──────┐
-//!  nobody waited for a while ─▶ the next ones ─┴▶ asked of the maker ─▶ compared ─▶ filled
+//!  a guest waits for a page ─▶ its chunk and those about it, promptly ─┐
+//!  all the time ─────────────▶ the next ones, after what is prompt ────┴▶ asked of the maker
+//!      ─▶ compared ─▶ filled ─▶ all is there ─▶ cache
 //!  the maker does not give one ─▶ all of it, from the bucket or whoever has it ─▶ filled
 //!  nobody gives it ─▶ lost: what runs over it fails, and the version is loaded anew
 //! ```
@@ -21,7 +22,7 @@ use memory::{Arriving, CHUNK_BYTES, Presence};
 use model::{Digest, NodeId};
 use sandbox::{BodyError, Cache, EntryKind};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use crate::cluster::{Carrier, PART_BYTES_MAX, Span};
 
@@ -29,11 +30,8 @@ use crate::cluster::{Carrier, PART_BYTES_MAX, Span};
 const ASKED_AT_ONCE: usize = 8;
 /// Parts that are asked for at once before anybody waits.
 const AHEAD_AT_ONCE: usize = 2;
-/// Chunks of such a part.
-const AHEAD_CHUNKS: usize = PART_BYTES_MAX / CHUNK_BYTES;
-/// How long nobody must have waited before parts are asked for ahead: a first call has the line,
-/// and the processors, for itself.
-const QUIET: Duration = Duration::from_millis(50);
+/// Chunks of a part: who waits for one is likely to wait for its neighbours next.
+const PART_CHUNKS: usize = PART_BYTES_MAX / CHUNK_BYTES;
 /// How often others are asked for what its maker did not give.
 const TRIES_MAX: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
@@ -118,11 +116,10 @@ impl Arrival {
         self.cache.expect_no_more(&self.key);
     }
 
-    /// Asks the maker for what is waited for, and in quiet times for the rest.
+    /// Asks the maker for what is waited for, and beside that for the rest.
     async fn come(&mut self) -> Result<(), BodyError> {
         let mut asked = vec![false; self.digests.len()];
         let (mut asks, mut ahead) = (FuturesUnordered::new(), 0);
-        let mut quiet_at = Instant::now() + QUIET;
         while self.arriving.presence() == Presence::Arriving {
             let left = asked.contains(&false);
             tokio::select! {
@@ -134,13 +131,15 @@ impl Arrival {
                     self.fill(start, &got.ok_or("it is not there any more")?)?;
                 }
                 Some(chunk) = self.wanted.recv(), if asks.len() < ASKED_AT_ONCE => {
-                    quiet_at = Instant::now() + QUIET;
-                    if !std::mem::replace(&mut asked[chunk], true) {
-                        asks.push(self.ask(chunk..chunk + 1, true));
+                    let chunks = about(&asked, chunk);
+                    if !chunks.is_empty() {
+                        asked[chunks.clone()].fill(true);
+                        asks.push(self.ask(chunks, true));
                     }
                 }
-                () = sleep_until(quiet_at), if left && ahead < AHEAD_AT_ONCE => {
-                    let chunks = unasked(&asked);
+                () = std::future::ready(()), if left && ahead < AHEAD_AT_ONCE => {
+                    let next = asked.iter().position(|asked| !asked).unwrap_or(0);
+                    let chunks = about(&asked, next);
                     asked[chunks.clone()].fill(true);
                     asks.push(self.ask(chunks, false));
                     ahead += 1;
@@ -206,11 +205,17 @@ impl Arrival {
     }
 }
 
-/// The next chunks that were not asked for, as many as are asked for ahead.
-fn unasked(asked: &[bool]) -> std::ops::Range<usize> {
-    let start = asked.iter().take_while(|asked| **asked).count();
-    let run = asked[start..].iter().take(AHEAD_CHUNKS);
-    start..start + run.take_while(|asked| !**asked).count()
+/// The chunks of the part that a chunk is in, as far as neither it nor those between were asked
+/// for.
+fn about(asked: &[bool], chunk: usize) -> std::ops::Range<usize> {
+    let first = chunk - chunk % PART_CHUNKS;
+    let end = asked.len().min(first + PART_CHUNKS);
+    let run = |chunks: &mut dyn Iterator<Item = &bool>| chunks.take_while(|asked| !**asked).count();
+    let after = run(&mut asked[chunk..end].iter());
+    match after {
+        0 => chunk..chunk,
+        _ => chunk - run(&mut asked[first..chunk].iter().rev())..chunk + after,
+    }
 }
 
 /// Puts a file that is whole in the cache.

@@ -17,6 +17,7 @@
 //! - No deploy and no load waits for the bucket to take what was made, or fails if it does not.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -35,9 +36,15 @@ use crate::cluster::{Carrier, FIRST_LOADS_TOTAL};
 const PREFIX: &str = "images/";
 /// Entries of one version that are fetched at once.
 const FETCHED_AT_ONCE: usize = 4;
-/// Bytes from which on a file of pages may come while guests run over it. Smaller ones are here
-/// sooner than a guest has asked for what it needs of them.
+/// Bytes from which on a file of pages may come while guests run over it.
 const LATER_FROM_BYTES: u64 = 8 << 20;
+/// How long such files must be likely to take for that: guests that stop for their pages, some
+/// hundred times in a first call, lose about as much.
+const LATER_FROM: Duration = Duration::from_millis(200);
+/// Bytes that must have come to tell how long others take.
+const PACE_FROM_BYTES: u64 = 1 << 20;
+/// Bytes of all such files from which on they come later if that cannot be told.
+const LATER_UNLESS_KNOWN_BYTES: u64 = 64 << 20;
 /// Versions that wait for the bucket to take what was made of them; of more, others get it from
 /// this node alone.
 const UPLOADS_MAX: usize = 64;
@@ -229,20 +236,14 @@ impl Inner {
         let look = move || missing(&cache, record.entries);
         let missing = tokio::task::spawn_blocking(look).await??;
         let is_there = self.carrier.is_other(&maker) && memory::pages_can_arrive();
-        let may_wait = |part: &Part| is_there && comes_later(&part.kind, part.bytes);
-        let (later, now): (Vec<_>, Vec<_>) = missing.into_iter().partition(may_wait);
-        let get = |part: Part| {
-            let (maker, carrier) = (maker.clone(), self.carrier.clone());
-            let cache = backend.cache().clone();
-            // In tasks of their own: what is compared and written takes longer than the way here.
-            let got = self
-                .runtime
-                .spawn(async move { get(&carrier, cache, part, &maker).await });
-            let got = AbortOnDropHandle::new(got);
-            async move { got.await? }
-        };
-        let gets = stream::iter(now).map(get);
-        let parts: Vec<Got> = gets.buffered(FETCHED_AT_ONCE).try_collect().await?;
+        let may_wait = |part: &Part| is_there && can_come_later(&part.kind, part.bytes);
+        let (mut later, now): (Vec<_>, Vec<_>) = missing.into_iter().partition(may_wait);
+        let begun = Instant::now();
+        let mut parts = self.get(backend.cache(), &maker, now).await?;
+        if !comes_later(&parts, begun.elapsed(), &later) {
+            let rest = std::mem::take(&mut later);
+            parts.extend(self.get(backend.cache(), &maker, rest).await?);
+        }
         let names = parts.iter().map(|got| (got.part.key, got.kind)).collect();
         let cache = backend.cache().clone();
         tokio::task::spawn_blocking(move || place(&cache, parts)).await??;
@@ -255,6 +256,26 @@ impl Inner {
             self.runtime.spawn(arrival.run());
         }
         Ok(())
+    }
+
+    /// Gets parts, a few at a time.
+    async fn get(
+        &self,
+        cache: &Arc<Cache>,
+        maker: &NodeId,
+        parts: Vec<Part>,
+    ) -> Result<Vec<Got>, BodyError> {
+        let get = |part: Part| {
+            let (maker, carrier, cache) = (maker.clone(), self.carrier.clone(), cache.clone());
+            // In tasks of their own: what is compared and written takes longer than the way here.
+            let got = self
+                .runtime
+                .spawn(async move { get(&carrier, cache, part, &maker).await });
+            let got = AbortOnDropHandle::new(got);
+            async move { got.await? }
+        };
+        let gets = stream::iter(parts).map(get);
+        gets.buffered(FETCHED_AT_ONCE).try_collect().await
     }
 
     /// Makes durable what came, which nobody waits for: what a crash takes comes again.
@@ -339,8 +360,19 @@ async fn get(
 
 /// Whether guests may begin before all of an entry is here. The code that they run is whole
 /// always: nothing could be done for one that waited for it in vain.
-fn comes_later(kind: &str, bytes: u64) -> bool {
+fn can_come_later(kind: &str, bytes: u64) -> bool {
     kind == EntryKind::Pages.extension() && bytes >= LATER_FROM_BYTES
+}
+
+/// Whether guests begin sooner before these parts are here than after them, by what came in what
+/// time.
+fn comes_later(came: &[Got], took: Duration, parts: &[Part]) -> bool {
+    let left: u64 = parts.iter().map(|part| part.bytes).sum();
+    let came: u64 = came.iter().map(|got| got.part.bytes).sum();
+    if came < PACE_FROM_BYTES {
+        return left >= LATER_UNLESS_KNOWN_BYTES;
+    }
+    took.mul_f64(left as f64 / came as f64) > LATER_FROM
 }
 
 /// The entry of the digests of an entry's chunks, which is made unless it is there.
@@ -410,7 +442,7 @@ async fn entries(
             let Some(entry) = cache.entry(&key, kind)? else {
                 return Ok(None);
             };
-            if comes_later(kind.extension(), entry.bytes) {
+            if can_come_later(kind.extension(), entry.bytes) {
                 entries.extend(list_of(cache, &entry)?);
             }
             entries.push(entry);
