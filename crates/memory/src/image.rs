@@ -188,11 +188,7 @@ fn zero_page() -> Box<[u8; PAGE_BYTES]> {
     Box::new([0; PAGE_BYTES])
 }
 
-pub(crate) fn write_all_at(
-    fd: BorrowedFd<'_>,
-    mut data: &[u8],
-    mut at: u64,
-) -> Result<(), MemoryError> {
+fn write_all_at(fd: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), MemoryError> {
     while !data.is_empty() {
         let written =
             rustix::io::pwrite(fd, data, at).map_err(MemoryError::kernel("fill an image"))?;

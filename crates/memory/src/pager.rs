@@ -6,8 +6,9 @@
 //!  guest goes on ◀─ woken ◀─ in the file ◀─ Arriving::fill ◀───────────────────────────────┘
 //! ```
 //!
-//! The file is a memfd, and pages are filled by writing to it: all mappings, also such as came
-//! later, see them then. Only mappings that were made while the file was not whole are watched.
+//! The file is a memfd, which is filled through a mapping of its own, a page at a time whatever the
+//! size of pages that the kernel would choose: all mappings, also such as came later, see them then.
+//! Only mappings that were made while the file was not whole are watched.
 //!
 //! Invariants, as absences:
 //! - No thread goes on with a page that was not filled, but for one of a file that is lost, whose
@@ -18,17 +19,19 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::UserfaultfdFlags;
+use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags};
 
-use crate::image::write_all_at;
 use crate::{MemoryError, PAGE_BYTES};
 
 /// Bytes that are asked for, and filled, at a time: 16 pages.
 pub const CHUNK_BYTES: usize = 16 * PAGE_BYTES;
+
+static ARRIVING_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 const ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
 
@@ -47,6 +50,8 @@ pub enum Presence {
 pub struct Arriving {
     file: OwnedFd,
     bytes: usize,
+    /// The address of the mapping that it is filled through.
+    filler: usize,
     filled: Mutex<Filled>,
     wanted: Box<dyn Fn(usize) + Send + Sync>,
 }
@@ -77,6 +82,8 @@ impl Arriving {
         let size = SealFlags::SHRINK | SealFlags::GROW;
         rustix::fs::fcntl_add_seals(&file, size)
             .map_err(MemoryError::kernel("seal the size of an arriving file"))?;
+        let filler = Self::map_filler(&file, bytes)?;
+        ARRIVING_BYTES.fetch_add(bytes, Ordering::Relaxed);
         let chunks = bytes.div_ceil(CHUNK_BYTES);
         let filled = Filled {
             presence: match chunks {
@@ -90,9 +97,39 @@ impl Arriving {
         Ok(Arc::new(Self {
             file,
             bytes,
+            filler,
             filled: Mutex::new(filled),
             wanted: Box::new(wanted),
         }))
+    }
+
+    /// Bytes of all that there are in this process, also of those that are whole by now: they take
+    /// memory that no file on a disk stands behind.
+    pub fn all_bytes() -> usize {
+        ARRIVING_BYTES.load(Ordering::Relaxed)
+    }
+
+    fn map_filler(file: &OwnedFd, bytes: usize) -> Result<usize, MemoryError> {
+        if bytes == 0 {
+            return Ok(0);
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
+        let filler = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                file,
+                0,
+            )
+        };
+        let filler = filler.map_err(MemoryError::kernel("map an arriving file"))? as usize;
+        let registered = register(filler, bytes);
+        if registered.is_err() {
+            unmap(filler, bytes);
+        }
+        registered.map(|()| filler)
     }
 
     /// How much of it is there.
@@ -121,7 +158,8 @@ impl Arriving {
         start..start.saturating_add(CHUNK_BYTES).min(self.bytes)
     }
 
-    /// Fills chunk `number`, and lets go on who waits for it. What was filled, or lost, stays.
+    /// Fills chunk `number`, and lets go on who waits for it. What was filled, or lost, stays. To be
+    /// called by one at a time.
     pub fn fill(&self, number: usize, bytes: &[u8]) -> Result<(), MemoryError> {
         let span = self.span(number);
         if bytes.is_empty() || bytes.len() != span.len() {
@@ -134,19 +172,55 @@ impl Arriving {
         if self.filled.lock().there[number] {
             return Ok(());
         }
-        write_all_at(self.file.as_fd(), bytes, span.start as u64)?;
+        self.copy(bytes, span.start)?;
         let mut filled = self.filled.lock();
         let waiting = filled.came(number);
         let whole = filled.missing == 0 && filled.presence == Presence::Arriving;
         if whole {
             filled.presence = Presence::Whole;
         }
+        let ended = filled.missing == 0;
         drop(filled);
         wake(waiting);
+        if ended {
+            unmap(self.filler, self.bytes);
+        }
         match whole {
             true => self.seal(),
             false => Ok(()),
         }
+    }
+
+    /// Puts the pages of `bytes` in the file, the last of them with zeros after them.
+    fn copy(&self, bytes: &[u8], offset: usize) -> Result<(), MemoryError> {
+        let mut padded = Vec::new();
+        let bytes = match bytes.len() % PAGE_BYTES {
+            0 => bytes,
+            _ => {
+                padded.extend_from_slice(bytes);
+                padded.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
+                &padded
+            }
+        };
+        let mut done = 0;
+        while done < bytes.len() {
+            let mut copy = Copy {
+                dst: (self.filler + offset + done) as u64,
+                src: bytes[done..].as_ptr() as u64,
+                len: (bytes.len() - done) as u64,
+                mode: 0,
+                copied: 0,
+            };
+            let copied = control(pager()?.descriptor.as_fd(), COPY, &mut copy);
+            // Some of it was, if that is positive.
+            done += usize::try_from(copy.copied).unwrap_or(0);
+            match copied {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(MemoryError::kernel("fill an arriving file")(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Says that what is missing will not come: in its place are zeros, and whoever waits goes on.
@@ -219,6 +293,10 @@ impl Arriving {
 
 impl Drop for Arriving {
     fn drop(&mut self) {
+        ARRIVING_BYTES.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.filled.get_mut().missing > 0 {
+            unmap(self.filler, self.bytes);
+        }
         if let Ok(pager) = pager() {
             pager
                 .placed
@@ -259,16 +337,32 @@ pub(crate) fn watch(
     let pager = pager()?;
     // Known before a thread can be stopped there.
     pager.place(address, bytes, page, arriving);
+    register(address, bytes)
+}
+
+fn register(address: usize, bytes: usize) -> Result<(), MemoryError> {
     let mut register = Register {
         range: Span {
             start: address as u64,
-            len: bytes as u64,
+            len: bytes.next_multiple_of(PAGE_BYTES) as u64,
         },
         mode: MODE_MISSING,
         ioctls: 0,
     };
-    control(pager.descriptor.as_fd(), REGISTER, &mut register)
+    control(pager()?.descriptor.as_fd(), REGISTER, &mut register)
         .map_err(MemoryError::kernel("watch the mapping of an arriving file"))
+}
+
+/// Unmaps what a file was filled through.
+fn unmap(filler: usize, bytes: usize) {
+    if bytes == 0 {
+        return;
+    }
+    // SAFETY: the mapping is the file's own, and only the kernel has ever touched it.
+    let unmapped = unsafe { rustix::mm::munmap(filler as *mut _, bytes) };
+    if let Err(error) = unmapped {
+        tracing::warn!(%error, "a mapping of an arriving file could not be undone");
+    }
 }
 
 fn wake(addresses: Vec<usize>) {
@@ -447,6 +541,15 @@ struct Register {
     ioctls: u64,
 }
 
+#[repr(C)]
+struct Copy {
+    dst: u64,
+    src: u64,
+    len: u64,
+    mode: u64,
+    copied: i64,
+}
+
 const API_VERSION: u64 = 0xaa;
 const MODE_MISSING: u64 = 1;
 const EVENT_PAGEFAULT: u8 = 0x12;
@@ -460,6 +563,7 @@ const fn number(direction: libc::c_ulong, bytes: usize, number: libc::c_ulong) -
 }
 const API: libc::c_ulong = number(3, size_of::<Api>(), 0x3f);
 const REGISTER: libc::c_ulong = number(3, size_of::<Register>(), 0x00);
+const COPY: libc::c_ulong = number(3, size_of::<Copy>(), 0x03);
 const WAKE: libc::c_ulong = number(2, size_of::<Span>(), 0x02);
 /// Of `/dev/userfaultfd`.
 const NEW: libc::c_ulong = number(0, 0, 0x00);

@@ -24,7 +24,7 @@ use sandbox::{BodyError, Cache, EntryKind};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::sleep;
 
-use crate::cluster::{Carrier, PART_BYTES_MAX, Span};
+use crate::cluster::{ARRIVALS_TOTAL, Carrier, PART_BYTES_MAX, Span};
 
 /// Parts that are asked for at once because somebody waits.
 const ASKED_AT_ONCE: usize = 8;
@@ -114,6 +114,11 @@ impl Arrival {
             }
         }
         self.cache.expect_no_more(&self.key);
+        let how = match self.arriving.presence() {
+            Presence::Lost => "lost",
+            Presence::Whole | Presence::Arriving => "came",
+        };
+        ::metrics::counter!(ARRIVALS_TOTAL, "how" => how).increment(1);
     }
 
     /// Asks the maker for what is waited for, and beside that for the rest.
@@ -201,6 +206,17 @@ impl Arrival {
                 Err(error) if tries == TRIES_MAX => return Err(error.into()),
                 Ok(None) | Err(_) => sleep(BETWEEN_TRIES).await,
             }
+        }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        // One that is cut off, as by a node that stops, leaves nobody waiting.
+        if self.arriving.presence() == Presence::Arriving
+            && let Err(error) = self.arriving.lose()
+        {
+            tracing::error!(%error, image = %self.sum, "what waits for an image cannot go on");
         }
     }
 }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use memory::Arriving;
 use model::{Digest, FileList, NodeId, VersionSpec};
 use sandbox::{BodyError, Cache, Entry, EntryKind, Portable, Staged};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,9 @@ const LATER_FROM: Duration = Duration::from_millis(200);
 const PACE_FROM_BYTES: u64 = 1 << 20;
 /// Bytes of all such files from which on they come later if that cannot be told.
 const LATER_UNLESS_KNOWN_BYTES: u64 = 64 << 20;
+/// Bytes of such files from which on others come whole: they are held in memory as long as anything
+/// runs over them.
+const ARRIVING_BYTES_MAX: usize = 2 << 30;
 /// Versions that wait for the bucket to take what was made of them; of more, others get it from
 /// this node alone.
 const UPLOADS_MAX: usize = 64;
@@ -235,8 +239,10 @@ impl Inner {
         let cache = backend.cache().clone();
         let look = move || missing(&cache, record.entries);
         let missing = tokio::task::spawn_blocking(look).await??;
-        let is_there = self.carrier.is_other(&maker) && memory::pages_can_arrive();
-        let may_wait = |part: &Part| is_there && can_come_later(&part.kind, part.bytes);
+        let can = self.carrier.is_other(&maker)
+            && memory::pages_can_arrive()
+            && Arriving::all_bytes() < ARRIVING_BYTES_MAX;
+        let may_wait = |part: &Part| can && can_come_later(&part.kind, part.bytes);
         let (mut later, now): (Vec<_>, Vec<_>) = missing.into_iter().partition(may_wait);
         let begun = Instant::now();
         let mut parts = self.get(backend.cache(), &maker, now).await?;

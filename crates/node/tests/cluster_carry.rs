@@ -5,6 +5,9 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
 use serde_json::json;
 use support::cluster::Cluster;
 use support::counting::Counting;
@@ -212,4 +215,81 @@ async fn a_damaged_image_is_refused_and_made_anew() {
     three.knows("shop/echo").await;
     let answer = three.call("/shop/echo", "hello").await;
     assert_eq!((answer.status, answer.text()), (200, "hello"));
+}
+
+/// An http component that is a runtime, with a memory of 75 MiB.
+const RUNTIME: &str = include_str!("../../faaslet/tests/wat/http.wat");
+
+/// Fills most of it with a layer's first byte.
+const LOAD: &str = r#"
+    (func (export "load") (param $at i32) (param $length i32) (result i32)
+      (memory.fill (i32.const 65536) (i32.load8_u (local.get $at)) (i32.const 75000000))
+      (i32.store8 (i32.const 50000000) (i32.const 98))
+      (i32.const 8192))
+    (func (export "handle")"#;
+
+const LOADER: &str = r#"
+  (func $load (param "layer" (list u8)) (result (result (error string)))
+    (canon lift (core func $main "load") (memory (core memory $memory "memory"))
+      (realloc (core func $memory "realloc"))))
+  (instance $loader (export "load" (func $load)))
+  (export "dunlin:runtime/loader@1.0.0" (instance $loader))
+  (instance $handler"#;
+
+/// Replies with a byte of the middle of its memory and one of its end.
+const HANDLE: &str = "
+    (i32.store8 (i32.const 4096) (i32.load8_u (i32.const 50000000)))
+    (i32.store8 (i32.const 4097) (i32.load8_u (i32.const 75000000)))
+    (call $respond (local.get $out)) (call $write (i32.const 2)) (call $finish)";
+
+/// A runtime that holds a MiB, and 75 with a layer.
+fn runtime() -> Bytes {
+    let filled: String = std::iter::repeat_n('r', 1_500_000).collect();
+    let data = format!(r#"(data (i32.const 65536) "{filled}")"#);
+    let text = RUNTIME
+        .replace(
+            r#"(memory (export "memory") 2)"#,
+            &format!(r#"(memory (export "memory") 1200) {data}"#),
+        )
+        .replace("    (func (export \"handle\")", LOAD)
+        .replace("  (instance $handler", LOADER)
+        .replace(";; HANDLE\n", HANDLE);
+    wasm(&text)
+}
+
+/// Waits until the node has a file of pages of that size at least; the test's own time limit
+/// bounds it.
+async fn keeps_pages(cluster: &Cluster, number: u16, bytes: u64) {
+    let is_it = |path: &PathBuf| {
+        let is_pages = path.extension().is_some_and(|kind| kind == "pages");
+        is_pages && path.metadata().is_ok_and(|file| file.len() >= bytes)
+    };
+    while !files(&cluster.data(number).join("cache")).iter().any(is_it) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_image_comes_while_guests_run_over_it() {
+    let cluster = Cluster::new();
+    let [one, two, three] = cluster.three().await;
+    let layer = Bytes::from_static(b"abc");
+    let digest = model::Digest::of(&layer).to_string();
+    let upload = Request::put(one.admin(&format!("/v1/artifacts/{digest}")));
+    let upload = upload.body(Full::new(layer)).expect("a request");
+    assert_eq!(one.send(upload).await.status, 201);
+    let settings = json!({ "layers": [digest] });
+    let deployed = one.deploy_with("shop/table", "http", runtime(), settings);
+    let deployed = deployed.await;
+    assert_eq!(deployed.status, 201, "{}", deployed.text());
+    for (world, number) in [(&two, 2), (&three, 3)] {
+        world.knows("shop/table").await;
+        for _ in 0..2 {
+            let answer = world.call("/shop/table", "").await;
+            assert_eq!((answer.status, answer.text()), (200, "ba"));
+        }
+        keeps_pages(&cluster, number, 70_000_000).await;
+        let answer = world.call("/shop/table", "").await;
+        assert_eq!((answer.status, answer.text()), (200, "ba"));
+    }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use model::{Digest, VersionSpec};
 use parking_lot::Mutex;
 use sandbox::{
-    Artifacts, Backend, LoadError, PrepareError, Prepared, Program, Sandbox, SandboxError,
+    Artifacts, Backend, LoadError, PrepareError, Prepared, Presence, Program, Sandbox, SandboxError,
 };
 
 use crate::mock_sandbox::MockSandbox;
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     gates: Mutex<HashMap<String, Arc<Gate>>>,
     load_gate: Mutex<Option<Arc<Gate>>>,
     sandboxes_max: AtomicUsize,
+    /// Of the programs that were loaded since it was said last.
+    presence: Mutex<Arc<Mutex<Presence>>>,
     loads: AtomicU64,
     made: AtomicU64,
     pub(crate) live: AtomicUsize,
@@ -54,6 +56,7 @@ impl Default for Shared {
             gates: Mutex::default(),
             load_gate: Mutex::default(),
             sandboxes_max: AtomicUsize::new(usize::MAX),
+            presence: Mutex::new(Arc::new(Mutex::new(Presence::Whole))),
             loads: AtomicU64::new(0),
             made: AtomicU64::new(0),
             live: AtomicUsize::new(0),
@@ -89,6 +92,14 @@ impl MockBackend {
     /// Refuses sandboxes over this number.
     pub fn cap_sandboxes(&self, max: usize) {
         self.0.sandboxes_max.store(max, Ordering::Relaxed);
+    }
+
+    /// How much is here of what the programs run over that are loaded from now on; those that were
+    /// loaded since this was called last have `before`.
+    pub fn presence(&self, before: Presence, now: Presence) {
+        let mut presence = self.0.presence.lock();
+        *presence.lock() = before;
+        *presence = Arc::new(Mutex::new(now));
     }
 
     /// What was done so far.
@@ -153,6 +164,7 @@ impl Backend for MockBackend {
         };
         Ok(Arc::new(MockProgram {
             guest,
+            presence: self.0.presence.lock().clone(),
             shared: self.0.clone(),
         }))
     }
@@ -160,6 +172,7 @@ impl Backend for MockBackend {
 
 struct MockProgram {
     guest: Guest,
+    presence: Arc<Mutex<Presence>>,
     shared: Arc<Shared>,
 }
 
@@ -180,6 +193,10 @@ impl Program for MockProgram {
 
     fn cooperative(&self) -> bool {
         self.guest.kind() == model::Kind::Http
+    }
+
+    fn presence(&self) -> Presence {
+        *self.presence.lock()
     }
 
     fn asks(&self) -> bool {

@@ -1,5 +1,7 @@
 //! Programs and sandboxes: loaded once, pooled, retired, and gone when idle.
 
+use sandbox::Presence;
+
 use super::*;
 
 #[tokio::test]
@@ -162,4 +164,39 @@ async fn two_functions_of_one_version_share_no_sandbox() {
     }
     assert_eq!(house.executor.pools().len(), 2);
     assert_eq!(house.backend.counts().made, 2);
+}
+
+#[tokio::test]
+async fn what_is_still_arriving_runs_where_it_may_hold_its_thread() {
+    let house = house();
+    house.backend.presence(Presence::Whole, Presence::Arriving);
+    for _ in 0..4 {
+        house.run(house.job(&Guest::Echo), "").await.expect("runs");
+        house.until(|| house.pool().idle == 1).await;
+        assert_eq!(house.pool().lane, Some(Lane::Guest));
+    }
+    house.backend.presence(Presence::Whole, Presence::Whole);
+    assert_eq!(
+        house.pool().lane,
+        Some(Lane::Inline),
+        "it is known to be quick"
+    );
+    assert_eq!(house.backend.counts().loads, 1);
+}
+
+#[tokio::test]
+async fn a_program_that_is_lost_is_loaded_anew() {
+    let house = house();
+    let job = || house.job(&Guest::Echo);
+    house.run(job(), "").await.expect("runs");
+    house.until(|| house.pool().idle == 1).await;
+    house.backend.presence(Presence::Lost, Presence::Whole);
+    let finished = house.run(job(), "again").await.expect("runs");
+    assert_eq!(
+        (finished.outcome.start, &finished.reply[..]),
+        (StartKind::Cold, &b"again"[..])
+    );
+    house.until(|| house.pool().idle == 1).await;
+    let counts = house.backend.counts();
+    assert_eq!((counts.loads, counts.made, counts.live), (2, 2, 1));
 }

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use memory::{Difference, Image, PageRun};
+use memory::{Difference, Image, PageRun, Presence};
 use model::Digest;
 use sandbox::PrepareError;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,7 @@ impl Held {
         base: Option<&Held>,
     ) -> Result<Self, PrepareError> {
         let (part, whole) = DIFFERENCE_MAX;
+        let begun_as = base.map(|base| base.image.clone());
         let base = base.filter(|base| base.holding.strata.len() < STRATA_MAX);
         let over = base.map(|base| (base, Difference::of(&state.memory, Some(&base.image))));
         let alone = Difference::of(&state.memory, None);
@@ -89,6 +90,9 @@ impl Held {
         };
         if let Some(base) = base {
             base.image.forget_contents().map_err(unusable)?;
+        }
+        if begun_as.is_some_and(|image| image.presence() == Presence::Lost) {
+            return Err(unusable("what it begins as did not come whole"));
         }
         let file = Digest::of(&difference.bytes);
         let known = cache.load(&file, EntryKind::Pages).map_err(failed)?;

@@ -18,6 +18,8 @@ pub(crate) const FETCH_FAILURES_TOTAL: &str = "dunlin_cluster_fetch_failures_tot
 pub(crate) const SENT_BYTES_TOTAL: &str = "dunlin_cluster_sent_bytes_total";
 /// Versions that were to be loaded here for the first time, by what that took.
 pub(crate) const FIRST_LOADS_TOTAL: &str = "dunlin_cluster_first_loads_total";
+/// Images over which guests began before all of them was here, by how that ended.
+pub(crate) const ARRIVALS_TOTAL: &str = "dunlin_cluster_arrivals_total";
 
 /// Says what they mean, once there is a recorder.
 pub(crate) fn describe() {
@@ -57,5 +59,11 @@ pub(crate) fn describe() {
         Unit::Count,
         "Versions that were loaded here for the first time, by whether what was made of them came \
          from elsewhere or had to be made."
+    );
+    describe_counter!(
+        ARRIVALS_TOTAL,
+        Unit::Count,
+        "Files of images over which guests began before all of them was here, by whether the rest \
+         came or was lost."
     );
 }

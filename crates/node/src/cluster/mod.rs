@@ -74,7 +74,7 @@ use self::serve::Calls;
 
 use crate::NodeError;
 
-pub(crate) use self::metrics::FIRST_LOADS_TOTAL;
+pub(crate) use self::metrics::{ARRIVALS_TOTAL, FIRST_LOADS_TOTAL};
 pub(crate) use away::{Accepted, Replied};
 pub use carry::CarryConfig;
 pub(crate) use carry::{Carrier, PART_BYTES_MAX, Span};

@@ -67,7 +67,7 @@ impl Default for CarryConfig {
             first_byte_max: Duration::from_secs(15),
             pause_max: Duration::from_secs(10),
             fetch_max: Duration::from_secs(300),
-            part_max: Duration::from_secs(2),
+            part_max: Duration::from_secs(10),
             bucket_patience: Duration::from_secs(2),
             blob_bytes_max: 4 << 30,
             receiving_max: 8,
