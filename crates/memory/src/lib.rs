@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   Image (sealed memfd or files of the cache: pieces, those of its parents first)
-//!     │ MAP_PRIVATE over              ▲ a file may still be arriving (Arriving): guests wait at pages
-//!     │                                 that are not there (pager)
+//!     │ MAP_PRIVATE over              ▲ a file may still be arriving (Arriving): guests
+//!     │                                 wait at pages that are not there (pager)
 //!     ▼
 //!   Slab ──take──▶ Range  [image … grown | unmapped reservation + guard | poll page]
 //!     ▲              │ reset: dirty pages (PAGEMAP_SCAN) copied back, growth undone

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The file is a memfd, which is filled through a mapping of its own, a page at a time whatever the
-//! size of pages that the kernel would choose: all mappings, also such as came later, see them then.
-//! Only mappings that were made while the file was not whole are watched.
+//! size of pages that the kernel would choose: all mappings, also such as came later, see them
+//! then. Only mappings that were made while the file was not whole are watched.
 //!
 //! Invariants, as absences:
 //! - No thread goes on with a page that was not filled, but for one of a file that is lost, whose
@@ -33,7 +33,7 @@ pub const CHUNK_BYTES: usize = 16 * PAGE_BYTES;
 
 static ARRIVING_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-const ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
+static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
 
 /// How much of a file is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,8 +158,8 @@ impl Arriving {
         start..start.saturating_add(CHUNK_BYTES).min(self.bytes)
     }
 
-    /// Fills chunk `number`, and lets go on who waits for it. What was filled, or lost, stays. To be
-    /// called by one at a time.
+    /// Fills chunk `number`, and lets go on who waits for it. What was filled, or lost, stays. To
+    /// be called by one at a time.
     pub fn fill(&self, number: usize, bytes: &[u8]) -> Result<(), MemoryError> {
         let span = self.span(number);
         if bytes.is_empty() || bytes.len() != span.len() {

@@ -1,3 +1,5 @@
+//! Who touches what is not there waits for it, and for nothing else.
+
 use std::io::{Read as _, Write as _};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;

@@ -120,8 +120,8 @@ fn userfaultfd() -> Check {
         NAME,
         Level::Note,
         "not allowed for this user",
-        "Needed only to page guest memory in from elsewhere, which this version does not do. To \
-         allow it: give the user /dev/userfaultfd, or `sysctl -w vm.unprivileged_userfaultfd=1`.",
+        "In a cluster, large images are then whole on this node before guests begin over them. To \
+         allow that they begin sooner: give the user /dev/userfaultfd, or `sysctl -w vm.unprivileged_userfaultfd=1`.",
     )
 }
 
