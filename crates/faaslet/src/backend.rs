@@ -147,8 +147,10 @@ impl Portable for Faaslets {
 
     fn entries(&self, spec: &VersionSpec) -> Result<Option<Vec<(Digest, EntryKind)>>, CacheError> {
         if spec.kind != Kind::Http {
-            let core = self.0.core.entries(spec).to_vec();
-            if let Some(all) = all_there(&self.0.cache, core)? {
+            let core = self.0.core.entries(&self.0.cache, spec)?;
+            if let Some(core) = core
+                && let Some(all) = all_there(&self.0.cache, core.to_vec())?
+            {
                 return Ok(Some(all));
             }
         }

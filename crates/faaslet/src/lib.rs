@@ -11,6 +11,7 @@ mod component;
 mod config;
 mod core_module;
 mod layer;
+mod lost;
 mod metrics;
 pub mod run;
 mod status;

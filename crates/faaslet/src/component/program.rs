@@ -31,6 +31,7 @@ use super::http::{Bounds, Handler};
 use super::memories;
 use super::ticker::Ticker;
 use super::world::Entry;
+use crate::lost;
 use crate::status::status_of;
 use crate::stdio::{Log, Reply, Stdio};
 
@@ -40,8 +41,6 @@ const TRACE: &str = "traceparent";
 /// ends without having been suspended.
 const FIRST_YIELD_TICKS: u64 = 2;
 const NEXT_YIELD_TICKS: u64 = 1;
-/// Why what runs over an image fails that did not come whole.
-const LOST: &str = "the rest of its image did not come from the node that made it";
 
 /// A loaded component.
 pub(super) struct ComponentProgram(Arc<Loaded>);
@@ -115,11 +114,8 @@ impl ComponentProgram {
 
 impl Program for ComponentProgram {
     fn sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
-        if self.presence() == Presence::Lost {
-            return Err(SandboxError::Failed {
-                doing: "made",
-                reason: LOST.to_owned(),
-            });
+        if let Some(own) = &self.0.own {
+            lost::check("made", &own.image)?;
         }
         let place = self.0.gate.enter(self.0.memories)?;
         let take = |own: &Own| own.slab.take(&own.image).map(Arc::new);
@@ -186,12 +182,7 @@ impl Sandbox for ComponentSandbox {
     fn reset(&mut self) -> Result<(), SandboxError> {
         self.spent = None;
         if let Some(range) = &self.range {
-            if range.image().presence() == Presence::Lost {
-                return Err(SandboxError::Failed {
-                    doing: "reset",
-                    reason: LOST.to_owned(),
-                });
-            }
+            lost::check("reset", &range.image())?;
             range.reset().map_err(|error| failed("reset", &error))?;
             range
                 .set_annex_access(AnnexAccess::Read)
@@ -282,15 +273,8 @@ impl Loaded {
         };
         let mut store = Store::new(&self.engine, guest);
         store.limiter(|guest| &mut guest.memory);
-        if let Some(range) = range
-            && range.image().presence() != Presence::Whole
-        {
-            let image = range.image();
-            // What a guest made of zeros that are not its own goes nowhere.
-            store.call_hook(move |_, _| match image.presence() {
-                Presence::Lost => Err(wasmtime::Error::msg(LOST)),
-                Presence::Whole | Presence::Arriving => Ok(()),
-            });
+        if let Some(range) = range {
+            lost::guard(&mut store, &range.image());
         }
         store.set_epoch_deadline(FIRST_YIELD_TICKS);
         store.epoch_deadline_async_yield_and_update(NEXT_YIELD_TICKS);
@@ -306,14 +290,14 @@ async fn unless_lost(
 ) -> (Option<Store<Guest>>, Completion) {
     let mut call = pin!(call);
     poll_fn(|cx| {
-        let polled = match image.presence() {
-            Presence::Lost => Poll::Pending,
-            Presence::Whole | Presence::Arriving => call.as_mut().poll(cx),
+        let polled = match lost::is_lost(image) {
+            true => Poll::Pending,
+            false => call.as_mut().poll(cx),
         };
         // Also what has just ended may have run over zeros.
-        match image.presence() {
-            Presence::Lost => Poll::Ready((None, platform(LOST.to_owned()))),
-            Presence::Whole | Presence::Arriving => polled,
+        match lost::is_lost(image) {
+            true => Poll::Ready((None, Completion::without_reply(lost::status()))),
+            false => polled,
         }
     })
     .await

@@ -17,6 +17,7 @@ use super::host::HostCall;
 use super::preview1::{Input, Preview1};
 use super::program::{CoreParts, Live, failed};
 use super::{asks, interrupt};
+use crate::lost;
 use crate::status::status_of;
 use crate::stdio::{Log, Reply, Stdio};
 
@@ -146,6 +147,7 @@ impl Faaslet {
         host.end_call();
         self.broken = matches!(ran, Ran::Stopped);
         let end = match end_of(ran, refused, until) {
+            _ if lost::is_lost(&self.range.image()) => End::Done(lost::status()),
             End::Done(_) if reply.is_over() => End::Done(Status::OutputLimit),
             End::Done(Status::Ok) if stray => End::Done(stray_write()),
             end => end,
@@ -165,6 +167,7 @@ impl Faaslet {
     }
 
     fn try_reset(&mut self) -> Result<(), SandboxError> {
+        lost::check("reset", &self.range.image())?;
         let new_instance = self.broken || self.parts.frozen.new_instance;
         if new_instance {
             self.live = None;

@@ -22,6 +22,7 @@ mod faaslet;
 mod host;
 mod inside;
 mod interrupt;
+mod pages;
 mod prepare;
 mod preview1;
 mod program;

@@ -15,6 +15,7 @@ use super::CoreEngine;
 use super::faaslet::{Faaslet, discard};
 use super::host::{DUNLIN, HostCall, PREVIEW_1, TABLE_ELEMENTS_MAX};
 use super::interrupt;
+use super::pages::KeptPages;
 use super::preview1::WAITING;
 use super::program::{CoreParts, CoreProgram, Frozen, FrozenValue, Live, entry_of};
 use super::rewrite::{rewrite, start_export};
@@ -64,14 +65,18 @@ impl CoreEngine {
         let module = self
             .module(&path)
             .map_err(|error| platform("load what it compiled", error))?;
-        let (image, frozen) = self.freeze(module, spec, &survey, artifact)?;
-        let mut file = Vec::new();
-        image
-            .write(&mut file)
-            .map_err(|error| platform("write an image", error))?;
-        let meta = serde_json::to_vec(&frozen).map_err(|error| platform("describe it", error))?;
+        let (image, mut frozen) = self.freeze(module, spec, &survey, artifact)?;
         let key = self.image_key(spec);
-        cache.store(&key, EntryKind::Image, &file).map_err(full)?;
+        frozen.pages =
+            KeptPages::keep(cache, &image).map_err(|error| platform("keep it", error))?;
+        if frozen.pages.is_none() {
+            let mut file = Vec::new();
+            image
+                .write(&mut file)
+                .map_err(|error| platform("write an image", error))?;
+            cache.store(&key, EntryKind::Image, &file).map_err(full)?;
+        }
+        let meta = serde_json::to_vec(&frozen).map_err(|error| platform("describe it", error))?;
         cache.store(&key, EntryKind::Meta, &meta).map_err(full)?;
         let image_bytes = image.stored_bytes() as u64;
         Ok(Prepared {
@@ -90,28 +95,31 @@ impl CoreEngine {
     ) -> Result<Option<CoreProgram>, PrepareError> {
         let key = self.image_key(spec);
         let entry = |key: &Digest, kind| cache.load(key, kind).map_err(full);
-        let (Some(code), Some(image), Some(meta)) = (
+        let (Some(code), Some(meta)) = (
             entry(&self.code_key(spec), EntryKind::Code)?,
-            entry(&key, EntryKind::Image)?,
             entry(&key, EntryKind::Meta)?,
         ) else {
             return Ok(None);
         };
         let layer = layer_of(&self.files, spec)?;
-        let loaded = || -> Result<CoreProgram, BodyError> {
+        let loaded = || -> Result<Option<CoreProgram>, BodyError> {
+            let frozen: Frozen = serde_json::from_slice(&std::fs::read(&meta)?)?;
+            let image = match &frozen.pages {
+                Some(pages) => pages.image(cache, key)?,
+                None => {
+                    let path = cache.load(&key, EntryKind::Image)?;
+                    path.map(|path| Image::read(&path)).transpose()?
+                }
+            };
+            let Some(image) = image else {
+                return Ok(None);
+            };
             let module = self.module(&code)?;
-            let image = Arc::new(Image::read(&image)?);
-            let frozen = serde_json::from_slice(&std::fs::read(&meta)?)?;
-            Ok(CoreProgram(Arc::new(self.parts(
-                &module,
-                image,
-                frozen,
-                spec,
-                layer.clone(),
-            )?)))
+            let parts = self.parts(&module, Arc::new(image), frozen, spec, layer.clone())?;
+            Ok(Some(CoreProgram(Arc::new(parts))))
         };
         match loaded() {
-            Ok(program) => Ok(Some(program)),
+            Ok(program) => Ok(program),
             Err(error) => {
                 tracing::warn!(%error, artifact = %spec.artifact, "a cache entry is unusable");
                 Ok(None)
@@ -119,14 +127,28 @@ impl CoreEngine {
         }
     }
 
-    /// What `find` looks for.
-    pub fn entries(&self, spec: &VersionSpec) -> [(Digest, EntryKind); 3] {
+    /// What `find` looks for; none if what tells is missing.
+    pub fn entries(
+        &self,
+        cache: &Cache,
+        spec: &VersionSpec,
+    ) -> Result<Option<[(Digest, EntryKind); 3]>, CacheError> {
         let key = self.image_key(spec);
-        [
-            (self.code_key(spec), EntryKind::Code),
-            (key, EntryKind::Image),
-            (key, EntryKind::Meta),
-        ]
+        let Some(meta) = cache.load(&key, EntryKind::Meta)? else {
+            return Ok(None);
+        };
+        let meta = std::fs::read(meta).ok();
+        let frozen = meta.and_then(|meta| serde_json::from_slice::<Frozen>(&meta).ok());
+        Ok(frozen.map(|frozen| {
+            [
+                (self.code_key(spec), EntryKind::Code),
+                match frozen.pages {
+                    Some(pages) => (pages.file, EntryKind::Pages),
+                    None => (key, EntryKind::Image),
+                },
+                (key, EntryKind::Meta),
+            ]
+        }))
     }
 
     fn module(&self, path: &Path) -> wasmtime::Result<Module> {
@@ -221,6 +243,7 @@ impl CoreEngine {
             asks,
             new_instance: survey.leaves_unfrozen || survey.heap,
             first: Vec::new(),
+            pages: None,
         };
         let entries = init_entries(survey, spec.kind);
         let image = Arc::new(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use files::{Layer, Quota};
 use memory::{Image, MemoryError, Range};
 use model::{Kind, Settings};
-use sandbox::{Program, Sandbox, SandboxError};
+use sandbox::{Presence, Program, Sandbox, SandboxError};
 use serde::{Deserialize, Serialize};
 use wasmtime::{Global, Instance, InstancePre, Memory, Store, TypedFunc, Val};
 
@@ -13,7 +13,9 @@ use super::CoreEngine;
 use super::creator;
 use super::faaslet::Faaslet;
 use super::host::Host;
+use super::pages::KeptPages;
 use super::rewrite::{global_export, memory_export};
+use crate::lost;
 
 /// What is frozen beside memory and code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,9 @@ pub(crate) struct Frozen {
     /// all in the image.
     #[serde(default)]
     pub first: Vec<String>,
+    /// Where the memory is, if it is a large one; else it is an entry by the key of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<KeptPages>,
 }
 
 /// A number in a global.
@@ -164,11 +169,16 @@ pub(super) const fn entry_of(kind: Kind) -> &'static str {
 
 impl Program for CoreProgram {
     fn sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
+        lost::check("made", &self.0.image)?;
         Ok(Box::new(Faaslet::new(self.0.clone())?))
     }
 
     fn cooperative(&self) -> bool {
         false
+    }
+
+    fn presence(&self) -> Presence {
+        self.0.image.presence()
     }
 
     fn asks(&self) -> bool {
@@ -202,6 +212,7 @@ impl CoreParts {
         host.limiter.memory_bytes_max = most.saturating_add(creator::WASM_PAGE_BYTES);
         let mut store = Store::new(&self.core.engine, host);
         store.limiter(|host| &mut host.limiter);
+        lost::guard(&mut store, &range.image());
         let instance = creator::over(range, self.frozen.has_memory, || {
             if self.frozen.waits {
                 // Nothing of the module runs at instantiation, so nothing can wait.
