@@ -6,13 +6,59 @@ use std::time::Duration;
 
 use api::Code;
 use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, EXPECT};
+use http::request::Parts;
+use http::{HeaderValue, Response, Version};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use sandbox::{Body, BodyError};
 use tokio::time::{Instant, Sleep};
 
 use crate::ListenerConfig;
 use crate::failure::Failure;
+
+/// Bytes of a body that nobody wants which are read all the same.
+const UNWANTED_BYTES_MAX: usize = 64 << 10;
+/// How long they are waited for.
+const UNWANTED_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Answers a request without its body. Clients send one in a piece of its own, and the next request
+/// over the same connection, which would be closed if the body came after the answer: so a little
+/// of it is waited for, and if that is not all, the answer says that the connection is closed. Who
+/// waits to be told to send it is told nothing else.
+pub(crate) async fn answer_without<R>(
+    parts: &Parts,
+    mut body: Incoming,
+    mut response: Response<R>,
+) -> Response<R> {
+    if parts.version >= Version::HTTP_2 {
+        return response;
+    }
+    let rest = async {
+        let mut left = UNWANTED_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            left = left.checked_sub(bytes)?;
+        }
+        Some(())
+    };
+    let waits = parts.headers.contains_key(EXPECT);
+    let has_come = !waits
+        && matches!(
+            tokio::time::timeout(UNWANTED_WAIT_MAX, rest).await,
+            Ok(Some(()))
+        );
+    if !has_come {
+        closes(&mut response);
+    }
+    response
+}
+
+/// Says that the connection is closed after this answer.
+pub(crate) fn closes<R>(response: &mut Response<R>) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+}
 
 /// Collects a body of at most `bytes_max` bytes. One that announces more is not read at all.
 pub(crate) async fn collect<B>(

@@ -6,7 +6,7 @@ use api::Code;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use invoker::{Select, Target};
 use model::FunctionPath;
@@ -14,6 +14,7 @@ use model::FunctionPath;
 use crate::accept;
 use crate::address::{Place, address, path_of};
 use crate::admin::unauthorized;
+use crate::body::{answer_without, closes};
 use crate::failure::Failure;
 use crate::lambda;
 use crate::listen::Answer;
@@ -33,10 +34,14 @@ impl Answer for Data {
     type Reply = ReplyBody;
 
     async fn answer(&self, request: Request<Incoming>) -> Response<ReplyBody> {
-        let response = match self.route(request).await {
+        let is_http1 = request.version() < Version::HTTP_2;
+        let mut response = match self.route(request).await {
             Ok(response) => response,
             Err(failure) => failure.response(ReplyBody::whole),
         };
+        if is_http1 && BROKEN_OFF.contains(&response.status()) {
+            closes(&mut response);
+        }
         self.0.caller.requests.answered(response.status());
         response
     }
@@ -49,14 +54,21 @@ impl Data {
         if lambda::invoked(&parts, &self.0.config.host).is_some() {
             return Ok(Box::pin(lambda::invoke(&self.0, parts, body)).await);
         }
-        if !self.0.admits(parts.headers.get(AUTHORIZATION)) {
-            return Err(unauthorized());
-        }
+        let found = match self.0.admits(parts.headers.get(AUTHORIZATION)) {
+            true => self.find(&parts).await,
+            false => Err(unauthorized()),
+        };
+        let (target, select, place) = match found {
+            Ok(found) => found,
+            Err(failure) => {
+                let response = failure.response(ReplyBody::whole);
+                return Ok(Box::pin(answer_without(&parts, body, response)).await);
+            }
+        };
         if self.0.config.require_token {
             // It was meant for the node: the guest must not learn it.
             parts.headers.remove(AUTHORIZATION);
         }
-        let (target, select, place) = self.find(&parts).await?;
         if asks_for_async(&parts.headers) {
             return Box::pin(self.accept(target, select, parts, place, body)).await;
         }
@@ -136,6 +148,8 @@ impl Data {
     }
 }
 
+/// How those are answered whose bodies are not read to their ends.
+const BROKEN_OFF: [StatusCode; 2] = [StatusCode::REQUEST_TIMEOUT, StatusCode::PAYLOAD_TOO_LARGE];
 const NOT_FOUND: u16 = StatusCode::NOT_FOUND.as_u16();
 
 /// How much of a wrong name an error repeats.

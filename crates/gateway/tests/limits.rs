@@ -174,3 +174,62 @@ async fn what_outlasts_the_patience_is_cut() {
     let _reset = stream.read_to_end(&mut answer).await;
     assert!(answer.is_empty());
 }
+
+/// Reads one answer of a connection: its head, and as much body as that says.
+async fn answer(stream: &mut TcpStream) -> String {
+    let (mut read, mut byte) = (Vec::new(), [0]);
+    while !read.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).await.expect("a head");
+        read.push(byte[0]);
+    }
+    let head = String::from_utf8(read).expect("text");
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let length = length.expect("a length").parse().expect("a number");
+    stream
+        .read_exact(&mut vec![0; length])
+        .await
+        .expect("a body");
+    head
+}
+
+#[tokio::test]
+async fn who_is_refused_while_a_body_is_on_its_way_may_ask_again() {
+    let world = world(|_| ()).await;
+    world.deploy("shop/echo", &Guest::Echo).await;
+    let mut stream = connect(&world).await;
+    stream.set_nodelay(true).expect("set");
+    for path in ["/shop/none", "/2015-03-31/functions/shop_none/invocations"] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        // As a client that writes head and body apart, and is slow between.
+        tokio::time::sleep(SHORT).await;
+        stream.write_all(b"null").await.expect("sent");
+        let refused = answer(&mut stream).await;
+        assert!(refused.starts_with("HTTP/1.1 404"), "{refused}");
+        assert!(!refused.contains("connection: close"), "{refused}");
+    }
+    let again = "POST /shop/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi";
+    stream.write_all(again.as_bytes()).await.expect("sent");
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn whose_body_is_not_read_is_told_that_the_connection_ends() {
+    let world = world(|_| ()).await;
+    world.deploy("shop/echo", &Guest::Echo).await;
+    for (path, more) in [
+        ("/shop/none", "content-length: 1000000\r\n"),
+        (
+            "/shop/none",
+            "content-length: 4\r\nexpect: 100-continue\r\n",
+        ),
+        ("/shop/echo", "content-length: 1000000000\r\n"),
+    ] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{more}\r\n");
+        let said = exchange(&world, head.as_bytes()).await;
+        assert!(said.starts_with("HTTP/1.1 4"), "{said}");
+        assert!(said.contains("\r\nconnection: close\r\n"), "{said}");
+    }
+}

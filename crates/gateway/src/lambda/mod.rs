@@ -32,7 +32,7 @@ use tracing::Instrument as _;
 use self::error::{Exception, FunctionError, JSON, REQUEST_ID};
 use self::name::Named;
 use crate::address::is_by_host;
-use crate::body::collect;
+use crate::body::{answer_without, collect};
 use crate::call::{Origin, content_type_of};
 use crate::cgi::{decoded, own_variables};
 use crate::cluster::Told;
@@ -77,14 +77,19 @@ enum Mode {
 
 /// Answers an `Invoke` of the function that is named so.
 pub(crate) async fn invoke(shared: &Shared, parts: Parts, body: Incoming) -> Response<ReplyBody> {
-    let answered = answer(shared, &parts, body).await;
-    answered.unwrap_or_else(|exception| exception.response())
+    let mut unread = Some(body);
+    let answered = answer(shared, &parts, &mut unread).await;
+    let response = answered.unwrap_or_else(|exception| exception.response());
+    match unread {
+        Some(body) => answer_without(&parts, body, response).await,
+        None => response,
+    }
 }
 
 async fn answer(
     shared: &Shared,
     parts: &Parts,
-    body: Incoming,
+    body: &mut Option<Incoming>,
 ) -> Result<Response<ReplyBody>, Exception> {
     let headers = &parts.headers;
     if !shared.admits_session(headers.get(SESSION_TOKEN), headers.get(AUTHORIZATION)) {
@@ -110,7 +115,10 @@ async fn answer(
         env.extend(client_context(headers)?);
     }
     let bytes_max = target.spec.settings.limits.input_bytes_max;
-    let body = collect(body, bytes_max, &shared.config.data).await?;
+    let body = match body.take() {
+        Some(body) => collect(body, bytes_max, &shared.config.data).await?,
+        None => Bytes::new(),
+    };
     if target.spec.kind == Kind::Lambda {
         check_event(&body)?;
     }
