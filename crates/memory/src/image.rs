@@ -352,6 +352,12 @@ impl Image {
         .map_err(MemoryError::kernel("give back the view of an image"))
     }
 
+    /// Whether any of its pages came while it was, or could have been, in use.
+    pub(crate) fn has_arrived(&self) -> bool {
+        let arrived = |piece: &Piece| matches!(*piece.file, Pages::Arriving(_));
+        self.pieces.iter().any(arrived)
+    }
+
     /// How much of it is there: as much as of that file of its pages of which the least is.
     pub fn presence(&self) -> Presence {
         let mut presence = Presence::Whole;

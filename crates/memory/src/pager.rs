@@ -33,7 +33,7 @@ pub const CHUNK_BYTES: usize = 16 * PAGE_BYTES;
 
 static ARRIVING_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
+static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 /// How much of a file is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,16 +142,6 @@ impl Arriving {
         self.bytes
     }
 
-    /// The first chunks from `from` on that are not there, at most `most` of them side by side.
-    pub fn missing(&self, from: usize, most: usize) -> std::ops::Range<usize> {
-        let filled = self.filled.lock();
-        let there = filled.there.get(from..).unwrap_or(&[]);
-        let start = there.iter().take_while(|there| **there).count();
-        let run = there[start..].iter().take(most);
-        let length = run.take_while(|there| !**there).count();
-        from + start..from + start + length
-    }
-
     /// Where chunk `number` is in the file; its last one may be a short one.
     pub fn span(&self, number: usize) -> std::ops::Range<usize> {
         let start = number.saturating_mul(CHUNK_BYTES).min(self.bytes);
@@ -169,7 +159,7 @@ impl Arriving {
                 bytes: self.bytes,
             });
         }
-        if self.filled.lock().there[number] {
+        if self.is_settled(number) {
             return Ok(());
         }
         self.copy(bytes, span.start)?;
@@ -179,16 +169,18 @@ impl Arriving {
         if whole {
             filled.presence = Presence::Whole;
         }
-        let ended = filled.missing == 0;
         drop(filled);
         wake(waiting);
-        if ended {
+        if whole {
             unmap(self.filler, self.bytes);
         }
-        match whole {
-            true => self.seal(),
-            false => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// Whether a chunk is there, or will not come.
+    fn is_settled(&self, number: usize) -> bool {
+        let filled = self.filled.lock();
+        filled.presence == Presence::Lost || filled.there[number]
     }
 
     /// Puts the pages of `bytes` in the file, the last of them with zeros after them.
@@ -217,30 +209,27 @@ impl Arriving {
             match copied {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A fill that failed before had come so far, or the page was lost before.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => done += PAGE_BYTES,
                 Err(error) => return Err(MemoryError::kernel("fill an arriving file")(error)),
             }
         }
         Ok(())
     }
 
-    /// Says that what is missing will not come: in its place are zeros, and whoever waits goes on.
-    /// Does nothing to a file that is whole.
-    pub fn lose(&self) -> Result<(), MemoryError> {
-        {
-            let mut filled = self.filled.lock();
-            if filled.presence != Presence::Arriving {
-                return Ok(());
-            }
-            // Before any zero can be read.
-            filled.presence = Presence::Lost;
+    /// Says that what is missing will not come: whoever waits for it, or comes to, goes on with zeros
+    /// in its place. Does nothing to a file that is whole.
+    pub fn lose(&self) {
+        let mut filled = self.filled.lock();
+        if filled.presence != Presence::Arriving {
+            return;
         }
-        for number in 0..self.bytes.div_ceil(CHUNK_BYTES) {
-            let is_there = self.filled.lock().there[number];
-            if !is_there {
-                self.fill(number, &ZEROS[..self.span(number).len()])?;
-            }
-        }
-        Ok(())
+        // Before any zero can be read.
+        filled.presence = Presence::Lost;
+        let waiting = std::mem::take(&mut filled.waiting);
+        drop(filled);
+        // They are stopped once more, and find it lost.
+        wake(waiting.into_values().flatten());
     }
 
     /// Reads what is at `offset`, all of `into`, from a file that is whole.
@@ -266,20 +255,18 @@ impl Arriving {
         self.file.as_fd()
     }
 
-    fn seal(&self) -> Result<(), MemoryError> {
-        let seals = SealFlags::WRITE | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&self.file, seals)
-            .map_err(MemoryError::kernel("seal an arriving file"))
-    }
-
     /// A thread was stopped at `address`, where page `page` of the file is.
     fn stopped(&self, address: usize, page: usize) {
         let number = page * PAGE_BYTES / CHUNK_BYTES;
         let mut filled = self.filled.lock();
         // Nothing is past the end, where threads end with a signal before they are stopped.
-        if filled.there.get(number).copied().unwrap_or(true) {
+        let is_there = filled.there.get(number).copied().unwrap_or(true);
+        if is_there || filled.presence == Presence::Lost {
             drop(filled);
-            return wake(vec![address]);
+            if !is_there && let Err(error) = self.copy(&ZEROS, page * PAGE_BYTES) {
+                tracing::error!(%error, "a thread that waits for a page cannot go on");
+            }
+            return wake([address]);
         }
         let waiting = filled.waiting.entry(number).or_default();
         waiting.push(address);
@@ -294,7 +281,7 @@ impl Arriving {
 impl Drop for Arriving {
     fn drop(&mut self) {
         ARRIVING_BYTES.fetch_sub(self.bytes, Ordering::Relaxed);
-        if self.filled.get_mut().missing > 0 {
+        if self.filled.get_mut().presence != Presence::Whole {
             unmap(self.filler, self.bytes);
         }
         if let Ok(pager) = pager() {
@@ -365,7 +352,7 @@ fn unmap(filler: usize, bytes: usize) {
     }
 }
 
-fn wake(addresses: Vec<usize>) {
+fn wake(addresses: impl IntoIterator<Item = usize>) {
     // Whoever was stopped was stopped by it.
     let Ok(pager) = pager() else { return };
     for address in addresses {
@@ -393,6 +380,17 @@ struct Placed {
     arriving: Weak<Arriving>,
 }
 
+impl Placed {
+    /// So many bytes of it, from the byte `from` on.
+    fn part(&self, from: usize, bytes: usize) -> Self {
+        Self {
+            bytes,
+            page: self.page + from / PAGE_BYTES,
+            arriving: self.arriving.clone(),
+        }
+    }
+}
+
 impl Pager {
     fn place(&self, address: usize, bytes: usize, page: usize, arriving: &Arc<Arriving>) {
         let mut placed = self.placed.lock();
@@ -400,8 +398,18 @@ impl Pager {
         let before = placed.range(..address + bytes).rev();
         let under = before.take_while(|(start, old)| **start + old.bytes > address);
         let under: Vec<_> = under.map(|(start, _)| *start).collect();
+        let end = address + bytes;
         for start in under {
-            placed.remove(&start);
+            let Some(old) = placed.remove(&start) else {
+                continue;
+            };
+            // What it was not mapped over is watched as before.
+            if start < address {
+                placed.insert(start, old.part(0, address - start));
+            }
+            if start + old.bytes > end {
+                placed.insert(end, old.part(end - start, start + old.bytes - end));
+            }
         }
         let arriving = Arc::downgrade(arriving);
         placed.insert(
@@ -416,11 +424,15 @@ impl Pager {
 
     /// Which page of which file is at `address`.
     fn find(&self, address: usize) -> Option<(Arc<Arriving>, usize)> {
-        let placed = self.placed.lock();
-        let (start, found) = placed.range(..=address).next_back()?;
-        let within = address - start;
-        let arriving = found.arriving.upgrade()?;
-        (within < found.bytes).then_some((arriving, found.page + within / PAGE_BYTES))
+        let (arriving, page) = {
+            let placed = self.placed.lock();
+            let (start, found) = placed.range(..=address).next_back()?;
+            let within = address - start;
+            let is_in = within < found.bytes;
+            is_in.then(|| (found.arriving.clone(), found.page + within / PAGE_BYTES))?
+        };
+        // Not under the lock: who drops the last of a file takes it.
+        Some((arriving.upgrade()?, page))
     }
 
     fn serve(&self) {
@@ -447,7 +459,7 @@ impl Pager {
         match self.find(address) {
             Some((arriving, page)) => arriving.stopped(address, page),
             // It was unmapped meanwhile.
-            None => wake(vec![address]),
+            None => wake([address]),
         }
     }
 }

@@ -191,7 +191,7 @@ impl Piece {
         }
         .map_err(MemoryError::kernel("map pages of an image"))?;
         match &*self.file {
-            Pages::Arriving(arriving) if arriving.presence() == Presence::Arriving => {
+            Pages::Arriving(arriving) if arriving.presence() != Presence::Whole => {
                 watch(arriving, start, bytes, self.file_page)
             }
             _ => Ok(()),

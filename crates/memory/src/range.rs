@@ -10,7 +10,7 @@ use crate::mapping::Mappings;
 use crate::own::Own;
 use crate::pagemap::{self, Run};
 use crate::slab::{SlabInner, Slot, protect_poll};
-use crate::{ANNEX_BYTES, Access, Image, MemoryError, Overlay, PAGE_BYTES, Presence, Region};
+use crate::{ANNEX_BYTES, Access, Image, MemoryError, Overlay, PAGE_BYTES, Region};
 
 /// Written pages that a reset copies back and keeps resident; those past it are dropped. Copying
 /// costs a tenth of faulting a page in again, but holds its memory.
@@ -357,9 +357,10 @@ impl Drop for Range {
     fn drop(&mut self) {
         // Under an overlay lies another image, and zeros in the place of the rest.
         let clean = self.overlay.get_mut().is_none() && !self.spoiled.load(Ordering::Relaxed);
-        // Whoever takes one that is mapped already may hold another image of the same name.
-        let whole = self.image.get_mut().presence() == Presence::Whole;
-        if clean && whole && self.empty().is_ok() {
+        // Whoever takes one that is mapped already may hold another image of the same name, and no
+        // file stands behind the memory of this one.
+        let kept = clean && !self.image.get_mut().has_arrived();
+        if kept && self.empty().is_ok() {
             self.slab.give_back_idle(self.slot, self.image().digest());
         } else {
             self.slab.give_back_dirty(self.slot);

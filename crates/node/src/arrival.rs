@@ -62,12 +62,13 @@ pub(crate) struct Arrival {
 
 impl Arrival {
     /// Has the cache expect the entry `key`, of so many bytes whose digest is `sum`, and whose
-    /// chunks have the digests of `list`. What is returned is to be run.
+    /// chunks have the digests of `list`. What is returned is to be run; none if it is on its way
+    /// already.
     pub fn begin(
         (carrier, cache, maker): (Carrier, Arc<Cache>, NodeId),
         (key, sum, bytes): (Digest, Digest, u64),
         list: &[u8],
-    ) -> Result<Self, BodyError> {
+    ) -> Result<Option<Self>, BodyError> {
         let bytes = usize::try_from(bytes)?;
         let digests = read_digests(list);
         if digests.len() != bytes.div_ceil(CHUNK_BYTES) {
@@ -80,8 +81,8 @@ impl Arrival {
             // Nobody hears it only once all is there, or lost.
             let _ = wants.send(chunk);
         })?;
-        cache.expect(key, arriving.clone());
-        Ok(Self {
+        let begins = cache.expect(key, &arriving);
+        Ok(begins.then_some(Self {
             carrier,
             cache,
             maker,
@@ -90,22 +91,21 @@ impl Arrival {
             digests,
             arriving,
             wanted,
-        })
+        }))
     }
 
-    /// Brings all of it.
-    pub async fn run(mut self) {
+    /// Brings all of it; whether all of it came.
+    pub async fn run(mut self) -> bool {
         if let Err(error) = self.come().await {
             let (maker, image) = (&self.maker, self.sum);
             tracing::info!(%error, %maker, %image, "the rest of an image is asked of others");
             if let Err(error) = self.come_from_others().await {
                 tracing::error!(%error, %image, "an image that is in use does not come whole");
-                if let Err(error) = self.arriving.lose() {
-                    tracing::error!(%error, %image, "what waits for an image cannot go on");
-                }
+                self.arriving.lose();
             }
         }
-        if self.arriving.presence() == Presence::Whole {
+        let is_whole = self.arriving.presence() == Presence::Whole;
+        if is_whole {
             let (cache, arriving) = (self.cache.clone(), self.arriving.clone());
             let (key, sum) = (self.key, self.sum);
             let kept = tokio::task::spawn_blocking(move || keep(&cache, &arriving, key, sum));
@@ -113,12 +113,10 @@ impl Arrival {
                 tracing::warn!(%error, image = %self.sum, "an image that came is not kept");
             }
         }
-        self.cache.expect_no_more(&self.key);
-        let how = match self.arriving.presence() {
-            Presence::Lost => "lost",
-            Presence::Whole | Presence::Arriving => "came",
-        };
+        self.cache.expect_no_more(&self.key, &self.arriving);
+        let how = if is_whole { "came" } else { "lost" };
         ::metrics::counter!(ARRIVALS_TOTAL, "how" => how).increment(1);
+        is_whole
     }
 
     /// Asks the maker for what is waited for, and beside that for the rest.
@@ -213,11 +211,7 @@ impl Arrival {
 impl Drop for Arrival {
     fn drop(&mut self) {
         // One that is cut off, as by a node that stops, leaves nobody waiting.
-        if self.arriving.presence() == Presence::Arriving
-            && let Err(error) = self.arriving.lose()
-        {
-            tracing::error!(%error, image = %self.sum, "what waits for an image cannot go on");
-        }
+        self.arriving.lose();
     }
 }
 
@@ -235,12 +229,23 @@ fn about(asked: &[bool], chunk: usize) -> std::ops::Range<usize> {
 }
 
 /// Puts a file that is whole in the cache.
-fn keep(cache: &Cache, arriving: &Arriving, key: Digest, sum: Digest) -> Result<(), BodyError> {
-    let mut bytes = vec![0; arriving.bytes()];
-    arriving.read(0, &mut bytes)?;
-    if Digest::of(&bytes) != sum {
+fn keep(
+    cache: &Arc<Cache>,
+    arriving: &Arriving,
+    key: Digest,
+    sum: Digest,
+) -> Result<(), BodyError> {
+    let mut staging = cache.begin()?;
+    let mut part = vec![0; PART_BYTES_MAX];
+    for start in (0..arriving.bytes()).step_by(PART_BYTES_MAX) {
+        let bytes = PART_BYTES_MAX.min(arriving.bytes() - start);
+        arriving.read(start, &mut part[..bytes])?;
+        staging.write(&part[..bytes])?;
+    }
+    let staged = staging.end()?;
+    if staged.digest() != sum {
         return Err("its chunks are not those of the whole".into());
     }
-    cache.put(&key, EntryKind::Pages, cache.stage(&bytes, sum)?)?;
+    cache.put(&key, EntryKind::Pages, staged)?;
     Ok(cache.sync(&key, EntryKind::Pages)?)
 }

@@ -16,6 +16,7 @@
 //! - No entries of two makers are mixed: a record has all of one.
 //! - No deploy and no load waits for the bucket to take what was made, or fails if it does not.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use memory::Arriving;
 use model::{Digest, FileList, NodeId, VersionSpec};
+use parking_lot::Mutex;
 use sandbox::{BodyError, Cache, Entry, EntryKind, Portable, Staged};
 use serde::{Deserialize, Serialize};
 use storage::{Blobs, Pinned, Revision, Store, Txn};
@@ -46,9 +48,9 @@ const LATER_FROM: Duration = Duration::from_millis(200);
 const PACE_FROM_BYTES: u64 = 1 << 20;
 /// Bytes of all such files from which on they come later if that cannot be told.
 const LATER_UNLESS_KNOWN_BYTES: u64 = 64 << 20;
-/// Bytes of such files from which on others come whole: they are held in memory as long as anything
+/// Bytes of such files that there are at once at most: they are held in memory as long as anything
 /// runs over them.
-const ARRIVING_BYTES_MAX: usize = 2 << 30;
+const ARRIVING_BYTES_MAX: u64 = 2 << 30;
 /// Versions that wait for the bucket to take what was made of them; of more, others get it from
 /// this node alone.
 const UPLOADS_MAX: usize = 64;
@@ -100,6 +102,9 @@ struct Inner {
     here: NodeId,
     uploads: Arc<Semaphore>,
     uploading: Semaphore,
+    /// Files of pages that did not come whole while guests ran over them: from now on they are
+    /// whole first, or made anew.
+    lost: Arc<Mutex<HashSet<Digest>>>,
     runtime: Handle,
 }
 
@@ -113,6 +118,7 @@ impl Travel {
             carrier,
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             uploading: Semaphore::new(UPLOADS_AT_ONCE),
+            lost: Arc::default(),
             runtime: Handle::current(),
         }))
     }
@@ -126,8 +132,8 @@ impl Travel {
     /// asked is as good as that nobody has.
     pub async fn bring(&self, backend: &Arc<dyn Portable>, spec: &VersionSpec) -> Brought {
         let (found, looked_for) = (backend.clone(), spec.clone());
-        let look = tokio::task::spawn_blocking(move || found.entries(&looked_for));
-        if matches!(look.await, Ok(Ok(Some(_)))) {
+        let look = tokio::task::spawn_blocking(move || is_here(&found, &looked_for));
+        if matches!(look.await, Ok(Ok(true))) {
             return Brought::WasHere;
         }
         let brought = self.0.bring(backend, spec).await;
@@ -237,12 +243,17 @@ impl Inner {
     async fn take(&self, backend: &Arc<dyn Portable>, record: Record) -> Result<(), BodyError> {
         let maker: NodeId = record.maker.parse()?;
         let cache = backend.cache().clone();
+        let lists = record.entries.iter();
+        let lists = lists.filter(|part| part.kind == EntryKind::Chunks.extension());
+        let listed: HashSet<Digest> = lists.map(|part| part.key).collect();
         let look = move || missing(&cache, record.entries);
         let missing = tokio::task::spawn_blocking(look).await??;
-        let can = self.carrier.is_other(&maker)
-            && memory::pages_can_arrive()
-            && Arriving::all_bytes() < ARRIVING_BYTES_MAX;
-        let may_wait = |part: &Part| can && can_come_later(&part.kind, part.bytes);
+        let can = self.carrier.is_other(&maker) && memory::pages_can_arrive();
+        let may_wait = |part: &Part| {
+            let has_list = listed.contains(&part.key);
+            let was_lost = self.lost.lock().contains(&part.sum);
+            can && has_list && !was_lost && can_come_later(&part.kind, part.bytes)
+        };
         let (mut later, now): (Vec<_>, Vec<_>) = missing.into_iter().partition(may_wait);
         let begun = Instant::now();
         let mut parts = self.get(backend.cache(), &maker, now).await?;
@@ -255,11 +266,29 @@ impl Inner {
         tokio::task::spawn_blocking(move || place(&cache, parts)).await??;
         self.sync(backend.cache().clone(), names);
         for part in later {
-            let cache = backend.cache().clone();
-            let list = tokio::task::spawn_blocking(move || read_list(&cache, &part.key)).await??;
-            let ways = (self.carrier.clone(), backend.cache().clone(), maker.clone());
-            let arrival = Arrival::begin(ways, (part.key, part.sum, part.bytes), &list)?;
-            self.runtime.spawn(arrival.run());
+            self.begin_arrival(backend.cache(), &maker, part).await?;
+        }
+        Ok(())
+    }
+
+    /// Has a part come while guests run over it.
+    async fn begin_arrival(
+        &self,
+        cache: &Arc<Cache>,
+        maker: &NodeId,
+        part: Part,
+    ) -> Result<(), BodyError> {
+        let holder = cache.clone();
+        let list = tokio::task::spawn_blocking(move || read_list(&holder, &part.key)).await??;
+        let ways = (self.carrier.clone(), cache.clone(), maker.clone());
+        let what = (part.key, part.sum, part.bytes);
+        if let Some(arrival) = Arrival::begin(ways, what, &list)? {
+            let lost = self.lost.clone();
+            self.runtime.spawn(async move {
+                if !arrival.run().await {
+                    lost.lock().insert(part.sum);
+                }
+            });
         }
         Ok(())
     }
@@ -288,7 +317,9 @@ impl Inner {
     fn sync(&self, cache: Arc<Cache>, names: Vec<(Digest, EntryKind)>) {
         self.runtime.spawn_blocking(move || {
             for (key, kind) in names {
-                if let Err(error) = cache.sync(&key, kind) {
+                let synced = cache.sync(&key, kind);
+                // What could not be written is not to be read back.
+                if let Err(error) = synced.inspect_err(|_| drop(cache.forget(&key, kind))) {
                     tracing::warn!(%error, "a part of an image is not durable");
                 }
             }
@@ -375,6 +406,9 @@ fn can_come_later(kind: &str, bytes: u64) -> bool {
 fn comes_later(came: &[Got], took: Duration, parts: &[Part]) -> bool {
     let left: u64 = parts.iter().map(|part| part.bytes).sum();
     let came: u64 = came.iter().map(|got| got.part.bytes).sum();
+    if Arriving::all_bytes() as u64 + left > ARRIVING_BYTES_MAX {
+        return false;
+    }
     if came < PACE_FROM_BYTES {
         return left >= LATER_UNLESS_KNOWN_BYTES;
     }
@@ -397,6 +431,20 @@ fn read_list(cache: &Cache, key: &Digest) -> Result<Vec<u8>, BodyError> {
     Ok(std::fs::read(
         path.ok_or("the digests of its chunks are missing")?,
     )?)
+}
+
+/// Whether all that a version needs is in the cache as it should be, or on its way.
+fn is_here(backend: &Arc<dyn Portable>, spec: &VersionSpec) -> Result<bool, BodyError> {
+    let Some(entries) = backend.entries(spec)? else {
+        return Ok(false);
+    };
+    let cache = backend.cache();
+    for (key, kind) in entries {
+        if !cache.is_expected(&key, kind) && cache.load(&key, kind)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The parts of a record that are not here, nor on their way.

@@ -369,9 +369,16 @@ impl Cache {
         Ok(opened.map(|file| Arc::new(Pages::Whole(file.into()))))
     }
 
-    /// Has whoever looks for these pages find those that are on their way.
-    pub fn expect(&self, key: Digest, arriving: Arc<Arriving>) {
-        self.expected.lock().insert(key, arriving);
+    /// Has whoever looks for these pages find those that are on their way; false if others are,
+    /// which stays so.
+    pub fn expect(&self, key: Digest, arriving: &Arc<Arriving>) -> bool {
+        let mut expected = self.expected.lock();
+        let known = expected.get(&key);
+        let vacant = known.is_none_or(|known| known.presence() == Presence::Lost);
+        if vacant {
+            expected.insert(key, arriving.clone());
+        }
+        vacant
     }
 
     /// Whether an entry is on its way.
@@ -380,8 +387,12 @@ impl Cache {
     }
 
     /// They came, and are in their place, or will not come.
-    pub fn expect_no_more(&self, key: &Digest) {
-        self.expected.lock().remove(key);
+    pub fn expect_no_more(&self, key: &Digest, arriving: &Arc<Arriving>) {
+        let mut expected = self.expected.lock();
+        let known = expected.get(key);
+        if known.is_some_and(|known| Arc::ptr_eq(known, arriving)) {
+            expected.remove(key);
+        }
     }
 
     fn expected(&self, key: &Digest) -> Option<Arc<Arriving>> {
@@ -547,7 +558,8 @@ impl Cache {
 }
 
 /// What a file looks like without being read. Whatever is written to it, and whatever takes its
-/// place, looks otherwise: nobody can set when a file was last changed.
+/// place, looks otherwise, for nobody can set when a file was last changed; before Linux 6.13 only
+/// if that is a few milliseconds later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     inode: u64,

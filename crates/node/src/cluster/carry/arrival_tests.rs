@@ -62,7 +62,8 @@ impl Story {
     fn begin(&self) -> Arrival {
         let ways = (self.carrier.clone(), self.cache.clone(), self.maker.clone());
         let what = (key(), key(), BYTES as u64);
-        Arrival::begin(ways, what, &chunk_digests(&pages())).unwrap()
+        let begun = Arrival::begin(ways, what, &chunk_digests(&pages()));
+        begun.unwrap().unwrap()
     }
 
     fn image(&self) -> Arc<Image> {
@@ -116,10 +117,19 @@ async fn what_a_guest_waits_for_comes_first_and_all_the_rest_after_it() {
         let expected = (first_byte(chunk), Presence::Arriving);
         assert_eq!(joined(read(&image, chunk)).await, expected);
     }
+    // It is on its way, once.
+    let ways = (
+        story.carrier.clone(),
+        story.cache.clone(),
+        story.maker.clone(),
+    );
+    let what = (key(), key(), BYTES as u64);
+    let again = Arrival::begin(ways, what, &chunk_digests(&pages()));
+    assert!(again.unwrap().is_none());
     assert_eq!(story.asked_promptly(), [32, CHUNKS - 4, 20]);
     // From now on parts are also given that nobody waits for.
     story.cluster.world.ahead.add_permits(CHUNKS);
-    arrival.await.unwrap();
+    assert!(arrival.await.unwrap());
     assert_eq!(image.presence(), Presence::Whole);
     assert_eq!(image.contents(), pages());
     assert!(!story.cache.is_expected(&key(), EntryKind::Pages));
@@ -167,7 +177,7 @@ async fn what_nobody_has_is_lost_and_whoever_waits_goes_on() {
     assert_eq!(joined(read(&image, 21)).await.0, first_byte(21));
     story.cluster.world.gone.lock().push(story.maker.clone());
     let waits = read(&image, 30);
-    arrival.await.unwrap();
+    assert!(!arrival.await.unwrap());
     assert_eq!(joined(waits).await, (0, Presence::Lost));
     assert!(!story.cache.is_expected(&key(), EntryKind::Pages));
     assert!(story.cache.pages(&key()).unwrap().is_none());
