@@ -27,6 +27,8 @@ use crate::running::Running;
 use crate::view::PoolView;
 use crate::{Config, Rejected, reaper};
 
+/// Of so many threads of guests one may be held by who waits for memory that is still arriving.
+const WAITING_THREADS_PART: usize = 4;
 /// How often a full node is relieved of an idle sandbox to make another.
 const EVICTIONS_MAX: usize = 4;
 
@@ -127,12 +129,15 @@ impl Executor {
             running_max: config.app_running_max,
             queued_max: config.app_queued_max,
         };
+        let threads = guests.metrics().num_workers();
+        let may_wait = (threads / WAITING_THREADS_PART).max(1);
         let inner = Arc::new(Inner {
             prepares: Arc::new(Semaphore::new(config.prepares_max)),
             pools: RwLock::new(HashMap::new()),
             services: Arc::new(Services {
                 gate: Gate::new(node, app, config.queue_wait_max),
                 metrics: NodeMetrics::new(),
+                may_wait: Arc::new(Semaphore::new(may_wait)),
                 idle: AtomicUsize::new(0),
                 pressure: Notify::new(),
                 config,
@@ -313,7 +318,7 @@ pub(crate) async fn run_in_lane(
             }
         }
     };
-    running.run_on_guest_runtime(again).await
+    running.run_on_guest_runtime(again, way.waits).await
 }
 
 impl Running {

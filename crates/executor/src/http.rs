@@ -159,7 +159,7 @@ impl Running {
         let run: Run = if way.cooperative || here {
             Box::pin(async move { self.run(payload).await.outcome })
         } else {
-            Box::pin(async move { self.run_on_guest_runtime(payload).await.outcome })
+            Box::pin(async move { self.run_on_guest_runtime(payload, way.waits).await.outcome })
         };
         let mut race = Race {
             run,

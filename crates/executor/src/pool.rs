@@ -24,7 +24,7 @@ use sandbox::{
     State as Life,
 };
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::admission::Bound;
 use crate::gate::{Gate, Seat};
@@ -46,6 +46,9 @@ pub(crate) struct Services {
     pub guests: Handle,
     pub gate: Arc<Gate>,
     pub metrics: NodeMetrics,
+    /// Threads of guests that may be held by those who wait for their memory: others find some, also
+    /// what loads programs.
+    pub may_wait: Arc<Semaphore>,
     /// Idle sandboxes of all pools.
     pub idle: AtomicUsize,
     /// Says that there are too many of them.
@@ -94,6 +97,8 @@ pub(crate) struct Way {
     pub cooperative: bool,
     /// Whether the guest may ask anything of the platform.
     pub asks: bool,
+    /// Whether it may have to wait for its memory, and hold its thread meanwhile.
+    pub waits: bool,
 }
 
 /// What a call starts from.
@@ -454,6 +459,7 @@ fn way(loaded: &Loaded, pace: &Pace) -> Way {
         lane,
         cooperative,
         asks: loaded.asks,
+        waits: !is_here,
     }
 }
 

@@ -170,8 +170,22 @@ impl Running {
         self.finish(ended)
     }
 
-    /// Runs, or repeats, the call on the guest runtime.
-    pub(crate) async fn run_on_guest_runtime(mut self, payload: Payload) -> Finished {
+    /// Runs, or repeats, the call on the guest runtime; `waits` says that it may hold its thread
+    /// until its memory has come.
+    pub(crate) async fn run_on_guest_runtime(mut self, payload: Payload, waits: bool) -> Finished {
+        let turn = match waits {
+            true => {
+                let turn = self.pool.services.may_wait.clone().acquire_owned();
+                match tokio::time::timeout(self.patience(), turn).await {
+                    // It is never closed.
+                    Ok(turn) => turn.ok(),
+                    Err(_) => {
+                        return self.settle_with(Completion::without_reply(Status::Timeout));
+                    }
+                }
+            }
+            false => None,
+        };
         let claim = Arc::new(Claim::default());
         self.claim = Some(claim.clone());
         self.lane = Lane::Guest;
@@ -180,7 +194,10 @@ impl Running {
         // The call's own backstop comes first; this one is for a guest that holds its thread.
         let patience = self.patience() + pool.services.config.deadline_grace;
         let guests = pool.services.guests.clone();
-        let mut task = AbortOnDrop(guests.spawn(self.repeat(payload)));
+        let mut task = AbortOnDrop(guests.spawn(async move {
+            let _turn = turn;
+            self.repeat(payload).await
+        }));
         loop {
             match tokio::time::timeout(patience, &mut task.0).await {
                 Ok(Ok(finished)) => return finished,

@@ -200,3 +200,23 @@ async fn a_program_that_is_lost_is_loaded_anew() {
     let counts = house.backend.counts();
     assert_eq!((counts.loads, counts.made, counts.live), (2, 2, 1));
 }
+
+#[tokio::test]
+async fn who_waits_for_memory_leaves_threads_to_others() {
+    let house = house();
+    let blocks = |name: &str| house.start(house.job(&Guest::Block(name.into())));
+    house.backend.presence(Presence::Whole, Presence::Arriving);
+    // One of the four threads may be held so.
+    let waiting: Vec<_> = (0..6).map(|_| blocks("waits")).collect();
+    house.gate("waits").came(1).await;
+    house.backend.presence(Presence::Arriving, Presence::Whole);
+    let others: Vec<_> = (0..3).map(|_| blocks("others")).collect();
+    house.gate("others").came(3).await;
+    for gate in ["others", "waits"] {
+        house.gate(gate).open(6);
+    }
+    for run in others.into_iter().chain(waiting) {
+        let finished = run.await.expect("joins").expect("runs");
+        assert_eq!(finished.outcome.status, Status::Ok);
+    }
+}
