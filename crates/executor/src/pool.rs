@@ -46,8 +46,8 @@ pub(crate) struct Services {
     pub guests: Handle,
     pub gate: Arc<Gate>,
     pub metrics: NodeMetrics,
-    /// Threads of guests that may be held by those who wait for their memory: others find some, also
-    /// what loads programs.
+    /// Threads of guests that may be held by those who wait for their memory: others find some,
+    /// also what loads programs.
     pub may_wait: Arc<Semaphore>,
     /// Idle sandboxes of all pools.
     pub idle: AtomicUsize,

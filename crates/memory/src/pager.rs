@@ -217,8 +217,8 @@ impl Arriving {
         Ok(())
     }
 
-    /// Says that what is missing will not come: whoever waits for it, or comes to, goes on with zeros
-    /// in its place. Does nothing to a file that is whole.
+    /// Says that what is missing will not come: whoever waits for it, or comes to, goes on with
+    /// zeros in its place. Does nothing to a file that is whole.
     pub fn lose(&self) {
         let mut filled = self.filled.lock();
         if filled.presence != Presence::Arriving {
